@@ -1,0 +1,74 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from uda.data.augment import Augment, to_float
+
+
+def images(count: int = 4, channels: int = 3, size: int = 16) -> torch.Tensor:
+    return torch.rand(count, channels, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+def test_to_float_maps_0_to_minus_one_and_255_to_one() -> None:
+    assert to_float(torch.tensor([0, 255], dtype=torch.uint8)).tolist() == [-1.0, 1.0]
+
+
+def test_no_settings_change_nothing() -> None:
+    x = images()
+    assert torch.equal(Augment()(x), x)
+
+
+@given(
+    rotate=st.floats(0, 45), translate=st.floats(0, 0.3), scale=st.floats(0, 0.3), shear=st.floats(0, 0.3), crop=st.floats(0, 0.5),
+    colour=st.floats(0, 1), invert=st.floats(0, 1), channels=st.sampled_from([1, 3]),
+)  # fmt: skip
+@settings(max_examples=25, deadline=None)
+def test_shape_and_range_are_kept(channels: int, **strengths: float) -> None:
+    x = images(channels=channels)
+    out = Augment(**strengths)(x)
+    assert out.shape == x.shape
+    assert out.min() >= -1.0001
+    assert out.max() <= 1.0001
+
+
+def test_certain_inversion_is_the_negative() -> None:
+    x = images()
+    assert torch.equal(Augment(invert=1.0)(x), -x)
+
+
+def test_one_draw_moves_two_batches_alike() -> None:
+    augment = Augment(rotate=30, translate=0.2)
+    x = images()
+    matrices = augment.draw(len(x), x.device)
+    assert torch.equal(augment.move(x, matrices), augment.move(x.clone(), matrices))
+
+
+def test_a_shift_moves_by_its_share_of_the_side() -> None:
+    x = torch.full((64, 1, 16, 16), -1.0)
+    x[:, :, 8, 8] = 1.0
+    columns = Augment(translate=0.25).move(x).amax((1, 2)).argmax(1)
+    assert (columns - 8).abs().max() <= 4
+    assert len(set(columns.tolist())) > 3
+
+
+def test_a_seed_repeats_the_draws() -> None:
+    augment = Augment(rotate=10, colour=0.5, invert=0.5)
+    torch.manual_seed(3)
+    first = augment(images())
+    torch.manual_seed(3)
+    assert torch.equal(first, augment(images()))
+
+
+def test_gradients_reach_the_images() -> None:
+    x = images().requires_grad_()
+    Augment(rotate=10, colour=0.5)(x).sum().backward()
+    assert x.grad is not None
+    assert x.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("crop", [0.5])
+def test_crop_enlarges(crop: float) -> None:
+    x = torch.full((32, 1, 32, 32), -1.0)
+    x[:, :, 8:24, 8:24] = 1.0
+    assert Augment(crop=crop).move(x).gt(0).float().mean() > x.gt(0).float().mean()

@@ -1,0 +1,48 @@
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from uda.data.augment import Augment
+from uda.data.batches import Batches, Shuffle
+from uda.data.domain import Pair
+from uda.runtime import Runtime
+
+
+@given(count=st.integers(1, 20), size=st.integers(1, 50))
+@settings(max_examples=40, deadline=None)
+def test_every_index_comes_once_per_epoch(count: int, size: int) -> None:
+    shuffle = Shuffle(count)
+    taken = torch.cat([shuffle.take(size) for _ in range(count)])  # count * size indices: `size` whole epochs
+    assert taken.bincount(minlength=count).tolist() == [size] * count
+
+
+def make(pair: Pair, runtime: Runtime) -> Batches:
+    return Batches(pair.source, pair.target.without_labels(), 8, Augment(rotate=10), Augment(invert=0.5), runtime)
+
+
+def test_state_goes_on_with_the_very_next_batch(small_pair: Pair, fp32: Runtime) -> None:
+    torch.manual_seed(0)
+    batches = make(small_pair, fp32)
+    batches.next()
+    state, random = batches.state_dict(), torch.get_rng_state()
+    expected = batches.next()
+    other = make(small_pair, fp32)
+    other.load_state_dict(state)
+    torch.set_rng_state(random)
+    got = other.next()
+    assert torch.equal(got.source, expected.source)
+    assert torch.equal(got.target, expected.target)
+    assert torch.equal(got.source_labels, expected.source_labels)
+
+
+def test_labels_stay_with_their_images(small_pair: Pair, fp32: Runtime) -> None:
+    batch = Batches(small_pair.source, None, 16, Augment(), Augment(), fp32).next()
+    pixels = ((batch.source + 1) * 127.5).round().byte()
+    for image, label in zip(pixels, batch.source_labels, strict=True):
+        matches = (small_pair.source.images == image).flatten(1).all(1)
+        assert small_pair.source.labels[matches].tolist() == [label.item()]
+
+
+def test_target_plain_is_the_same_images_unchanged(small_pair: Pair, fp32: Runtime) -> None:
+    batch = Batches(small_pair.source, small_pair.target.without_labels(), 8, Augment(), Augment(invert=1.0), fp32).next()
+    assert torch.equal(batch.target, -batch.target_plain)

@@ -1,0 +1,32 @@
+import pytest
+import torch
+
+from uda import UserError
+from uda.data.domain import Domain, LabelledDomain
+
+IMAGES = torch.zeros(3, 1, 4, 4, dtype=torch.uint8)
+
+
+def test_a_domain_without_labels_has_nowhere_to_read_them_from() -> None:
+    labelled = LabelledDomain("d", IMAGES, ("a", "b"), "note", torch.tensor([0, 1, 1]))
+    bare = labelled.without_labels()
+    assert type(bare) is Domain
+    assert not hasattr(bare, "labels")
+    reachable = [value for value in vars(bare).values() if isinstance(value, torch.Tensor)]
+    assert [tuple(tensor.shape) for tensor in reachable] == [(3, 1, 4, 4)]
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 2], [-1, 0, 1]])
+def test_labels_outside_the_classes_are_refused(labels: list[int]) -> None:
+    with pytest.raises(UserError, match="classes are 0..1"):
+        LabelledDomain("d", IMAGES, ("a", "b"), "note", torch.tensor(labels))
+
+
+def test_a_count_of_labels_that_does_not_match_is_refused() -> None:
+    with pytest.raises(UserError, match="one label per image"):
+        LabelledDomain("d", IMAGES, ("a", "b"), "note", torch.tensor([0]))
+
+
+def test_no_images_are_refused() -> None:
+    with pytest.raises(UserError, match="no images"):
+        Domain("d", IMAGES[:0], ("a",), "note")

@@ -1,0 +1,129 @@
+"""The command line as a user types it: what it prints, and one line with exit code 2 for every wrong input."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from uda import catalogue
+from uda.cli import main
+
+
+def uda(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: str) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, "argv", ["uda", *words])
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as stop:
+        main()
+    out, err = capsys.readouterr()
+    return int(stop.value.code or 0), out, err
+
+
+def test_help_and_recipes_need_no_torch() -> None:
+    code = (
+        "import sys; sys.argv = ['uda', *sys.argv[1:]]\n"
+        "from uda.cli import main\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        "assert 'torch' not in sys.modules, 'torch was imported'"
+    )
+    for words in (["--help"], ["fit", "--help"], ["recipes"], ["recipes", "show", "svhn2mnist"]):
+        subprocess.run([sys.executable, "-c", code, *words], check=True, capture_output=True)
+
+
+def test_fit_help_names_the_profiles(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    code, out, _ = uda(capsys, monkeypatch, "fit", "--help")
+    assert code == 0
+    assert "two CPU cores" in " ".join(out.split())
+    assert "GPU" in out
+
+
+def test_recipes_lists_all_and_show_prints_the_comments(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    _, out, _ = uda(capsys, monkeypatch, "recipes")
+    assert all(name in out for name in catalogue.names())
+    _, out, _ = uda(capsys, monkeypatch, "recipes", "show", "svhn2mnist")
+    assert out == (catalogue.RECIPES / "svhn2mnist.toml").read_text()
+
+
+def test_data_tells_what_is_here_and_what_would_be_downloaded(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    np.savez(tmp_path / "usps_test.npz", images=np.zeros((1, 16, 16), np.uint8), labels=[0], note="one black square")
+    code, out, _ = uda(capsys, monkeypatch, "data", "--data-root", str(tmp_path))
+    assert code == 0
+    assert "one black square" in out
+    assert "would be downloaded" in out
+    assert "made on the spot" in out
+
+
+def test_fit_prints_the_run_and_one_table(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tiny: Path, tmp_path: Path) -> None:
+    code, out, err = uda(capsys, monkeypatch, "fit", "--recipe", str(tiny), "--out", str(tmp_path / "run"), "--seed", "4", "--precision", "fp32")
+    assert (code, err) == (0, "")
+    for part in ("seed 4", "cpu, fp32", "without labels", "source_only", "last", "selected", "oracle", "class consistency", "load_digits"):
+        assert part in out
+    assert (tmp_path / "run" / "result.json").exists()
+
+
+def test_without_out_the_folder_is_named_after_the_run(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tiny: Path, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    uda(capsys, monkeypatch, "fit", "--recipe", str(tiny), "--set", "training.steps=1", "--set", "classifier.steps=1")
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert folder.name.startswith("tiny-unit-0-")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["fit", "--recipe", "svhn2minst"], "did you mean 'svhn2mnist'"),
+        (["fit"], "--recipe NAME or --resume RUN"),
+        (["fit", "--recipe", "{tiny}", "--set", "method.feature_nrom=l2"], "did you mean 'method.feature_norm'"),
+        (["fit", "--recipe", "{tiny}", "--set", "nonsense"], "KEY=VALUE"),
+        (["fit", "--recipe", "{tiny}", "--set", "method.name=unti"], "did you mean 'unit'"),
+        (["fit", "--recipe", "{tiny}", "--set", "selection.score=entrpy"], "score"),
+        (["fit", "--recipe", "{tiny}", "--set", "classifier.backbone=stridde"], "did you mean 'strided'"),
+        (["fit", "--recipe", "{tiny}", "--set", "data.size=20"], "power of two"),
+        (["fit", "--recipe", "{tiny}", "--device", "tpu"], "not available here"),
+        (["fit", "--recipe", "{tiny}", "--precision", "fp8"], "precision"),
+        (["fit", "--recipe", "{tiny}", "--data-root", "/nowhere/at/all"], "not a folder"),
+        (["fit", "--recipe", "{tiny}", "--out", "/proc/nothing/here"], "give another --out"),
+        (["fit", "--resume", "{tmp}"], "not a run folder"),
+        (["fit", "--resume", "{tmp}", "--seed", "3"], "leave out --seed"),
+        (["recipes", "show", "mnist2ups"], "did you mean 'mnist2usps'"),
+        (["data", "--data-root", "/nowhere/at/all"], "not a folder"),
+    ],
+)
+def test_wrong_input_is_one_line_and_exit_code_2(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tiny: Path, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    filled = [word.format(tiny=tiny, tmp=tmp_path) for word in words]
+    code, _, err = uda(capsys, monkeypatch, *filled)
+    assert code == 2
+    assert err.count("\n") == 1
+    assert said in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_fit_says_how_to_go_on_and_does(number: signal.Signals, tiny: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "uda.cli", "fit", "--device", "cpu", "--precision", "fp32"]
+    tiny.write_text(tiny.read_text().replace("size = 16", "size = 8").replace("steps = 8", "steps = 100000"))
+    start = [*command, "--recipe", str(tiny), "--out", str(tmp_path / "run")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(start, stdout=subprocess.PIPE, text=True, env=environment)
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not (metrics.exists() and "adaptation" in metrics.read_text()):
+        time.sleep(0.1)
+    process.send_signal(number)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert f"uda fit --resume {tmp_path / 'run'}" in out
+    assert (tmp_path / "run" / "checkpoint.pt").exists()

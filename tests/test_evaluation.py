@@ -1,0 +1,100 @@
+import pytest
+import torch
+from torch import nn
+
+from uda.data.domain import Pair
+from uda.evaluation import Evaluator, confusion, label_free_sample, per_class_accuracy, predict, train_judge
+from uda.models import build_classifier
+from uda.runtime import Runtime, evaluating
+from uda.selection import information_maximization
+
+
+class Oracle(nn.Module):
+    """Knows the right answer of each test image; `Dropout` shows whether evaluation mode was on."""
+
+    def __init__(self, pair: Pair) -> None:
+        super().__init__()
+        self.images, self.labels = pair.target_test.images, pair.target_test.labels
+        self.dropout = nn.Dropout(0.9)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        pixels = ((images + 1) * 127.5).round().byte()
+        found = [(self.images == image).flatten(1).all(1).nonzero()[0, 0] for image in pixels]
+        return self.dropout(nn.functional.one_hot(self.labels[torch.stack(found)], 10).float())
+
+
+def test_accuracy_and_confusion_of_a_known_classifier(small_pair: Pair, fp32: Runtime) -> None:
+    evaluator, oracle = Evaluator(small_pair, fp32), Oracle(small_pair)
+    assert evaluator.target_accuracy(oracle) == 1.0
+    matrix = evaluator.target_confusion(oracle)
+    assert torch.equal(matrix, torch.diag(small_pair.target_test.labels.bincount(minlength=10)))
+
+
+def test_confusion_has_true_classes_in_rows() -> None:
+    matrix = confusion(torch.tensor([1, 1, 0]), torch.tensor([0, 0, 1]), 3)
+    assert matrix.tolist() == [[0, 2, 0], [1, 0, 0], [0, 0, 0]]
+
+
+def test_per_class_accuracy_is_none_for_a_class_without_images() -> None:
+    assert per_class_accuracy(torch.tensor([[3, 1], [0, 0]])) == [0.75, None]
+
+
+def test_evaluation_restores_each_mode_and_draws_nothing(small_pair: Pair, fp32: Runtime) -> None:
+    network = build_classifier("unit", 3, 16, 10, width=4).train()
+    network.backbone.trunk.eval()  # a user may have frozen a part
+    modes = [module.training for module in network.modules()]
+    state = torch.get_rng_state()
+    first = predict(network, small_pair.target.images, fp32, batch=7)
+    second = predict(network, small_pair.target.images, fp32, batch=96)
+    assert torch.allclose(first, second, atol=1e-5)
+    assert modes == [module.training for module in network.modules()]
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_modes_are_restored_after_an_error() -> None:
+    module = nn.Dropout().train()
+    with pytest.raises(ZeroDivisionError), evaluating(module):
+        1 / 0  # noqa: B018
+    assert module.training
+
+
+def test_class_consistency_counts_what_the_judge_reads(small_pair: Pair, fp32: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("uda.evaluation.train_judge", lambda *_: Oracle(small_pair))
+    evaluator = Evaluator(small_pair, fp32)
+    labels = small_pair.source_test.labels
+    perfect = [int((small_pair.target_test.labels == label).nonzero()[0, 0]) for label in labels]
+
+    def translate(images: torch.Tensor) -> torch.Tensor:
+        return small_pair.target_test.images[perfect].float() / 127.5 - 1
+
+    assert evaluator.class_consistency(translate) == {"class_consistency": 1.0, "judge_accuracy": 1.0}
+    constant = evaluator.class_consistency(lambda images: translate(images)[:1].expand_as(images))
+    assert constant["class_consistency"] == pytest.approx((labels == labels[0]).float().mean().item())
+
+
+def test_the_judge_is_the_same_each_time_and_leaves_the_random_state(small_pair: Pair, fp32: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("uda.evaluation.JUDGE_STEPS", 3)
+    state = torch.get_rng_state()
+    figures = [Evaluator(small_pair, fp32).class_consistency(lambda images: images) for _ in range(2)]
+    assert figures[0] == figures[1]
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_the_judge_learns(small_pair: Pair, fp32: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("uda.evaluation.JUDGE_STEPS", 40)
+    judge = train_judge(small_pair.target, fp32)
+    right = predict(judge, small_pair.target.images, fp32).argmax(1) == small_pair.target.labels
+    assert right.float().mean() > 0.5
+
+
+def test_the_label_free_sample_is_the_same_at_every_look(small_pair: Pair) -> None:
+    target = small_pair.target.without_labels()
+    assert torch.equal(label_free_sample(target, 10), label_free_sample(target, 10))
+    assert len(label_free_sample(target, 5000)) == len(target)
+
+
+def test_information_maximization_prefers_sure_and_even_predictions() -> None:
+    sure_and_even = torch.eye(10) * 50
+    assert information_maximization(sure_and_even) == pytest.approx(torch.tensor(10.0).log().item(), abs=1e-3)
+    assert information_maximization(sure_and_even[:1].expand(10, 10)) == pytest.approx(0, abs=1e-3)
+    assert information_maximization(torch.zeros(10, 10)) == pytest.approx(0, abs=1e-3)

@@ -1,0 +1,132 @@
+import dataclasses
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from uda import UserError, catalogue
+from uda.methods import unit
+from uda.recipe import Recipe, load_recipe, parse_override
+
+
+@pytest.mark.parametrize("name", catalogue.names())
+def test_every_shipped_recipe_loads_and_describes_itself(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    assert recipe.description
+
+
+@pytest.mark.parametrize("name", catalogue.names())
+def test_a_resolved_recipe_reads_back_as_itself(name: str, tmp_path: Path) -> None:
+    recipe = load_recipe(name, {"seed": 7, "method.betas": [0.9, 0.99]})
+    path = tmp_path / "recipe.toml"
+    path.write_text(recipe.to_toml())
+    assert load_recipe(str(path)) == recipe
+
+
+def test_digit_recipes_come_in_both_sizes() -> None:
+    wanted = {"svhn2mnist", "mnist2usps", "usps2mnist", "synth2digits"}
+    assert wanted | {f"{name}-paper" for name in wanted - {"synth2digits"}} <= set(catalogue.names())
+
+
+@pytest.mark.parametrize("name", ["svhn2mnist-paper", "mnist2usps-paper", "usps2mnist-paper"])
+def test_paper_recipes_have_published_sizes_and_no_anchor(name: str) -> None:
+    method = load_recipe(name).method
+    assert (method.width, method.class_weight, method.learning_rate, method.betas) == (96, 10.0, 2e-4, (0.5, 0.999))
+    assert method.information_weight == method.pseudo_label_weight == method.translated_class_weight == 0
+    assert not method.warm_start
+
+
+def test_overrides_reach_any_key() -> None:
+    recipe = load_recipe("svhn2mnist", {"method.feature_norm": "l2", "training.steps": 3, "augment.source.rotate": 1.5})
+    assert (recipe.method.feature_norm, recipe.training.steps, recipe.augment.source.rotate) == ("l2", 3, 1.5)
+
+
+def test_another_method_drops_the_first_ones_settings() -> None:
+    assert load_recipe("svhn2mnist", {"method.name": "source_only"}).method.name == "source_only"
+
+
+@pytest.mark.parametrize(
+    ("key", "nearest"),
+    [
+        ("method.feature_nrom", "method.feature_norm"),
+        ("traning.steps", "training"),
+        ("training.step", "training.steps"),
+        ("augment.source.rotat", "augment.source.rotate"),
+        ("classifier.training.smooth", "classifier.training.smoothing"),
+    ],
+)
+def test_an_unknown_key_gets_the_nearest_right_one(key: str, nearest: str) -> None:
+    with pytest.raises(UserError, match=f"did you mean '{nearest}'"):
+        load_recipe("svhn2mnist", {key: 1})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("training.steps", 0), ("training.steps", "many"), ("method.feature_norm", "l3"), ("data.channels", 4),
+        ("method.width", "wide"), ("seed.x", 1), ("method", "unit"),
+    ],
+)  # fmt: skip
+def test_wrong_values_are_one_line_that_names_the_key(key: str, value: object) -> None:
+    with pytest.raises(UserError) as error:
+        load_recipe("svhn2mnist", {key: value})
+    assert "\n" not in str(error.value)
+    assert key.split(".")[0] in str(error.value)
+
+
+def test_unknown_recipes_and_files_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="did you mean 'svhn2mnist'"):
+        load_recipe("svhn2minst")
+    with pytest.raises(UserError, match="no recipe file"):
+        load_recipe("nowhere.toml")
+    broken = tmp_path / "broken.toml"
+    broken.write_text("[data\n")
+    with pytest.raises(UserError, match="not valid TOML"):
+        load_recipe(str(broken))
+    broken.write_text("description = 'no method'\n")
+    with pytest.raises(UserError, match="method"):
+        load_recipe(str(broken))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a.b=l2", ("a.b", "l2")), ("a=3", ("a", 3)), ("a=1e-3", ("a", 1e-3)), ("a=true", ("a", True)),
+        ("a=[0.5, 0.9]", ("a", [0.5, 0.9])), ("a=x=y", ("a", "x=y")), ("a=timm:resnet18", ("a", "timm:resnet18")),
+    ],
+)  # fmt: skip
+def test_overrides_on_the_command_line_are_typed(text: str, expected: tuple[str, object]) -> None:
+    assert parse_override(text) == expected
+
+
+def test_an_override_without_equals_says_how_to_write_one() -> None:
+    with pytest.raises(UserError, match="KEY=VALUE"):
+        parse_override("method.width")
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False, allow_subnormal=False), st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"])))
+def test_any_number_and_text_survive_being_written(number: float, text: str) -> None:
+    import tomllib
+
+    recipe = load_recipe("svhn2mnist", {"method.kl_weight": number})
+    recipe = recipe.model_copy(update={"description": text})
+    tables = tomllib.loads(recipe.to_toml())
+    assert tables["method"]["kl_weight"] == number
+    assert tables["description"] == text
+
+
+def test_every_setting_of_unit_can_be_set_and_is_documented() -> None:
+    import inspect
+
+    source = inspect.getsource(unit.Settings)
+    for field in dataclasses.fields(unit.Settings):
+        assert f"{field.name}:" in source
+        load_recipe("svhn2mnist", {f"method.{field.name}": getattr(unit.Settings(), field.name)})
+
+
+def test_a_recipe_object_is_taken_as_it_is() -> None:
+    recipe = load_recipe("synth2digits")
+    assert isinstance(recipe, Recipe)
+    assert load_recipe(recipe, {"seed": 3}).seed == 3

@@ -1,0 +1,150 @@
+"""MNIST, USPS and SVHN: official files, or arrays beside them, or a download; one size, one value range, one polarity rule.
+
+Where a set comes from, in this order:
+1. the official files, as torchvision lays them out, under `root`;
+2. ``{name}_{split}.npz`` under `root`: ``images`` uint8 (N, H, W) or (N, H, W, 3), ``labels`` (N,), and ``note``, a sentence
+   that says what the file is and that every table shows;
+3. torchvision's download into `root`.
+
+MNIST and USPS are light digits on dark ground, 0..255 both. SVHN has both polarities, as found.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from uda.data.domain import LabelledDomain
+from uda.errors import UserError
+
+Split = Literal["train", "test"]
+DIGITS = tuple("0123456789")
+NAMES = ("mnist", "usps", "svhn", "svhn-extra")
+NOTES = {
+    "mnist": "MNIST, official split: 60,000 train, 10,000 test, 28x28 grey",
+    "usps": "USPS, official split: 7,291 train, 2,007 test, 16x16 grey",
+    "svhn": "SVHN, official split (cropped digits): 73,257 train, 26,032 test, 32x32 colour",
+    "svhn-extra": "SVHN, its extra split for training (531,131) and its official test split (26,032), 32x32 colour",
+}
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where one split of a data set is: `kind` is ``official``, ``arrays`` or ``missing`` (`path`: where it would go)."""
+
+    kind: Literal["official", "arrays", "missing"]
+    path: Path
+
+
+def official_files(name: str, split: Split, root: Path) -> list[list[Path]]:
+    """The files that torchvision reads, each with its accepted spellings (packed or unpacked)."""
+    if name == "mnist":  # torchvision wants both splits' files to be there
+        raw = root / "MNIST" / "raw"
+        stems = [f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
+        return [[raw / stem, raw / f"{stem}.gz"] for stem in stems]
+    if name == "usps":
+        return [[root / ("usps.bz2" if split == "train" else "usps.t.bz2")]]
+    return [[root / f"{_svhn_split(name, split)}_32x32.mat"]]
+
+
+def _svhn_split(name: str, split: Split) -> str:
+    return "extra" if name == "svhn-extra" and split == "train" else split
+
+
+def locate(name: str, split: Split, root: Path) -> Location:
+    """Finds one split under `root` without reading it."""
+    files = official_files(name, split, root)
+    if all(any(path.exists() for path in spellings) for spellings in files):
+        return Location("official", root)
+    arrays = root / f"{name}_{split}.npz"
+    if arrays.exists():
+        return Location("arrays", arrays)
+    return Location("missing", root)
+
+
+def load_digits(name: str, split: Split, root: Path, size: int = 32, channels: int = 3) -> LabelledDomain:
+    """One split as uint8 (N, channels, size, size) with labels 0..9 (also for SVHN's 0).
+
+    Raises:
+        UserError: where the files are neither there nor to be had, or are damaged.
+    """
+    place = locate(name, split, root)
+    if place.kind == "arrays":
+        images, labels, note = _read_arrays(place.path)
+    else:
+        images, labels = _read_official(name, split, root)
+        note = NOTES[name]
+    pixels = torch.from_numpy(np.ascontiguousarray(images))
+    pixels = pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
+    return LabelledDomain(f"{name} {split}", fit_frame(pixels, size, channels), DIGITS, note, torch.from_numpy(labels))
+
+
+def fit_frame(images: Tensor, size: int, channels: int) -> Tensor:
+    """uint8 (N, 1 or 3, H, W) to uint8 (N, channels, size, size): bilinear, colour to grey by luminance, grey to colour by copies."""
+    if images.shape[1] == 3 and channels == 1:
+        weights = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+        images = torch.cat([(part.float() * weights).sum(1, keepdim=True).round().byte() for part in images.split(4096)])
+    if images.shape[-2:] != (size, size):
+        scaled = [F.interpolate(part.float(), (size, size), mode="bilinear", antialias=True) for part in images.split(4096)]
+        images = torch.cat([part.round().clamp(0, 255).byte() for part in scaled])
+    return images.expand(-1, channels, -1, -1).contiguous()
+
+
+def read_note(path: Path) -> str:
+    """What an array file says of itself, without reading its images."""
+    with _open_arrays(path) as file:
+        return str(file["note"]) if "note" in file else f"{path.name}, which has no note of its own"
+
+
+@contextmanager
+def _open_arrays(path: Path) -> Iterator[Any]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            yield file
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        reason = f"it has no array {error}" if isinstance(error, KeyError) else "it cannot be read"
+        raise UserError(f"{path}: {reason}; the file needs arrays 'images' (uint8), 'labels' and 'note', or delete it") from error
+
+
+def _read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray, str]:
+    with _open_arrays(path) as file:
+        images, labels = file["images"], file["labels"].astype(np.int64)
+    note = read_note(path)
+    if images.dtype != np.uint8 or images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] != 3):
+        raise UserError(f"{path}: 'images' is {images.dtype} {images.shape}; it must be uint8 (N, H, W) or (N, H, W, 3)")
+    return images, labels, note
+
+
+def _read_official(name: str, split: Split, root: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Reads the official files by torchvision, which downloads what is not there."""
+    from torchvision import datasets
+
+    train = split == "train"
+    here = locate(name, split, root).kind == "official"
+    try:
+        if name == "mnist":
+            mnist = datasets.MNIST(str(root), train=train, download=True)
+            return mnist.data.numpy(), mnist.targets.numpy().astype(np.int64)
+        if name == "usps":
+            usps = datasets.USPS(str(root), train=train, download=True)
+            return np.asarray(usps.data), np.asarray(usps.targets, dtype=np.int64)
+        svhn = datasets.SVHN(str(root), split=_svhn_split(name, split), download=True)
+        return svhn.data.transpose(0, 2, 3, 1), svhn.labels.astype(np.int64)
+    except Exception as error:  # torchvision raises whatever its reader or the network stack raised
+        files = ", ".join(str(spellings[0].relative_to(root)) for spellings in official_files(name, split, root))
+        if here:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise UserError(f"{name} {split}: {files} in {root} cannot be read ({reason}); delete and download again") from error
+        raise UserError(
+            f"no {name} {split} data: looked for {files} and {name}_{split}.npz in {root}, and the download failed "
+            f"({type(error).__name__}); put one there, give --data-root, or run offline with: uda fit --recipe synth2digits"
+        ) from error

@@ -1,0 +1,75 @@
+"""Domains: where images come from, and what may be known of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from uda.errors import UserError
+
+
+@dataclass(frozen=True)
+class Domain:
+    """Unlabelled images of one kind. It has no attribute that could hold labels: this is what a method gets of the target.
+
+    Attributes:
+        name: the data set and split, e.g. ``"mnist train"``.
+        images: uint8 tensor (N, C, H, W), values 0..255, all on one device.
+        classes: the class names, in label order.
+        note: what the data is, in a reader's words; shown in every table and report.
+    """
+
+    name: str
+    images: Tensor
+    classes: tuple[str, ...]
+    note: str
+
+    def __post_init__(self) -> None:
+        if self.images.dtype != torch.uint8 or self.images.ndim != 4:
+            raise TypeError(f"{self.name}: images must be uint8 (N, C, H, W), got {self.images.dtype} {tuple(self.images.shape)}")
+        if len(self.images) == 0:
+            raise UserError(f"{self.name} holds no images; point to a data set that has some")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def to(self, device: torch.device) -> Domain:
+        """The same domain with its images on `device`."""
+        return replace(self, images=self.images.to(device))
+
+
+@dataclass(frozen=True)
+class LabelledDomain(Domain):
+    """A domain whose labels are known: int64 tensor (N,), 0 <= label < len(classes)."""
+
+    labels: Tensor
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.labels.shape != (len(self.images),):
+            raise UserError(f"{self.name}: {len(self.images)} images but labels of shape {tuple(self.labels.shape)}; give one label per image")
+        low, high = int(self.labels.min()), int(self.labels.max())
+        if low < 0 or high >= len(self.classes):
+            raise UserError(f"{self.name}: labels run from {low} to {high}, but the {len(self.classes)} classes are 0..{len(self.classes) - 1}")
+
+    def to(self, device: torch.device) -> LabelledDomain:
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
+
+    def without_labels(self) -> Domain:
+        """The images alone; the labels are not reachable from what is returned."""
+        return Domain(self.name, self.images, self.classes, self.note)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The four splits of one adaptation problem. Only the evaluator may be given `target_test`, or labels of the target."""
+
+    source: LabelledDomain
+    source_test: LabelledDomain
+    target: LabelledDomain
+    target_test: LabelledDomain
+
+    def to(self, device: torch.device) -> Pair:
+        return Pair(self.source.to(device), self.source_test.to(device), self.target.to(device), self.target_test.to(device))

@@ -1,0 +1,82 @@
+"""Loss functions: pure, with the formula in the docstring. All return a scalar in float32."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Norm = Literal["l1", "l2"]
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Mean over the batch of -log softmax(logits)[label], with label smoothing.
+
+    Shapes: logits (N, K), labels (N,) int64.
+    """
+    return F.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
+
+
+def real_fake(logits: Tensor, real: bool) -> Tensor:
+    """-log D(x) for real = True, -log(1 - D(x)) for real = False, D = sigmoid(logits): mean over the batch.
+
+    The player that wants to be taken for real minimises `real_fake(logits, True)` on its own images, the
+    non-saturating form. Source: Goodfellow et al. 2014; the L_GAN terms of Liu et al. 2017, eq. 4.
+    """
+    return F.softplus(-logits.float() if real else logits.float()).mean()
+
+
+def distance(a: Tensor, b: Tensor, norm: Norm) -> Tensor:
+    """Sum over an image's (or feature vector's) entries of |a - b| (l1) or (a - b)^2 (l2); mean over the batch.
+
+    With l1 it is, up to a constant, the negative log-likelihood under the Laplacian generators of
+    Liu et al. 2017, section 3. Shapes: a and b alike, batch first.
+    """
+    difference = (a.float() - b.float()).flatten(1)
+    return (difference.abs() if norm == "l1" else difference.square()).sum(1).mean()
+
+
+def kl_to_standard_normal(mean: Tensor, log_variance: Tensor | None = None) -> Tensor:
+    """KL(N(mean, exp(log_variance)) || N(0, I)), sum over the code, mean over the batch.
+
+    Without `log_variance` the posterior has unit variance (Liu et al. 2017) and the divergence is |mean|^2 / 2.
+    Shapes: (N, ...), both alike.
+    """
+    mean = mean.float().flatten(1)
+    if log_variance is None:
+        return 0.5 * mean.square().sum(1).mean()
+    log_variance = log_variance.float().flatten(1)
+    return 0.5 * (mean.square() + log_variance.exp() - log_variance - 1).sum(1).mean()
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """Mean over the batch of the entropy of softmax(logits), in nats: 0..ln K. Shape: logits (N, K)."""
+    log_p = F.log_softmax(logits.float(), 1)
+    return -(log_p.exp() * log_p).sum(1).mean()
+
+
+def marginal_entropy(logits: Tensor) -> Tensor:
+    """Entropy of the batch's mean prediction, in nats: 0..ln K; high when all classes are used. Shape: (N, K)."""
+    p = F.softmax(logits.float(), 1).mean(0)
+    return -(p * p.clamp_min(1e-8).log()).sum()
+
+
+def information_maximization(logits: Tensor) -> Tensor:
+    """entropy - marginal_entropy, i.e. minus the mutual information of image and prediction: -ln K..0.
+
+    Each prediction sure, all classes used. Source: Gomes et al. 2010; Liang et al. 2020 (SHOT), eq. 3.
+    """
+    return entropy(logits) - marginal_entropy(logits)
+
+
+def pseudo_label(student_logits: Tensor, teacher_logits: Tensor, confidence: float) -> Tensor:
+    """Cross-entropy of the student against the teacher's class, over images whose teacher is surer than `confidence`.
+
+    Divided by the whole batch, so the loss fades in as the teacher grows sure. No gradient reaches the teacher.
+    Source: Tarvainen and Valpola 2017; French et al. 2018. Shapes: both (N, K).
+    """
+    sure, label = teacher_logits.detach().float().softmax(1).max(1)
+    loss = F.cross_entropy(student_logits.float(), label, reduction="none")
+    return (loss * (sure > confidence)).mean()

@@ -1,0 +1,306 @@
+"""UNIT as domain adaptation: Liu, Breuel, Kautz, "Unsupervised Image-to-Image Translation Networks", NIPS 2017.
+
+Domain 1 is the source (labelled), domain 2 the target (not). With codes z_i ~ q_i(z | x_i) = N(E_i(x_i), I), streams
+x^{i->j} = G_j(z_i), and discriminators D_i = real/fake head . trunk . stem_i whose trunk is tied and also carries the
+class head C_i, the two players of the alternating game minimise
+
+    D:     adversarial   sum_i  -log D_i(x_i) - log(1 - D_i(x^{j->i}))                    eq. 4
+           class         cross-entropy of C_1(x_1) and the source labels                  section 4.3
+           feature       sum_i  |trunk(stem_1(x^{i->1})) - trunk(stem_2(x^{i->2}))|       section 4.3
+           anchor (a)    information maximisation on C_2(x_2), and its mean teacher's pseudo-labels
+           anchor (b)    cross-entropy of C_2(x^{1->2}) and the source labels
+    E, G:  adversarial   sum_i  -log D_i(x^{j->i})
+           VAE           sum_i  KL(q_i(z_i | x_i) || N(0, I)) + |x_i - x^{i->i}|          eq. 3
+           cycle         sum_i  KL(q_j(z | x^{i->j}) || N(0, I)) + |x_i - x^{i->j->i}|    eq. 5
+           anchor (b)    as above
+
+The anchors are ours, and need no target label: the published objective leaves stem_2 to the adversarial and feature terms
+alone, and it drifts. The step does no work twice: one pass through encoders and generators serves both players, and each
+player makes one pass through each stem and one through the trunk.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from pydantic import ConfigDict
+from torch import Tensor, nn
+
+from uda import losses
+from uda.data.batches import Batch
+from uda.models.backbones import Classifier
+from uda.models.layers import widen_for_coordinates
+from uda.models.translators import (
+    SOURCE,
+    TARGET,
+    Posterior,
+    Streams,
+    TiedEncoders,
+    TiedGenerators,
+    backbone_layers,
+    convolutional_layers,
+)
+from uda.runtime import Runtime, evaluating
+
+
+@dataclass(frozen=True)
+class Settings:
+    """UNIT's settings. Weights are the lambdas of the objective; a weight of 0 leaves its term out."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    name: str = "unit"
+    encoder: Literal["backbone", "convolutional"] = "backbone"
+    """the source classifier's own network (so that codes know classes from the start), or the paper's convolutions"""
+    width: int = 16
+    """base width of the generators, and of convolutional encoders"""
+    code_dim: int = 256
+    """numbers in a code z"""
+    private_encoder_layers: int = 1
+    """how many encoder layers, counted from the image, each domain has for itself; the rest are tied"""
+    private_generator_layers: int = 2
+    """the same for the generators"""
+    tied_trunk: bool = True
+    """whether the discriminators share all layers above their stems"""
+    coordinates: Literal["none", "encoder", "discriminator", "both"] = "encoder"
+    """whose input gets two channels with each pixel's x and y"""
+    posterior: Literal["unit", "learned"] = "unit"
+    """variance of q(z|x): 1, as in the paper, or learned, as in the released code"""
+    warm_start: bool = True
+    """whether D (and backbone encoders) start from the source classifier's weights, or afresh"""
+
+    adversarial_weight: float = 0.5
+    adversarial_on_reconstructions: bool = False
+    """whether x^{i->i} are judged real or fake too"""
+    class_weight: float = 1.0
+    feature_weight: float = 0.001
+    feature_norm: losses.Norm = "l1"
+    reconstruction_weight: float = 0.01
+    reconstruction_norm: losses.Norm = "l1"
+    kl_weight: float = 1e-4
+    cycle_weight: float = 0.0
+    cycle_kl_weight: float = 0.0
+
+    information_weight: float = 1.0
+    """anchor (a): information maximisation on real target images"""
+    pseudo_label_weight: float = 1.0
+    """anchor (a): pseudo-labels of the mean teacher"""
+    confidence: float = 0.8
+    """the teacher's class counts when its probability is above this"""
+    teacher_decay: float = 0.99
+    """per step, of the averaged weights that are the teacher and, in the end, the adapted classifier"""
+    translated_class_weight: float = 1.0
+    """anchor (b), for E and G: translated source images keep their class"""
+    translated_class_weight_discriminator: float = 0.0
+    """anchor (b), for D: C_2 learns from translated source images, which makes it more forgiving of bad ones"""
+
+    learning_rate: float = 1e-3
+    betas: tuple[float, float] = (0.5, 0.999)
+    weight_decay: float = 0.0
+    decay_from: float = 0.7
+    """the share of the steps after which the learning rate falls in a straight line to 0; 1 keeps it constant"""
+
+
+class TiedDiscriminators(nn.Module):
+    """D_1 and D_2: private stems, one trunk (or two), one real/fake head and one class head."""
+
+    def __init__(self, classifier: Classifier, settings: Settings) -> None:
+        super().__init__()
+        backbone, self.class_head = classifier.backbone, classifier.head
+        if settings.coordinates in ("discriminator", "both"):
+            backbone.stem = widen_for_coordinates(backbone.stem)
+        self.stems = nn.ModuleList([backbone.stem, copy.deepcopy(backbone.stem)])
+        self.trunks = nn.ModuleList([backbone.trunk] if settings.tied_trunk else [backbone.trunk, copy.deepcopy(backbone.trunk)])
+        self.real_head = nn.Linear(backbone.feature_dim, 1)
+
+    def forward(self, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Trunk features (N, D) of images that D_1 reads and of images that D_2 reads."""
+        hidden = self.stems[SOURCE](source), self.stems[TARGET](target)
+        if len(self.trunks) == 2:
+            return self.trunks[SOURCE](hidden[SOURCE]), self.trunks[TARGET](hidden[TARGET])
+        features = self.trunks[0](torch.cat(hidden))
+        return features[: len(source)], features[len(source) :]
+
+
+class TargetClassifier(nn.Module):
+    """C_2 = class head . trunk . stem_2: target images (N, C, H, W) in -1..1 to logits (N, K)."""
+
+    def __init__(self, discriminators: TiedDiscriminators) -> None:
+        super().__init__()
+        self.stem, self.trunk, self.head = discriminators.stems[TARGET], discriminators.trunks[-1], discriminators.class_head
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.trunk(self.stem(images)))
+
+
+class Method:
+    """The two players and their alternating updates."""
+
+    def __init__(self, settings: Settings, classifier: Classifier, shape: tuple[int, int, int], steps: int, runtime: Runtime) -> None:
+        s = self.settings = settings
+        self.runtime, self.steps, self.done = runtime, steps, 0
+        channels, size, _ = shape
+        start = copy.deepcopy(classifier)
+        if not s.warm_start:
+            for module in start.modules():
+                if hasattr(module, "reset_parameters"):
+                    module.reset_parameters()
+        if s.encoder == "backbone":
+            layers, features = backbone_layers(start.backbone), start.backbone.feature_dim
+        else:
+            layers, features = convolutional_layers(channels, size, s.width), 8 * s.width
+        self.encoders = TiedEncoders(
+            layers, features, s.code_dim, s.private_encoder_layers, s.posterior == "learned", s.coordinates in ("encoder", "both")
+        )
+        self.generators = TiedGenerators(channels, size, s.width, s.code_dim, s.private_generator_layers)
+        self.discriminators = TiedDiscriminators(start, s)
+        self.student = TargetClassifier(self.discriminators)
+        self.teacher = copy.deepcopy(self.student).requires_grad_(False).eval()
+        runtime.place(self.networks())
+        self.generator_parameters = [*self.encoders.parameters(), *self.generators.parameters()]
+        fused = runtime.device.type != "mps"
+        self.discriminator_optimizer, self.generator_optimizer = (
+            torch.optim.Adam(parameters, s.learning_rate, s.betas, weight_decay=s.weight_decay, fused=fused)
+            for parameters in (list(self.discriminators.parameters()), self.generator_parameters)
+        )
+
+    def step(self, batch: Batch) -> dict[str, Tensor]:
+        """One update of D with E, G fixed, then one of E, G with D fixed; returns every loss, unweighted."""
+        rate = self.settings.learning_rate * min(1.0, (1 - self.done / self.steps) / max(1e-8, 1 - self.settings.decay_from))
+        for group in (*self.discriminator_optimizer.param_groups, *self.generator_optimizer.param_groups):
+            group["lr"] = rate
+        with self.runtime.autocast():
+            posterior = self.encoders(batch.source, batch.target)
+            streams = self.generators(posterior.sample())
+        values = self._update_discriminators(batch, Streams(*(stream.detach() for stream in streams)))
+        values |= self._update_generators(batch, posterior, streams)
+        self._update_teacher()
+        self.done += 1
+        return {name: value.detach() for name, value in values.items()}
+
+    def _update_discriminators(self, batch: Batch, streams: Streams) -> dict[str, Tensor]:
+        s, count = self.settings, len(batch.source)
+        reconstructions = s.feature_weight > 0 or s.adversarial_on_reconstructions
+        with self.runtime.autocast():
+            # Each discriminator reads real images, translations and, where a term asks for them, reconstructions.
+            read_1, read_2 = self.discriminators(
+                torch.cat([batch.source, streams.target_source, *([streams.source_source] if reconstructions else [])]),
+                torch.cat([batch.target, streams.source_target, *([streams.target_target] if reconstructions else [])]),
+            )
+            real_logits_1, real_logits_2 = self.discriminators.real_head(torch.cat([read_1, read_2])).chunk(2)
+            class_logits = self.discriminators.class_head(torch.cat([read_1[:count], read_2[: 2 * count]]))
+            source_logits, target_logits, translated_logits = class_logits.split(count)
+            teacher_logits = self.teacher(batch.target_plain) if s.pseudo_label_weight else target_logits
+        fake = slice(count, None if s.adversarial_on_reconstructions else 2 * count)
+        values = {
+            "discriminator_adversarial": losses.real_fake(real_logits_1[:count], True)
+            + losses.real_fake(real_logits_1[fake], False)
+            + losses.real_fake(real_logits_2[:count], True)
+            + losses.real_fake(real_logits_2[fake], False),
+            "class": losses.cross_entropy(source_logits, batch.source_labels),
+            "target_entropy": losses.entropy(target_logits),
+            "target_marginal_entropy": losses.marginal_entropy(target_logits),
+            "pseudo_label": losses.pseudo_label(target_logits, teacher_logits, s.confidence),
+            "translated_class": losses.cross_entropy(translated_logits, batch.source_labels),
+        }
+        total = (
+            s.adversarial_weight * values["discriminator_adversarial"]
+            + s.class_weight * values["class"]
+            + s.information_weight * (values["target_entropy"] - values["target_marginal_entropy"])
+            + s.pseudo_label_weight * values["pseudo_label"]
+            + s.translated_class_weight_discriminator * values["translated_class"]
+        )
+        if s.feature_weight:
+            # The pairs (x^{1->1}, x^{1->2}) and (x^{2->1}, x^{2->2}): one content, two domains.
+            values["feature"] = losses.distance(read_1[2 * count :], read_2[count : 2 * count], s.feature_norm) + losses.distance(
+                read_1[count : 2 * count], read_2[2 * count :], s.feature_norm
+            )
+            total = total + s.feature_weight * values["feature"]
+        self.discriminator_optimizer.zero_grad()
+        total.backward()
+        self.discriminator_optimizer.step()
+        return values
+
+    def _update_generators(self, batch: Batch, posterior: Posterior, streams: Streams) -> dict[str, Tensor]:
+        s, count = self.settings, len(batch.source)
+        originals = torch.cat([batch.source, batch.target])
+        with self.runtime.autocast():
+            read_1, read_2 = self.discriminators(
+                torch.cat([streams.target_source, *([streams.source_source] if s.adversarial_on_reconstructions else [])]),
+                torch.cat([streams.source_target, *([streams.target_target] if s.adversarial_on_reconstructions else [])]),
+            )
+            real_logits = self.discriminators.real_head(torch.cat([read_1, read_2]))
+            translated_logits = self.discriminators.class_head(read_2[:count])
+        # Means over both domains at once, doubled, are the sums over i of the objective.
+        values = {
+            "generator_adversarial": 2 * losses.real_fake(real_logits, True),
+            "reconstruction": 2
+            * losses.distance(torch.cat([streams.source_source, streams.target_target]), originals, s.reconstruction_norm),
+            "kl": 2 * losses.kl_to_standard_normal(*posterior),
+            "generator_class": losses.cross_entropy(translated_logits, batch.source_labels),
+        }
+        total = (
+            s.adversarial_weight * values["generator_adversarial"]
+            + s.reconstruction_weight * values["reconstruction"]
+            + s.kl_weight * values["kl"]
+            + s.translated_class_weight * values["generator_class"]
+        )
+        if s.cycle_weight or s.cycle_kl_weight:
+            with self.runtime.autocast():
+                back = self.encoders(streams.target_source, streams.source_target)
+                returned = self.generators(back.sample())
+            # x^{1->2->1} comes from the second half of these codes, read off x^{1->2}; x^{2->1->2} from the first.
+            cycled = torch.cat([returned.target_source, returned.source_target])
+            values["cycle"] = 2 * losses.distance(cycled, originals, s.reconstruction_norm)
+            values["cycle_kl"] = 2 * losses.kl_to_standard_normal(*back)
+            total = total + s.cycle_weight * values["cycle"] + s.cycle_kl_weight * values["cycle_kl"]
+        self.generator_optimizer.zero_grad()
+        total.backward(inputs=self.generator_parameters)  # D is fixed: no gradient of its weights is computed
+        self.generator_optimizer.step()
+        return values
+
+    @torch.no_grad()
+    def _update_teacher(self) -> None:
+        decay = min(self.settings.teacher_decay, (self.done + 1) / (self.done + 10))  # a short memory at first
+        for mean, now in zip(self.teacher.parameters(), self.student.parameters(), strict=True):
+            mean.lerp_(now, 1 - decay)
+        for mean, now in zip(self.teacher.buffers(), self.student.buffers(), strict=True):
+            mean.copy_(now)
+
+    def classifier(self) -> nn.Module:
+        """The teacher: C_2 with weights averaged over the last steps."""
+        return self.teacher
+
+    def translate(self, images: Tensor, origin: int, destination: int) -> Tensor:
+        """G_destination(E_origin(x)), the code without noise: images (N, C, S, S) in -1..1 to the same, float32."""
+        with evaluating(self.networks()), self.runtime.autocast():
+            code = self.encoders.encode(self.runtime.arrange(images), origin).mean
+            return self.generators.decode(code, destination).float()
+
+    def networks(self) -> nn.ModuleDict:
+        """All that is trained, and the teacher."""
+        return nn.ModuleDict(
+            {
+                "encoders": self.encoders,
+                "generators": self.generators,
+                "discriminators": self.discriminators,
+                "teacher": self.teacher,
+            }
+        )
+
+    def state_dict(self) -> dict:
+        return {
+            "networks": self.networks().state_dict(),
+            "discriminator_optimizer": self.discriminator_optimizer.state_dict(),
+            "generator_optimizer": self.generator_optimizer.state_dict(),
+            "done": self.done,
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        self.networks().load_state_dict(state["networks"])
+        self.discriminator_optimizer.load_state_dict(state["discriminator_optimizer"])
+        self.generator_optimizer.load_state_dict(state["generator_optimizer"])
+        self.done = state["done"]

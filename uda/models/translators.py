@@ -1,0 +1,144 @@
+"""UNIT's encoders and generators: a pair of each, private towards the images, tied towards the code."""
+
+from __future__ import annotations
+
+import copy
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from uda.errors import UserError
+from uda.models.backbones import Backbone
+from uda.models.layers import ImageNorm, widen_for_coordinates
+
+SOURCE, TARGET = 0, 1
+
+
+class Posterior(NamedTuple):
+    """q(z|x): mean and, where it is learned, log-variance, each (N, D); None stands for unit variance."""
+
+    mean: Tensor
+    log_variance: Tensor | None
+
+    def sample(self) -> Tensor:
+        """z = mean + standard deviation x eta, eta ~ N(0, I): the reparameterisation of Kingma and Welling 2014."""
+        noise = torch.randn_like(self.mean)
+        return self.mean + (noise if self.log_variance is None else noise * (0.5 * self.log_variance).exp())
+
+
+def convolutional_layers(channels: int, size: int, width: int) -> list[nn.Module]:
+    """The encoder of Liu et al. 2017's digit networks: (N, channels, S, S) to (N, 8w, 1, 1).
+
+    5x5 stride 2 (w), 5x5 stride 2 (2w), one convolution over all that is left (4w), 1x1 (8w). `ImageNorm` stands where the
+    release has batch norm.
+    """
+
+    def layer(before: int, after: int, kernel: int, stride: int = 1, padding: int = 0) -> nn.Module:
+        return nn.Sequential(nn.Conv2d(before, after, kernel, stride, padding), ImageNorm(after), nn.LeakyReLU(0.1))
+
+    return [
+        layer(channels, width, 5, 2, 2),
+        layer(width, 2 * width, 5, 2, 2),
+        layer(2 * width, 4 * width, size // 4),
+        layer(4 * width, 8 * width, 1),
+    ]
+
+
+def backbone_layers(backbone: Backbone) -> list[nn.Module]:
+    """A copy of a backbone as encoder layers: its stem, then the parts of its trunk."""
+    copied = copy.deepcopy(backbone)
+    return [copied.stem, *(copied.trunk if isinstance(copied.trunk, nn.Sequential) else [copied.trunk])]
+
+
+class TiedEncoders(nn.Module):
+    """E_1 and E_2: images (N, C, S, S) to one code per image, (N, code_dim).
+
+    `layers` lead from the image to `features` numbers, flat or 1x1; a linear layer to the code follows. The first `private`
+    layers are each domain's own (both start from the same weights), all after them are tied.
+    """
+
+    def __init__(self, layers: list[nn.Module], features: int, code_dim: int, private: int, learned_variance: bool, coordinates: bool) -> None:
+        super().__init__()
+        if not 0 <= private <= len(layers):
+            raise UserError(f"method.private_encoder_layers is {private}; this encoder has 0 to {len(layers)} to give")
+        self.learned_variance = learned_variance
+        if coordinates:
+            layers = [widen_for_coordinates(layers[0]), *layers[1:]]
+        own = nn.Sequential(*layers[:private])
+        self.private = nn.ModuleList([own, copy.deepcopy(own)])
+        self.tied = nn.Sequential(*layers[private:], nn.Flatten(), nn.Linear(features, 2 * code_dim if learned_variance else code_dim))
+
+    def forward(self, source: Tensor, target: Tensor) -> Posterior:
+        """Codes of both batches, source first: one pass through each private part and one through the tied part."""
+        return self._posterior(torch.cat([self.private[SOURCE](source), self.private[TARGET](target)]))
+
+    def encode(self, images: Tensor, domain: int) -> Posterior:
+        """Codes of images of one domain."""
+        return self._posterior(self.private[domain](images))
+
+    def _posterior(self, hidden: Tensor) -> Posterior:
+        out = self.tied(hidden)
+        if not self.learned_variance:
+            return Posterior(out, None)
+        mean, log_variance = out.chunk(2, 1)
+        return Posterior(mean, log_variance.clamp(-10, 10))
+
+
+class Streams(NamedTuple):
+    """What the two generators make of both codes: x^{i->j}, images (N, C, S, S) in -1..1."""
+
+    source_source: Tensor
+    source_target: Tensor
+    target_source: Tensor
+    target_target: Tensor
+
+
+class FromCode(nn.Module):
+    """A 4x4 transposed convolution of 1x1 codes, as the matrix product that it is: (N, D) to (N, C, 4, 4)."""
+
+    def __init__(self, code_dim: int, channels: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(code_dim, 16 * channels)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        return self.linear(codes).unflatten(1, (4, 4, -1)).permute(0, 3, 1, 2)
+
+
+class TiedGenerators(nn.Module):
+    """G_1 and G_2: codes (N, code_dim) to images (N, C, S, S) in -1..1, S a power of two of at least 8.
+
+    Layers, first to last: the code to 4x4, transposed 4x4 stride 2 until the side is S (halving the width each time, down
+    to w), then 1x1 to the channels and tanh. The last `private` are each domain's own, all before them are tied.
+    """
+
+    def __init__(self, channels: int, size: int, width: int, code_dim: int, private: int) -> None:
+        super().__init__()
+        doublings = size.bit_length() - 3
+        if size != 4 << doublings or doublings < 1:
+            raise UserError(f"data.size is {size}; UNIT's generators need a power of two of at least 8")
+        if not 0 <= private <= doublings + 2:
+            raise UserError(f"method.private_generator_layers is {private}; these generators have 0 to {doublings + 2} to give")
+
+        def layer(first: nn.Module, channels: int) -> nn.Module:
+            return nn.Sequential(first, ImageNorm(channels), nn.LeakyReLU(0.1))
+
+        now = width << doublings
+        layers = [layer(FromCode(code_dim, now), now)]
+        for _ in range(doublings):
+            layers.append(layer(nn.ConvTranspose2d(now, now // 2, 4, 2, 1), now // 2))
+            now //= 2
+        layers.append(nn.Sequential(nn.Conv2d(now, channels, 1), nn.Tanh()))
+        own = nn.Sequential(*layers[len(layers) - private :])
+        self.tied = nn.Sequential(*layers[: len(layers) - private])
+        self.private = nn.ModuleList([own, copy.deepcopy(own)])
+
+    def forward(self, codes: Tensor) -> Streams:
+        """All four streams of codes that hold a source batch and a target batch of one size, source first."""
+        hidden = self.tied(codes)
+        (source_source, target_source), (source_target, target_target) = (private(hidden).chunk(2) for private in self.private)
+        return Streams(source_source, source_target, target_source, target_target)
+
+    def decode(self, codes: Tensor, domain: int) -> Tensor:
+        """Images of one domain."""
+        return self.private[domain](self.tied(codes))

@@ -1,0 +1,187 @@
+"""Recipes: typed, read from TOML, every key overridable, unknown keys refused with the nearest right one."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, TypeAdapter, ValidationError, field_serializer, field_validator
+
+from uda import catalogue
+from uda.data.augment import Augment
+from uda.errors import UserError
+from uda.methods import METHODS, source_only
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Data(Section):
+    """Which images, and how they are framed."""
+
+    source: str
+    """data set with labels: mnist, usps, svhn, synth or digits"""
+    target: str
+    """data set whose training images are used without their labels"""
+    size: PositiveInt = 32
+    """side of the square that all images are brought to, pixels"""
+    channels: int = Field(3, ge=1, le=3)
+    """3: grey images are copied to three channels; 1: colour images are turned to grey"""
+
+
+class Augmentation(Section):
+    """Random changes of training images, by domain."""
+
+    source: Augment = Augment()
+    target: Augment = Augment()
+
+
+class SourceClassifier(Section):
+    """The classifier that is trained on the source, and that methods start from."""
+
+    backbone: str = "strided"
+    """strided, lenet, unit, or timm:NAME"""
+    width: PositiveInt | None = None
+    """base width of the network; left out: the network's own"""
+    pretrained: bool = False
+    """whether a timm network starts from downloaded weights"""
+    steps: PositiveInt = 600
+    batch: PositiveInt = 256
+    training: source_only.Settings = source_only.Settings()
+
+
+class Training(Section):
+    """How long the method trains, and how often it is looked at."""
+
+    steps: PositiveInt
+    batch: PositiveInt = 64
+    """images of each domain in a step"""
+    log_every: PositiveInt = 10
+    evaluate_every: PositiveInt = 100
+    """steps between two label-free scores (and accuracies for `oracle`)"""
+
+
+class Selection(Section):
+    """Which label-free score picks `selected`."""
+
+    score: str = "information_maximization"
+
+
+class Recipe(Section):
+    """A whole run, but for the data's whereabouts and the device."""
+
+    name: str
+    description: str = ""
+    seed: int = 0
+    data: Data
+    augment: Augmentation = Augmentation()
+    classifier: SourceClassifier = SourceClassifier()
+    method: Any
+    """the settings of one method, a frozen dataclass from `uda.methods`"""
+    training: Training
+    selection: Selection = Selection()
+
+    @field_validator("method", mode="before")
+    @classmethod
+    def _settings(cls, given: object) -> object:
+        if not isinstance(given, dict):
+            return given
+        return TypeAdapter(METHODS[given["name"]].Settings).validate_python(given)
+
+    @field_serializer("method")
+    def _table(self, settings: Any) -> dict[str, Any]:
+        return dataclasses.asdict(settings)
+
+    def to_toml(self) -> str:
+        """The recipe with every default written out."""
+        return _toml(self.model_dump(exclude_none=True))
+
+
+def load_recipe(recipe: str | Path | Recipe, overrides: dict[str, Any] | None = None) -> Recipe:
+    """A recipe by name, path or object, with dotted overrides such as ``{"method.feature_norm": "l2", "seed": 1}``.
+
+    Raises:
+        UserError: for an unknown recipe, key or method, or a value of the wrong kind.
+    """
+    if isinstance(recipe, Recipe):
+        tables = recipe.model_dump()
+    else:
+        path = catalogue.find(str(recipe))
+        tables = {"name": path.stem, **catalogue.read(path)}
+    overrides = dict(overrides or {})
+    method = tables.get("method")
+    if isinstance(method, dict) and overrides.get("method.name", method.get("name")) != method.get("name"):
+        tables["method"] = {}  # another method's settings mean nothing to this one
+    for key, value in overrides.items():
+        *parents, last = key.split(".")
+        table = tables
+        for parent in parents:
+            table = table.setdefault(parent, {})
+            if not isinstance(table, dict):
+                raise UserError(f"unknown setting {key!r}; {parent!r} is a value, not a table")
+        table[last] = value
+    return _validate(tables)
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """``"method.feature_norm=l2"`` to a key and a value: numbers, true/false and lists as in TOML, anything else a string."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise UserError(f"--set {text!r} is not KEY=VALUE; write for example --set method.feature_norm=l2")
+    try:
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value.strip()
+
+
+def _validate(tables: dict[str, Any]) -> Recipe:
+    _refuse_unknown(tables, Recipe, "")
+    method = tables.get("method")
+    if not isinstance(method, dict) or "name" not in method:
+        raise UserError('the recipe has no table [method] with a name; add: [method] name = "unit"')
+    if method["name"] not in METHODS:
+        raise UserError.unknown("method", str(method["name"]), METHODS)
+    _refuse_unknown(method, METHODS[method["name"]].Settings, "method.")
+    try:
+        return Recipe.model_validate(tables)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"setting {where!r}: {first['msg'][0].lower()}{first['msg'][1:]} (got {first['input']!r})") from error
+
+
+def _refuse_unknown(tables: dict[str, Any], schema: Any, prefix: str) -> None:
+    """Compares a table's keys with the fields of a pydantic model or dataclass, and its inner tables with theirs."""
+    if dataclasses.is_dataclass(schema):
+        fields: dict[str, Any] = {field.name: field.type for field in dataclasses.fields(schema)}
+    else:
+        fields = {name: field.annotation for name, field in schema.model_fields.items()}
+    for key, value in tables.items():
+        if key not in fields:
+            raise UserError.unknown("setting", prefix + key, [prefix + name for name in fields])
+        inner = fields[key]
+        if isinstance(value, dict) and isinstance(inner, type) and (dataclasses.is_dataclass(inner) or issubclass(inner, BaseModel)):
+            _refuse_unknown(value, inner, f"{prefix}{key}.")
+
+
+def _toml(tables: dict[str, Any], prefix: str = "") -> str:
+    """TOML of nested tables of numbers, strings, booleans and flat lists: values first, then the inner tables."""
+
+    def value(item: Any) -> str:
+        if isinstance(item, bool):
+            return str(item).lower()
+        if isinstance(item, str):
+            return '"' + item.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+        if isinstance(item, list | tuple):
+            return f"[{', '.join(value(part) for part in item)}]"
+        return repr(item)
+
+    lines = [f"{key} = {value(item)}" for key, item in tables.items() if not isinstance(item, dict)]
+    text = "\n".join(lines) + "\n" if lines else ""
+    for key, item in tables.items():
+        if isinstance(item, dict):
+            text += f"\n[{prefix}{key}]\n" + _toml(item, f"{prefix}{key}.")
+    return text

@@ -1,0 +1,166 @@
+"""Device, precision, memory format, threads and seeds: chosen once, printed once."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from uda.errors import UserError
+
+Precision = Literal["auto", "bf16", "fp32"]
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where and how numbers are computed.
+
+    Attributes:
+        device: the torch device that holds images and networks.
+        precision: ``"bf16"`` (autocast; parameters stay float32) or ``"fp32"``.
+        channels_last: whether images and convolution weights lie channels-last in memory.
+        why: one line that says how the choice was made.
+    """
+
+    device: torch.device
+    precision: str
+    channels_last: bool
+    why: str
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Open one for each forward pass: weights cast to bf16 are kept until it closes, an optimiser step inside would not be seen."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+    def place(self, module: nn.Module) -> nn.Module:
+        """Moves a module here, in the chosen memory format; returns it."""
+        module.to(self.device)
+        if self.channels_last:
+            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return module
+
+    def arrange(self, images: Tensor) -> Tensor:
+        """Gives a batch of images (N, C, H, W) the chosen memory format."""
+        return images.contiguous(memory_format=torch.channels_last) if self.channels_last else images
+
+    def __str__(self) -> str:
+        layout = ", channels last" if self.channels_last else ""
+        return f"{self.device}, {self.precision}{layout} ({self.why})"
+
+
+def choose_runtime(device: str = "auto", precision: Precision = "auto") -> Runtime:
+    """Picks the device (CUDA, then MPS, then CPU) and, by a probe of under a second, whether bf16 pays there.
+
+    Raises:
+        UserError: for a device that does not exist here.
+    """
+    chosen = _device(device)
+    if chosen.type == "cpu":
+        torch.set_flush_denormal(True)  # denormals slow small gradients down many times over
+    if precision == "fp32":
+        return Runtime(chosen, "fp32", chosen.type != "mps", "asked for")
+    if precision == "bf16":
+        return Runtime(chosen, "bf16", True, "asked for")
+    if chosen.type == "cuda":
+        if torch.cuda.is_bf16_supported():
+            return Runtime(chosen, "bf16", True, torch.cuda.get_device_name(chosen))
+        return Runtime(chosen, "fp32", True, f"{torch.cuda.get_device_name(chosen)} has no bf16")
+    if chosen.type == "mps":
+        return Runtime(chosen, "fp32", False, "Apple GPU")
+    ratio = _bf16_speed_up(chosen)
+    if ratio > 1.1:
+        return Runtime(chosen, "bf16", True, f"{ratio:.1f}x the speed of fp32 in a probe")
+    return Runtime(chosen, "fp32", True, f"bf16 ran at {ratio:.1f}x its speed in a probe")
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        chosen = torch.device(name)
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        have = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+        raise UserError(f"device {name!r} is not available here; choose one of: auto, {', '.join(have)}") from None
+    return chosen
+
+
+def _bf16_speed_up(device: torch.device) -> float:
+    """How many times faster two convolutions, forward and backward, run in bf16 than in fp32.
+
+    On one thread, in turns, and the best time of each counts: so other work on the machine does not decide. Leaves no trace
+    in the random state.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with torch.random.fork_rng(devices=[]):
+        net = nn.Sequential(nn.Conv2d(32, 64, 5, 2, 2), nn.ReLU(), nn.Conv2d(64, 64, 3, 1, 1))
+        images = torch.randn(64, 32, 32, 32)
+    best = {"bf16": float("inf"), "fp32": float("inf")}
+    for _ in range(6):  # the first round also pays for compiling kernels; the minimum leaves it out
+        for precision in best:
+            runtime = Runtime(device, precision, True, "probe")
+            runtime.place(net)
+            begin = time.perf_counter()
+            with runtime.autocast():
+                out = net(runtime.arrange(images))
+            out.float().mean().backward()
+            best[precision] = min(best[precision], time.perf_counter() - begin)
+    torch.set_num_threads(threads)
+    return best["fp32"] / best["bf16"]
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; each submodule's own train/eval mode is put back after."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
+def seed_everything(seed: int) -> None:
+    """Seeds Python, NumPy and torch on all devices."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def random_state() -> dict[str, Tensor]:
+    """torch's generator states, as tensors that a checkpoint can hold."""
+    state = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def restore_random_state(state: dict[str, Tensor]) -> None:
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+def machine() -> str:
+    """One line for the run folder: processor, cores, operating system."""
+    import platform
+
+    model = platform.processor() or platform.machine()
+    try:
+        with open("/proc/cpuinfo") as lines:
+            model = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    return f"{model}, {os.cpu_count()} cores, {platform.system()}"
