@@ -43,7 +43,9 @@ def test_fit_help_names_the_profiles(capsys: pytest.CaptureFixture[str], monkeyp
     assert "GPU" in out
 
 
-def test_recipes_lists_all_and_show_prints_the_comments(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recipes_lists_all_and_show_prints_the_comments(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     _, out, _ = uda(capsys, monkeypatch, "recipes")
     assert all(name in out for name in catalogue.names())
     _, out, _ = uda(capsys, monkeypatch, "recipes", "show", "svhn2mnist")
@@ -61,10 +63,24 @@ def test_data_tells_what_is_here_and_what_would_be_downloaded(
     assert "made on the spot" in out
 
 
-def test_fit_prints_the_run_and_one_table(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tiny: Path, tmp_path: Path) -> None:
-    code, out, err = uda(capsys, monkeypatch, "fit", "--recipe", str(tiny), "--out", str(tmp_path / "run"), "--seed", "4", "--precision", "fp32")
+def test_fit_prints_the_run_and_one_table(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tiny: Path, tmp_path: Path
+) -> None:
+    code, out, err = uda(
+        capsys, monkeypatch, "fit", "--recipe", str(tiny), "--out", str(tmp_path / "run"), "--seed", "4", "--precision", "fp32"
+    )
     assert (code, err) == (0, "")
-    for part in ("seed 4", "cpu, fp32", "without labels", "source_only", "last", "selected", "oracle", "class consistency", "load_digits"):
+    for part in (
+        "seed 4",
+        "cpu, fp32",
+        "without labels",
+        "source_only",
+        "last",
+        "selected",
+        "oracle",
+        "class consistency",
+        "load_digits",
+    ):
         assert part in out
     assert (tmp_path / "run" / "result.json").exists()
 

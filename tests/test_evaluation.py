@@ -72,7 +72,9 @@ def test_class_consistency_counts_what_the_judge_reads(small_pair: Pair, fp32: R
     assert constant["class_consistency"] == pytest.approx((labels == labels[0]).float().mean().item())
 
 
-def test_the_judge_is_the_same_each_time_and_leaves_the_random_state(small_pair: Pair, fp32: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_judge_is_the_same_each_time_and_leaves_the_random_state(
+    small_pair: Pair, fp32: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("uda.evaluation.JUDGE_STEPS", 3)
     state = torch.get_rng_state()
     figures = [Evaluator(small_pair, fp32).class_consistency(lambda images: images) for _ in range(2)]

@@ -58,7 +58,9 @@ def test_the_same_seed_repeats_and_another_differs(tiny: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("stop_after", [3, 9, 13])  # steps of both stages together: 6 of the source classifier, then 8
-def test_a_stopped_run_resumes_to_the_same_end(stop_after: int, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_run_resumes_to_the_same_end(
+    stop_after: int, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = run(tiny, tmp_path / "whole")
     original = Loop._refuse_nan
 
@@ -75,7 +77,10 @@ def test_a_stopped_run_resumes_to_the_same_end(stop_after: int, tiny: Path, tmp_
     resumed = True
     again = resume(tmp_path / "stopped")
     assert figures(again.path) == figures(whole.path)
-    losses = [[{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in (each.path / "metrics.jsonl").open()] for each in (whole, again)]
+    losses = [
+        [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in (each.path / "metrics.jsonl").open()]
+        for each in (whole, again)
+    ]
     assert losses[0] == losses[1]
 
 
@@ -158,7 +163,11 @@ def test_source_only_runs_as_a_method(tiny: Path, tmp_path: Path) -> None:
 
 
 def test_a_timm_backbone_runs(tiny: Path, tmp_path: Path) -> None:
-    recipe = tiny.read_text().replace("width = 8\nsteps = 6", 'backbone = "timm:resnet18"\nsteps = 2').replace("steps = 8", "steps = 2")
+    recipe = (
+        tiny.read_text()
+        .replace("width = 8\nsteps = 6", 'backbone = "timm:resnet18"\nsteps = 2')
+        .replace("steps = 8", "steps = 2")
+    )
     tiny.write_text(recipe.replace("size = 16", "size = 32"))
     assert 0 <= run(tiny, tmp_path / "run").target_accuracy <= 1
 

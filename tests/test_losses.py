@@ -63,5 +63,10 @@ def test_pseudo_label_sends_no_gradient_to_the_teacher() -> None:
 def test_losses_are_float32_for_bf16_inputs() -> None:
     logits = torch.randn(4, 10, dtype=torch.bfloat16)
     labels = torch.arange(4)
-    values = [losses.cross_entropy(logits, labels), losses.real_fake(logits, True), losses.entropy(logits), losses.distance(logits, logits, "l1")]
+    values = [
+        losses.cross_entropy(logits, labels),
+        losses.real_fake(logits, True),
+        losses.entropy(logits),
+        losses.distance(logits, logits, "l1"),
+    ]
     assert {value.dtype for value in values} == {torch.float32}

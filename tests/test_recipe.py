@@ -106,7 +106,10 @@ def test_an_override_without_equals_says_how_to_write_one() -> None:
         parse_override("method.width")
 
 
-@given(st.floats(allow_nan=False, allow_infinity=False, allow_subnormal=False), st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"])))
+@given(
+    st.floats(allow_nan=False, allow_infinity=False, allow_subnormal=False),
+    st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"])),
+)
 def test_any_number_and_text_survive_being_written(number: float, text: str) -> None:
     import tomllib
 

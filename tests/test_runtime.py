@@ -17,7 +17,7 @@ def test_the_probe_leaves_random_state_and_threads() -> None:
 
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
 def test_a_given_precision_is_taken(precision: str) -> None:
-    assert choose_runtime("cpu", precision).precision == precision  # type: ignore[arg-type]
+    assert choose_runtime("cpu", precision).precision == precision
 
 
 @pytest.mark.parametrize("device", ["tpu9", "cuda:99", "gpu"])

@@ -1,8 +1,8 @@
 """Unsupervised domain adaptation: a trained classifier and unlabelled images in, an adapted classifier and an honest number out.
 
-    import uda
-    run = uda.fit("svhn2mnist", seed=0)
-    run.target_accuracy, run.classifier
+import uda
+run = uda.fit("svhn2mnist", seed=0)
+run.target_accuracy, run.classifier
 """
 
 from __future__ import annotations

@@ -43,7 +43,9 @@ class StageDisplay:
         elif note and (time.perf_counter() - self.said > PLAIN_EVERY or step == self.steps):
             self.said = time.perf_counter()
             left = (self.said - self.began) / max(1, step - self.start) * (self.steps - step)
-            self.display.say(f"  {self.name} {step}/{self.steps}  {note}" + (f"  {duration(left)} left" if step < self.steps else ""))
+            self.display.say(
+                f"  {self.name} {step}/{self.steps}  {note}" + (f"  {duration(left)} left" if step < self.steps else "")
+            )
 
     def estimate(self, seconds: float) -> None:
         self.display.say(f"  {self.name}: {self.steps - self.start:,} steps, about {duration(seconds)}")
@@ -100,6 +102,6 @@ def result_table(result: dict[str, Any]) -> Table:
     if "translation" in result:
         table.add_row(
             "class consistency", f"{result['translation']['class_consistency']:.4f}",
-            f"translated source digits that a judge ({result['translation']['judge_accuracy']:.3f} on target) reads as their class",
+            f"translated source digits read as their class by a judge ({result['translation']['judge_accuracy']:.3f} on target)",
         )  # fmt: skip
     return table

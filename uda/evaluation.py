@@ -83,9 +83,10 @@ def train_judge(target: LabelledDomain, runtime: Runtime) -> nn.Module:
     """A strided net of width 32 trained on labelled target images: 200 steps of 128, slight affine augmentation."""
     seed_everything(0)
     _, channels, size, _ = target.images.shape
-    network = runtime.place(build_classifier("strided", channels, size, len(target.classes)))
+    network = build_classifier("strided", channels, size, len(target.classes))
+    runtime.place(network)
     method = source_only.Method(source_only.Settings(), network, (channels, size, size), JUDGE_STEPS, runtime)
-    batches = Batches(target, None, JUDGE_BATCH, Augment(rotate=10, translate=0.06, scale=0.1), Augment(), runtime)
+    batches = Batches(target, None, JUDGE_BATCH, 0, Augment(rotate=10, translate=0.06, scale=0.1), Augment(), runtime)
     for _ in range(JUDGE_STEPS):
         method.step(batches.next())
     return network

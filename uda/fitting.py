@@ -25,8 +25,8 @@ from uda.evaluation import Evaluator, label_free_sample, per_class_accuracy, pre
 from uda.methods import Method, source_only
 from uda.recipe import Recipe, load_recipe
 from uda.report.plots import draw_confusions, draw_curves, draw_translations
-from uda.runs import Run, RunFolder, build_method, build_source_classifier, versions
-from uda.runtime import Precision, Runtime, choose_runtime, machine, random_state, restore_random_state, seed_everything
+from uda.runs import Run, RunFolder, build_method, build_source_classifier, load_weights, versions
+from uda.runtime import Runtime, choose_runtime, machine, random_state, restore_random_state, seed_everything
 from uda.selection import SCORES
 
 SAVE_EVERY = 30.0  # seconds between two checkpoints
@@ -47,7 +47,7 @@ def fit(
     out: str | Path | None = None,
     data_root: str | Path | None = None,
     device: str = "auto",
-    precision: Precision = "auto",
+    precision: str = "auto",
     display: Display | None = None,
     overrides: dict[str, Any] | None = None,
     **settings: Any,
@@ -134,21 +134,27 @@ def _run(folder: RunFolder, recipe: Recipe, pair: Pair, runtime: Runtime, displa
     classifier = build_source_classifier(recipe, classes, runtime)
     wanted = recipe.classifier
     shape = (recipe.data.channels, recipe.data.size, recipe.data.size)
-    if not folder.has_weights("source"):
+    if wanted.weights is not None:
+        load_weights(Path(wanted.weights), classifier)
+        folder.write_weights("source", classifier)
+    elif not folder.has_weights("source"):
         supervised = source_only.Method(wanted.training, classifier, shape, wanted.steps, runtime)
-        batches = Batches(pair.source, None, wanted.batch, recipe.augment.source, recipe.augment.target, runtime)
+        batches = Batches(pair.source, None, wanted.batch, 0, recipe.augment.source, recipe.augment.target, runtime)
         loop.train(SOURCE_STAGE, supervised, batches, wanted.steps)
         folder.write_weights("source", classifier)
     folder.read_weights("source", classifier)
     source, source_only_accuracy = evaluator.source_accuracy(classifier), evaluator.target_accuracy(classifier)
     before = evaluator.target_confusion(classifier)
-    display.say(f"  source classifier: {source:.4f} on {pair.source_test.name}, {source_only_accuracy:.4f} on {pair.target_test.name}")
+    display.say(
+        f"  source classifier: {source:.4f} on {pair.source_test.name}, {source_only_accuracy:.4f} on {pair.target_test.name}"
+    )
 
     # 2. The method: it is handed the target without its labels.
     seed_everything(recipe.seed + 1)
     method = build_method(recipe, classifier, runtime)
     unlabelled = pair.target.without_labels()
-    batches = Batches(pair.source, unlabelled, recipe.training.batch, recipe.augment.source, recipe.augment.target, runtime)
+    sizes = recipe.training.batch, recipe.training.target_batch or recipe.training.batch
+    batches = Batches(pair.source, unlabelled, *sizes, recipe.augment.source, recipe.augment.target, runtime)
     look = Look(folder, recipe, method, unlabelled, evaluator, runtime)
     rows = loop.train(ADAPTATION_STAGE, method, batches, recipe.training.steps, look)
     folder.write_weights("last", method.classifier())
@@ -251,7 +257,7 @@ class Loop:
         self.folder.write_metrics(done)
         rows = [row for row in done if row["stage"] == stage]
         before, began = self.seconds.get(stage, 0.0) if start else 0.0, time.perf_counter()
-        saved = began
+        saved = warm = began
 
         def save(step: int) -> None:
             self.seconds[stage] = before + time.perf_counter() - began
@@ -270,11 +276,12 @@ class Loop:
         with self.display.stage(stage, start, steps) as progress, _signals(self._ask_to_stop):
             for step in range(start + 1, steps + 1):
                 values = method.step(batches.next())
-                if step == start + 6 and steps - step > 20:  # the first step also pays for compiling kernels
-                    progress.estimate((time.perf_counter() - first) / 5 * (steps - start))
-                if step == start + 1:
-                    first = time.perf_counter()
-                note, row = "", {}
+                if step == start + 1:  # it also pays for compiling kernels, so the estimate is made from the next five
+                    warm = time.perf_counter()
+                if step == start + 6 and steps - step > 20:
+                    progress.estimate((time.perf_counter() - warm) / 5 * (steps - start))
+                note = ""
+                row: dict[str, Any] = {}
                 if step % self.recipe.training.log_every == 0 or step == steps:
                     row = {name: float(value) for name, value in values.items()}
                     self._refuse_nan(stage, step, row)
@@ -300,7 +307,9 @@ class Loop:
     def _refuse_nan(self, stage: str, step: int, row: dict[str, float]) -> None:
         bad = [name for name, value in row.items() if not math.isfinite(value)]
         if bad:
-            raise UserError(f"{stage}: the {bad[0]} loss is {row[bad[0]]} at step {step}; lower method.learning_rate, or try --precision fp32")
+            raise UserError(
+                f"{stage}: the {bad[0]} loss is {row[bad[0]]} at step {step}; lower method.learning_rate, or try --precision fp32"
+            )
 
 
 SHOWN = ("class", "generator_adversarial", "reconstruction", "information", "pseudo_label", "translated_class")

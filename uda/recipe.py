@@ -48,6 +48,8 @@ class SourceClassifier(Section):
     """base width of the network; left out: the network's own"""
     pretrained: bool = False
     """whether a timm network starts from downloaded weights"""
+    weights: str | None = None
+    """a .safetensors file of this network, already trained, such as RUN/weights/source.safetensors; left out: train it"""
     steps: PositiveInt = 600
     batch: PositiveInt = 256
     training: source_only.Settings = source_only.Settings()
@@ -59,6 +61,8 @@ class Training(Section):
     steps: PositiveInt
     batch: PositiveInt = 64
     """images of each domain in a step"""
+    target_batch: PositiveInt | None = None
+    """target images in a step, where there are to be more of them; left out: as many as `batch`"""
     log_every: PositiveInt = 10
     evaluate_every: PositiveInt = 100
     """steps between two label-free scores (and accuracies for `oracle`)"""
@@ -89,7 +93,8 @@ class Recipe(Section):
     def _settings(cls, given: object) -> object:
         if not isinstance(given, dict):
             return given
-        return TypeAdapter(METHODS[given["name"]].Settings).validate_python(given)
+        settings: type[Any] = METHODS[given["name"]].Settings
+        return TypeAdapter(settings).validate_python(given)
 
     @field_serializer("method")
     def _table(self, settings: Any) -> dict[str, Any]:
@@ -163,7 +168,11 @@ def _refuse_unknown(tables: dict[str, Any], schema: Any, prefix: str) -> None:
         if key not in fields:
             raise UserError.unknown("setting", prefix + key, [prefix + name for name in fields])
         inner = fields[key]
-        if isinstance(value, dict) and isinstance(inner, type) and (dataclasses.is_dataclass(inner) or issubclass(inner, BaseModel)):
+        if (
+            isinstance(value, dict)
+            and isinstance(inner, type)
+            and (dataclasses.is_dataclass(inner) or issubclass(inner, BaseModel))
+        ):
             _refuse_unknown(value, inner, f"{prefix}{key}.")
 
 

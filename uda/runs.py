@@ -103,13 +103,9 @@ class RunFolder:
 
     def read_weights(self, name: str, module: nn.Module) -> None:
         """Loads ``weights/name.safetensors`` into `module`."""
-        path = self.path / "weights" / f"{name}.safetensors"
-        try:
-            module.load_state_dict(load_file(path))
-        except FileNotFoundError:
-            raise UserError(f"{self.path} has no weights {name!r}; finish the run with: uda fit --resume {self.path}") from None
-        except (SafetensorError, RuntimeError) as error:
-            raise UserError(f"{path} is damaged or of another network ({str(error).splitlines()[0]}); fit again") from error
+        if not self.has_weights(name):
+            raise UserError(f"{self.path} has no weights {name!r}; finish the run with: uda fit --resume {self.path}")
+        load_weights(self.path / "weights" / f"{name}.safetensors", module)
 
     def has_weights(self, name: str) -> bool:
         return (self.path / "weights" / f"{name}.safetensors").is_file()
@@ -145,6 +141,23 @@ class RunFolder:
             except json.JSONDecodeError:
                 break
         return rows
+
+
+def load_weights(path: Path, module: nn.Module) -> None:
+    """Loads a .safetensors file into a module.
+
+    Raises:
+        UserError: where there is no such file, it is damaged, or it is another network's.
+    """
+    try:
+        module.load_state_dict(load_file(path))
+    except FileNotFoundError:
+        raise UserError(f"no weights at {path}; give the path of a .safetensors file") from None
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} cannot be read as .safetensors ({str(error).splitlines()[0]})") from error
+    except RuntimeError as error:
+        keys = " ".join(line.strip() for line in str(error).splitlines()[1:3])
+        raise UserError(f"{path} is of another network: {keys[:300]}") from error
 
 
 def versions() -> dict[str, str]:
@@ -217,7 +230,8 @@ class Run:
     def load_classifier(self, which: str = "last") -> nn.Module:
         """The adapted classifier after the ``"last"`` step or the ``"selected"`` one, or the ``"source"`` classifier.
 
-        It takes float images (N, C, H, W) in -1..1 (`uda.data.augment.to_float`) and returns logits (N, K); it is in evaluation mode.
+        It is in evaluation mode, takes float images (N, C, H, W) in -1..1 (see `uda.data.augment.to_float`) and returns
+        logits (N, K).
         """
         if which not in ("last", "selected", "source"):
             raise UserError.unknown("classifier", which, ("last", "selected", "source"))

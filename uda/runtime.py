@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 
 from uda.errors import UserError
 
-Precision = Literal["auto", "bf16", "fp32"]
+PRECISIONS = ("auto", "bf16", "fp32")
 
 
 @dataclass(frozen=True)
@@ -36,14 +35,17 @@ class Runtime:
     why: str
 
     def autocast(self) -> AbstractContextManager[object]:
-        """Open one for each forward pass: weights cast to bf16 are kept until it closes, an optimiser step inside would not be seen."""
+        """A context for one forward pass.
+
+        Open a new one for each: weights cast to bf16 are kept until it closes, so an optimiser step inside would not be seen.
+        """
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
     def place(self, module: nn.Module) -> nn.Module:
         """Moves a module here, in the chosen memory format; returns it."""
         module.to(self.device)
         if self.channels_last:
-            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            module.to(memory_format=torch.channels_last)
         return module
 
     def arrange(self, images: Tensor) -> Tensor:
@@ -55,12 +57,14 @@ class Runtime:
         return f"{self.device}, {self.precision}{layout} ({self.why})"
 
 
-def choose_runtime(device: str = "auto", precision: Precision = "auto") -> Runtime:
+def choose_runtime(device: str = "auto", precision: str = "auto") -> Runtime:
     """Picks the device (CUDA, then MPS, then CPU) and, by a probe of under a second, whether bf16 pays there.
 
     Raises:
-        UserError: for a device that does not exist here.
+        UserError: for a device that does not exist here, or an unknown precision.
     """
+    if precision not in PRECISIONS:
+        raise UserError.unknown("precision", precision, PRECISIONS)
     chosen = _device(device)
     if chosen.type == "cpu":
         torch.set_flush_denormal(True)  # denormals slow small gradients down many times over

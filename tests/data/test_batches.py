@@ -17,7 +17,7 @@ def test_every_index_comes_once_per_epoch(count: int, size: int) -> None:
 
 
 def make(pair: Pair, runtime: Runtime) -> Batches:
-    return Batches(pair.source, pair.target.without_labels(), 8, Augment(rotate=10), Augment(invert=0.5), runtime)
+    return Batches(pair.source, pair.target.without_labels(), 8, 8, Augment(rotate=10), Augment(invert=0.5), runtime)
 
 
 def test_state_goes_on_with_the_very_next_batch(small_pair: Pair, fp32: Runtime) -> None:
@@ -36,7 +36,7 @@ def test_state_goes_on_with_the_very_next_batch(small_pair: Pair, fp32: Runtime)
 
 
 def test_labels_stay_with_their_images(small_pair: Pair, fp32: Runtime) -> None:
-    batch = Batches(small_pair.source, None, 16, Augment(), Augment(), fp32).next()
+    batch = Batches(small_pair.source, None, 16, 0, Augment(), Augment(), fp32).next()
     pixels = ((batch.source + 1) * 127.5).round().byte()
     for image, label in zip(pixels, batch.source_labels, strict=True):
         matches = (small_pair.source.images == image).flatten(1).all(1)
@@ -44,5 +44,5 @@ def test_labels_stay_with_their_images(small_pair: Pair, fp32: Runtime) -> None:
 
 
 def test_target_plain_is_the_same_images_unchanged(small_pair: Pair, fp32: Runtime) -> None:
-    batch = Batches(small_pair.source, small_pair.target.without_labels(), 8, Augment(), Augment(invert=1.0), fp32).next()
+    batch = Batches(small_pair.source, small_pair.target.without_labels(), 8, 8, Augment(), Augment(invert=1.0), fp32).next()
     assert torch.equal(batch.target, -batch.target_plain)

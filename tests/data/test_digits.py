@@ -62,7 +62,11 @@ def write_svhn(root: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
 
 
 def write_arrays(root: Path, name: str, split: str, **changes: object) -> Path:
-    content = {"images": RNG.integers(0, 256, (6, 28, 28), dtype=np.uint8), "labels": LABELS, "note": f"{name} for a test"} | changes
+    content = {
+        "images": RNG.integers(0, 256, (6, 28, 28), dtype=np.uint8),
+        "labels": LABELS,
+        "note": f"{name} for a test",
+    } | changes
     path = root / f"{name}_{split}.npz"
     np.savez(path, **{key: value for key, value in content.items() if value is not None})
     return path

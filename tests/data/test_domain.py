@@ -18,7 +18,7 @@ def test_a_domain_without_labels_has_nowhere_to_read_them_from() -> None:
 
 @pytest.mark.parametrize("labels", [[0, 1, 2], [-1, 0, 1]])
 def test_labels_outside_the_classes_are_refused(labels: list[int]) -> None:
-    with pytest.raises(UserError, match="classes are 0..1"):
+    with pytest.raises(UserError, match=r"classes are 0\.\.1"):
         LabelledDomain("d", IMAGES, ("a", "b"), "note", torch.tensor(labels))
 
 

@@ -55,7 +55,9 @@ VARIANTS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("settings", VARIANTS, ids=str)
-def test_every_setting_trains_with_finite_losses_and_moves_all_networks(settings: dict[str, Any], batch: Batch, fp32: Runtime) -> None:
+def test_every_setting_trains_with_finite_losses_and_moves_all_networks(
+    settings: dict[str, Any], batch: Batch, fp32: Runtime
+) -> None:
     method = make(fp32, **settings)
     before = {name: weights(module) for name, module in method.networks().items()}
     for _ in range(2):
@@ -114,7 +116,9 @@ def test_each_player_moves_while_the_other_is_fixed(player: str, batch: Batch, f
     method = make(fp32)
     silent = method.generator_optimizer if player == "discriminator" else method.discriminator_optimizer
     silent.step = lambda *_: None  # type: ignore[method-assign]
-    fixed, moving = (method.encoders, method.discriminators) if player == "discriminator" else (method.discriminators, method.encoders)
+    fixed, moving = (
+        (method.encoders, method.discriminators) if player == "discriminator" else (method.discriminators, method.encoders)
+    )
     before = weights(fixed), weights(moving)
     method.step(batch)
     assert torch.equal(before[0], weights(fixed))
@@ -221,3 +225,12 @@ def test_the_learning_rate_falls_to_zero_at_the_end(batch: Batch, fp32: Runtime)
         method.step(batch)
         rates.append(method.generator_optimizer.param_groups[0]["lr"])
     assert rates == pytest.approx([1e-3, 1e-3, 1e-3, 5e-4])
+
+
+def test_a_batch_may_hold_more_target_images_than_are_translated(batch: Batch, fp32: Runtime) -> None:
+    half = Batch(batch.source[:4], batch.source_labels[:4], batch.target, batch.target_plain)
+    seen: list[int] = []
+    method = make(fp32, cycle_weight=1.0)
+    method.generators.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
+    assert all(math.isfinite(value) for value in method.step(half).values())
+    assert seen == [8, 8]  # 4 source and 4 target codes, in the streams and in the cycle

@@ -6,7 +6,15 @@ from uda import UserError
 from uda.models import build_backbone, build_classifier
 from uda.models.layers import AppendCoordinates, ImageNorm, widen_for_coordinates
 
-NAMES = ["strided", "lenet", "unit", "timm:resnet18", "timm:mobilenetv3_small_050", "timm:vit_tiny_patch16_224", "timm:convnext_atto"]
+NAMES = [
+    "strided",
+    "lenet",
+    "unit",
+    "timm:resnet18",
+    "timm:mobilenetv3_small_050",
+    "timm:vit_tiny_patch16_224",
+    "timm:convnext_atto",
+]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -52,7 +52,8 @@ def describe(given_root: Path | None) -> list[tuple[str, str, str, str]]:
     """(name, split, state, what it is) of every data set, for `uda data`. Reads notes, not images."""
     root = data_root(given_root)
     rows: list[tuple[str, str, str, str]] = []
-    for name, split in itertools.product(NAMES, ("train", "test")):
+    splits: tuple[Split, ...] = ("train", "test")
+    for name, split in itertools.product(NAMES, splits):
         place = locate(name, split, root)
         if place.kind == "arrays":
             rows.append((name, split, f"here: {place.path}", read_note(place.path)))
@@ -60,4 +61,4 @@ def describe(given_root: Path | None) -> list[tuple[str, str, str, str]]:
             rows.append((name, split, f"here: {root}, official files", NOTES[name]))
         else:
             rows.append((name, split, f"not here; would be downloaded to {root}", NOTES[name]))
-    return [*rows, *((name, split, "made on the spot", note) for name, note in EMBEDDED_NOTES.items() for split in ("train", "test"))]
+    return [*rows, *((name, split, "made on the spot", note) for name, note in EMBEDDED_NOTES.items() for split in splits)]

@@ -43,9 +43,7 @@ class Augment:
 
     def draw(self, count: int, device: torch.device) -> Tensor:
         """(count, 2, 3) affine matrices in the -1..1 coordinates of `torch.nn.functional.affine_grid`."""
-        rotate, shift_x, shift_y, scale, stretch, shear, window, window_x, window_y = (
-            torch.rand(9, count, device=device) * 2 - 1
-        )
+        rotate, shift_x, shift_y, scale, stretch, shear, window, window_x, window_y = torch.rand(9, count, device=device) * 2 - 1
         angle = rotate * math.radians(self.rotate)
         cos, sin = torch.cos(angle), torch.sin(angle)
         size = 1.0 / (1.0 + scale * self.scale)
@@ -75,6 +73,7 @@ class Augment:
         """Colour and inversion."""
         count, channels = images.shape[:2]
         if self.colour:
+
             def draw(channels: int) -> Tensor:
                 return torch.rand(count, channels, 1, 1, device=images.device) * 2 - 1
 

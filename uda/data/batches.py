@@ -14,7 +14,7 @@ from uda.runtime import Runtime
 
 @dataclass(frozen=True)
 class Batch:
-    """What a method's step is given: float images (B, C, H, W) in -1..1, as many of the target as of the source.
+    """What a method's step is given: float images (B, C, H, W) in -1..1; of the target as many as of the source, or more.
 
     Attributes:
         source: augmented source images.
@@ -49,9 +49,17 @@ class Batches:
     """Draws batches from both domains; its state makes an interrupted run continue with the very next batch."""
 
     def __init__(
-        self, source: LabelledDomain, target: Domain | None, size: int, source_augment: Augment, target_augment: Augment, runtime: Runtime
+        self,
+        source: LabelledDomain,
+        target: Domain | None,
+        size: int,
+        target_size: int,
+        source_augment: Augment,
+        target_augment: Augment,
+        runtime: Runtime,
     ) -> None:
-        self.source, self.target, self.size, self.runtime = source, target, size, runtime
+        self.source, self.target, self.runtime = source, target, runtime
+        self.size, self.target_size = size, target_size
         self.source_augment, self.target_augment = source_augment, target_augment
         self.source_shuffle, self.target_shuffle = Shuffle(len(source)), Shuffle(len(target) if target else 1)
 
@@ -62,7 +70,7 @@ class Batches:
         if self.target is None:
             target = target_plain = source[:0]
         else:
-            target_plain = to_float(self.target.images[self.target_shuffle.take(self.size).to(device)])
+            target_plain = to_float(self.target.images[self.target_shuffle.take(self.target_size).to(device)])
             target = self.target_augment(target_plain)
         arrange = self.runtime.arrange
         return Batch(arrange(source), self.source.labels[picked], arrange(target), arrange(target_plain))

@@ -89,7 +89,7 @@ def load_digits(name: str, split: Split, root: Path, size: int = 32, channels: i
 
 
 def fit_frame(images: Tensor, size: int, channels: int) -> Tensor:
-    """uint8 (N, 1 or 3, H, W) to uint8 (N, channels, size, size): bilinear, colour to grey by luminance, grey to colour by copies."""
+    """uint8 (N, 1 or 3, H, W) to uint8 (N, channels, size, size): bilinear; grey by luminance, colour by copies."""
     if images.shape[1] == 3 and channels == 1:
         weights = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
         images = torch.cat([(part.float() * weights).sum(1, keepdim=True).round().byte() for part in images.split(4096)])

@@ -49,10 +49,12 @@ class LabelledDomain(Domain):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.labels.shape != (len(self.images),):
-            raise UserError(f"{self.name}: {len(self.images)} images but labels of shape {tuple(self.labels.shape)}; give one label per image")
+            raise UserError(
+                f"{self.name}: {len(self.images)} images but labels of shape {tuple(self.labels.shape)}; give one label per image"
+            )
         low, high = int(self.labels.min()), int(self.labels.max())
         if low < 0 or high >= len(self.classes):
-            raise UserError(f"{self.name}: labels run from {low} to {high}, but the {len(self.classes)} classes are 0..{len(self.classes) - 1}")
+            raise UserError(f"{self.name}: labels run from {low} to {high}, but the classes are 0..{len(self.classes) - 1}")
 
     def to(self, device: torch.device) -> LabelledDomain:
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))

@@ -92,7 +92,9 @@ def _draw(labels: Tensor, size: int, draws: Generator) -> Tensor:
     away = torch.where(lightness > uniform(0.35, 0.65, 1, 1, 1), -uniform(0.35, 0.9, 1, 1, 1), uniform(0.35, 0.9, 1, 1, 1))
     paint = (lightness + away + uniform(-0.15, 0.15, 3, 1, 1)).clamp(0, 1)
     turn, offset, width = uniform(0, math.pi, 1, 1, 1), uniform(-1.2, 1.2, 1, 1, 1), uniform(0.02, 0.15, 1, 1, 1)
-    bar = ((torch.cos(turn) * axis.view(1, 1, 1, size) + torch.sin(turn) * axis.view(1, 1, size, 1) - offset).abs() < width).float()
+    bar = (
+        (torch.cos(turn) * axis.view(1, 1, 1, size) + torch.sin(turn) * axis.view(1, 1, size, 1) - offset).abs() < width
+    ).float()
     wall = ground + slope + chance(0.5) * bar * uniform(-0.25, 0.25, 3, 1, 1)
     picture = wall * (1 - ink) + paint * ink
 
@@ -112,7 +114,7 @@ def load_street_digits(split: Split, size: int, channels: int) -> LabelledDomain
 
 
 def load_handwritten_digits(split: Split, size: int, channels: int) -> LabelledDomain:
-    """scikit-learn's `load_digits` (8x8 scans from the UCI optical digits test set), split once, by class: 1,197 train, 600 test."""
+    """scikit-learn's `load_digits` (8x8 scans, the UCI optical digits' test set), split once, by class: 1,197 and 600."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
@@ -121,4 +123,6 @@ def load_handwritten_digits(split: Split, size: int, channels: int) -> LabelledD
     index = np.sort(picked[0 if split == "train" else 1])
     pixels = np.round(digits.images[index] * (255 / 16)).astype(np.uint8)
     images = fit_frame(torch.from_numpy(pixels)[:, None], size, channels)
-    return LabelledDomain(f"digits {split}", images, DIGITS, HANDWRITTEN_NOTE, torch.from_numpy(digits.target[index].astype(np.int64)))
+    return LabelledDomain(
+        f"digits {split}", images, DIGITS, HANDWRITTEN_NOTE, torch.from_numpy(digits.target[index].astype(np.int64))
+    )

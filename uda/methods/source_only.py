@@ -31,11 +31,16 @@ class Settings:
 class Method:
     """Trains the classifier that it is given, in place, on source images alone."""
 
-    def __init__(self, settings: Settings, classifier: Classifier, shape: tuple[int, int, int], steps: int, runtime: Runtime) -> None:
+    def __init__(
+        self, settings: Settings, classifier: Classifier, shape: tuple[int, int, int], steps: int, runtime: Runtime
+    ) -> None:
         self.settings, self.runtime = settings, runtime
         self.network = classifier
         self.optimizer = torch.optim.AdamW(
-            self.network.parameters(), settings.learning_rate, weight_decay=settings.weight_decay, fused=runtime.device.type != "mps"
+            self.network.parameters(),
+            settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            fused=runtime.device.type != "mps",
         )
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, settings.learning_rate, total_steps=steps)
 

@@ -43,7 +43,7 @@ from uda.models.translators import (
     backbone_layers,
     convolutional_layers,
 )
-from uda.runtime import Runtime, evaluating
+from uda.runtime import Runtime
 
 
 @dataclass(frozen=True)
@@ -84,14 +84,14 @@ class Settings:
     cycle_weight: float = 0.0
     cycle_kl_weight: float = 0.0
 
-    information_weight: float = 1.0
+    information_weight: float = 1.5
     """anchor (a): information maximisation on real target images"""
     pseudo_label_weight: float = 1.0
     """anchor (a): pseudo-labels of the mean teacher"""
-    confidence: float = 0.8
+    confidence: float = 0.9
     """the teacher's class counts when its probability is above this"""
-    teacher_decay: float = 0.99
-    """per step, of the averaged weights that are the teacher and, in the end, the adapted classifier"""
+    averaging: float = 0.99
+    """decay per step of the averaged weights that teach, classify in the end, and translate; 0: no average"""
     translated_class_weight: float = 1.0
     """anchor (b), for E and G: translated source images keep their class"""
     translated_class_weight_discriminator: float = 0.0
@@ -116,13 +116,16 @@ class TiedDiscriminators(nn.Module):
         self.trunks = nn.ModuleList([backbone.trunk] if settings.tied_trunk else [backbone.trunk, copy.deepcopy(backbone.trunk)])
         self.real_head = nn.Linear(backbone.feature_dim, 1)
 
-    def forward(self, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Trunk features (N, D) of images that D_1 reads and of images that D_2 reads."""
-        hidden = self.stems[SOURCE](source), self.stems[TARGET](target)
+    def forward(self, by_1: list[Tensor], by_2: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Trunk features (N, D) of batches of images that D_1 reads, and of those that D_2 reads: one pass for all."""
+        sizes = [len(images) for images in (*by_1, *by_2)]
+        hidden = self.stems[SOURCE](torch.cat(by_1)), self.stems[TARGET](torch.cat(by_2))
         if len(self.trunks) == 2:
-            return self.trunks[SOURCE](hidden[SOURCE]), self.trunks[TARGET](hidden[TARGET])
-        features = self.trunks[0](torch.cat(hidden))
-        return features[: len(source)], features[len(source) :]
+            features = torch.cat([self.trunks[SOURCE](hidden[SOURCE]), self.trunks[TARGET](hidden[TARGET])])
+        else:
+            features = self.trunks[0](torch.cat(hidden))
+        read = list(features.split(sizes))
+        return read[: len(by_1)], read[len(by_1) :]
 
 
 class TargetClassifier(nn.Module):
@@ -139,15 +142,16 @@ class TargetClassifier(nn.Module):
 class Method:
     """The two players and their alternating updates."""
 
-    def __init__(self, settings: Settings, classifier: Classifier, shape: tuple[int, int, int], steps: int, runtime: Runtime) -> None:
+    def __init__(
+        self, settings: Settings, classifier: Classifier, shape: tuple[int, int, int], steps: int, runtime: Runtime
+    ) -> None:
         s = self.settings = settings
         self.runtime, self.steps, self.done = runtime, steps, 0
         channels, size, _ = shape
         start = copy.deepcopy(classifier)
         if not s.warm_start:
             for module in start.modules():
-                if hasattr(module, "reset_parameters"):
-                    module.reset_parameters()
+                getattr(module, "reset_parameters", bool)()
         if s.encoder == "backbone":
             layers, features = backbone_layers(start.backbone), start.backbone.feature_dim
         else:
@@ -158,7 +162,10 @@ class Method:
         self.generators = TiedGenerators(channels, size, s.width, s.code_dim, s.private_generator_layers)
         self.discriminators = TiedDiscriminators(start, s)
         self.student = TargetClassifier(self.discriminators)
-        self.teacher = copy.deepcopy(self.student).requires_grad_(False).eval()
+        # Weights averaged over the last steps: the teacher, and the encoders and generators that translate.
+        self.trained = nn.ModuleList([self.student, self.encoders, self.generators])
+        self.averaged = copy.deepcopy(self.trained).requires_grad_(False).eval()
+        self.teacher = self.averaged[0]
         runtime.place(self.networks())
         self.generator_parameters = [*self.encoders.parameters(), *self.generators.parameters()]
         fused = runtime.device.type != "mps"
@@ -173,33 +180,35 @@ class Method:
         for group in (*self.discriminator_optimizer.param_groups, *self.generator_optimizer.param_groups):
             group["lr"] = rate
         with self.runtime.autocast():
-            posterior = self.encoders(batch.source, batch.target)
+            # A batch may hold more target images than are translated: the anchors profit from them, and they cost little.
+            posterior = self.encoders(batch.source, batch.target[: len(batch.source)])
             streams = self.generators(posterior.sample())
         values = self._update_discriminators(batch, Streams(*(stream.detach() for stream in streams)))
         values |= self._update_generators(batch, posterior, streams)
-        self._update_teacher()
+        self._update_averages()
         self.done += 1
         return {name: value.detach() for name, value in values.items()}
 
     def _update_discriminators(self, batch: Batch, streams: Streams) -> dict[str, Tensor]:
-        s, count = self.settings, len(batch.source)
-        reconstructions = s.feature_weight > 0 or s.adversarial_on_reconstructions
+        s = self.settings
+        # Each discriminator reads real images, translations and, where a term asks for them, reconstructions.
+        asked = s.feature_weight > 0 or s.adversarial_on_reconstructions
         with self.runtime.autocast():
-            # Each discriminator reads real images, translations and, where a term asks for them, reconstructions.
-            read_1, read_2 = self.discriminators(
-                torch.cat([batch.source, streams.target_source, *([streams.source_source] if reconstructions else [])]),
-                torch.cat([batch.target, streams.source_target, *([streams.target_target] if reconstructions else [])]),
+            (real_1, fake_1, *same_1), (real_2, fake_2, *same_2) = self.discriminators(
+                [batch.source, streams.target_source, *([streams.source_source] if asked else [])],
+                [batch.target, streams.source_target, *([streams.target_target] if asked else [])],
             )
-            real_logits_1, real_logits_2 = self.discriminators.real_head(torch.cat([read_1, read_2])).chunk(2)
-            class_logits = self.discriminators.class_head(torch.cat([read_1[:count], read_2[: 2 * count]]))
-            source_logits, target_logits, translated_logits = class_logits.split(count)
+            source_logits, target_logits, translated_logits = map(self.discriminators.class_head, (real_1, real_2, fake_2))
             teacher_logits = self.teacher(batch.target_plain) if s.pseudo_label_weight else target_logits
-        fake = slice(count, None if s.adversarial_on_reconstructions else 2 * count)
+            judged_1, judged_2 = (
+                ([fake_1, *same_1], [fake_2, *same_2]) if s.adversarial_on_reconstructions else ([fake_1], [fake_2])
+            )
+            is_real = [self.discriminators.real_head(real) for real in (real_1, real_2)]
+            is_fake = [self.discriminators.real_head(torch.cat(fakes)) for fakes in (judged_1, judged_2)]
         values = {
-            "discriminator_adversarial": losses.real_fake(real_logits_1[:count], True)
-            + losses.real_fake(real_logits_1[fake], False)
-            + losses.real_fake(real_logits_2[:count], True)
-            + losses.real_fake(real_logits_2[fake], False),
+            "discriminator_adversarial": torch.stack(
+                [losses.real_fake(logits, True) for logits in is_real] + [losses.real_fake(logits, False) for logits in is_fake]
+            ).sum(),
             "class": losses.cross_entropy(source_logits, batch.source_labels),
             "target_entropy": losses.entropy(target_logits),
             "target_marginal_entropy": losses.marginal_entropy(target_logits),
@@ -214,10 +223,9 @@ class Method:
             + s.translated_class_weight_discriminator * values["translated_class"]
         )
         if s.feature_weight:
-            # The pairs (x^{1->1}, x^{1->2}) and (x^{2->1}, x^{2->2}): one content, two domains.
-            values["feature"] = losses.distance(read_1[2 * count :], read_2[count : 2 * count], s.feature_norm) + losses.distance(
-                read_1[count : 2 * count], read_2[2 * count :], s.feature_norm
-            )
+            # The pairs (x^{1->1}, x^{1->2}) and (x^{2->2}, x^{2->1}): one content, two domains.
+            pairs = (same_1[0], fake_2), (same_2[0], fake_1)
+            values["feature"] = torch.stack([losses.distance(a, b, s.feature_norm) for a, b in pairs]).sum()
             total = total + s.feature_weight * values["feature"]
         self.discriminator_optimizer.zero_grad()
         total.backward()
@@ -225,20 +233,21 @@ class Method:
         return values
 
     def _update_generators(self, batch: Batch, posterior: Posterior, streams: Streams) -> dict[str, Tensor]:
-        s, count = self.settings, len(batch.source)
-        originals = torch.cat([batch.source, batch.target])
+        s, target = self.settings, batch.target[: len(batch.source)]
+        judged = s.adversarial_on_reconstructions
         with self.runtime.autocast():
-            read_1, read_2 = self.discriminators(
-                torch.cat([streams.target_source, *([streams.source_source] if s.adversarial_on_reconstructions else [])]),
-                torch.cat([streams.source_target, *([streams.target_target] if s.adversarial_on_reconstructions else [])]),
+            (fake_1, *same_1), (fake_2, *same_2) = self.discriminators(
+                [streams.target_source, *([streams.source_source] if judged else [])],
+                [streams.source_target, *([streams.target_target] if judged else [])],
             )
-            real_logits = self.discriminators.real_head(torch.cat([read_1, read_2]))
-            translated_logits = self.discriminators.class_head(read_2[:count])
+            is_real = self.discriminators.real_head(torch.cat([fake_1, *same_1, fake_2, *same_2]))
+            translated_logits = self.discriminators.class_head(fake_2)
         # Means over both domains at once, doubled, are the sums over i of the objective.
+        originals = torch.cat([batch.source, target])
+        rebuilt = torch.cat([streams.source_source, streams.target_target])
         values = {
-            "generator_adversarial": 2 * losses.real_fake(real_logits, True),
-            "reconstruction": 2
-            * losses.distance(torch.cat([streams.source_source, streams.target_target]), originals, s.reconstruction_norm),
+            "generator_adversarial": 2 * losses.real_fake(is_real, True),
+            "reconstruction": 2 * losses.distance(rebuilt, originals, s.reconstruction_norm),
             "kl": 2 * losses.kl_to_standard_normal(*posterior),
             "generator_class": losses.cross_entropy(translated_logits, batch.source_labels),
         }
@@ -252,7 +261,7 @@ class Method:
             with self.runtime.autocast():
                 back = self.encoders(streams.target_source, streams.source_target)
                 returned = self.generators(back.sample())
-            # x^{1->2->1} comes from the second half of these codes, read off x^{1->2}; x^{2->1->2} from the first.
+            # The first half of these codes was read off x^{2->1}, the second off x^{1->2}.
             cycled = torch.cat([returned.target_source, returned.source_target])
             values["cycle"] = 2 * losses.distance(cycled, originals, s.reconstruction_norm)
             values["cycle_kl"] = 2 * losses.kl_to_standard_normal(*back)
@@ -263,12 +272,12 @@ class Method:
         return values
 
     @torch.no_grad()
-    def _update_teacher(self) -> None:
-        decay = min(self.settings.teacher_decay, (self.done + 1) / (self.done + 10))  # a short memory at first
-        for mean, now in zip(self.teacher.parameters(), self.student.parameters(), strict=True):
+    def _update_averages(self) -> None:
+        decay = min(self.settings.averaging, (self.done + 1) / (self.done + 10))  # a short memory at first
+        for mean, now in zip(self.averaged.parameters(), self.trained.parameters(), strict=True):
             mean.lerp_(now, 1 - decay)
-        for mean, now in zip(self.teacher.buffers(), self.student.buffers(), strict=True):
-            mean.copy_(now)
+        for kept, new in zip(self.averaged.buffers(), self.trained.buffers(), strict=True):
+            kept.copy_(new)
 
     def classifier(self) -> nn.Module:
         """The teacher: C_2 with weights averaged over the last steps."""
@@ -276,18 +285,19 @@ class Method:
 
     def translate(self, images: Tensor, origin: int, destination: int) -> Tensor:
         """G_destination(E_origin(x)), the code without noise: images (N, C, S, S) in -1..1 to the same, float32."""
-        with evaluating(self.networks()), self.runtime.autocast():
-            code = self.encoders.encode(self.runtime.arrange(images), origin).mean
-            return self.generators.decode(code, destination).float()
+        _, encoders, generators = self.averaged
+        with torch.no_grad(), self.runtime.autocast():
+            code = encoders.encode(self.runtime.arrange(images), origin).mean
+            return generators.decode(code, destination).float()
 
     def networks(self) -> nn.ModuleDict:
-        """All that is trained, and the teacher."""
+        """All that is trained, and its average."""
         return nn.ModuleDict(
             {
                 "encoders": self.encoders,
                 "generators": self.generators,
                 "discriminators": self.discriminators,
-                "teacher": self.teacher,
+                "averaged": self.averaged,
             }
         )
 

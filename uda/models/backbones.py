@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -96,14 +97,16 @@ def timm_backbone(name: str, channels: int, size: int, pretrained: bool = False)
 
     if name not in timm.list_models(name):
         raise UserError.unknown("timm network", name, timm.list_models())
-    options: dict[str, object] = {"img_size": size} if "vit" in name or "swin" in name or "deit" in name else {}
+    options: dict[str, Any] = {"img_size": size} if "vit" in name or "swin" in name or "deit" in name else {}
     network = timm.create_model(name, pretrained=pretrained, num_classes=0, in_chans=channels, **options)
     if not pretrained:
         replace_batch_norm(network)
     try:
         backbone = split_first_layer(network, channels, size)
     except RuntimeError as error:
-        raise UserError(f"timm:{name} cannot take {size}x{size} images ({str(error).splitlines()[0]}); set data.size higher") from error
+        raise UserError(
+            f"timm:{name} cannot take {size}x{size} images ({str(error).splitlines()[0]}); set data.size higher"
+        ) from error
     return backbone
 
 

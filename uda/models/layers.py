@@ -15,8 +15,16 @@ class AppendCoordinates(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         count, _, height, width = images.shape
-        y = torch.linspace(-1, 1, height, device=images.device, dtype=images.dtype).view(1, 1, height, 1).expand(count, 1, height, width)
-        x = torch.linspace(-1, 1, width, device=images.device, dtype=images.dtype).view(1, 1, 1, width).expand(count, 1, height, width)
+        y = (
+            torch.linspace(-1, 1, height, device=images.device, dtype=images.dtype)
+            .view(1, 1, height, 1)
+            .expand(count, 1, height, width)
+        )
+        x = (
+            torch.linspace(-1, 1, width, device=images.device, dtype=images.dtype)
+            .view(1, 1, 1, width)
+            .expand(count, 1, height, width)
+        )
         return torch.cat([images, x, y], 1)
 
 
@@ -33,9 +41,8 @@ class ImageNorm(nn.GroupNorm):
     def forward(self, images: Tensor) -> Tensor:
         with torch.autocast(images.device.type, enabled=False):
             inner = images.permute(0, 2, 3, 1)
-            normal = F.layer_norm(inner, inner.shape[1:], eps=self.eps).permute(0, 3, 1, 2)
-            weight, bias = (p.to(images.dtype).view(-1, 1, 1) for p in (self.weight, self.bias))
-            return torch.addcmul(bias, normal, weight)
+            weight, bias = (p.to(images.dtype).expand(inner.shape[1:]) for p in (self.weight, self.bias))
+            return F.layer_norm(inner, inner.shape[1:], weight, bias, self.eps).permute(0, 3, 1, 2)
 
 
 def widen_for_coordinates(stem: nn.Module) -> nn.Module:

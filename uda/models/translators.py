@@ -58,7 +58,9 @@ class TiedEncoders(nn.Module):
     layers are each domain's own (both start from the same weights), all after them are tied.
     """
 
-    def __init__(self, layers: list[nn.Module], features: int, code_dim: int, private: int, learned_variance: bool, coordinates: bool) -> None:
+    def __init__(
+        self, layers: list[nn.Module], features: int, code_dim: int, private: int, learned_variance: bool, coordinates: bool
+    ) -> None:
         super().__init__()
         if not 0 <= private <= len(layers):
             raise UserError(f"method.private_encoder_layers is {private}; this encoder has 0 to {len(layers)} to give")
@@ -67,7 +69,8 @@ class TiedEncoders(nn.Module):
             layers = [widen_for_coordinates(layers[0]), *layers[1:]]
         own = nn.Sequential(*layers[:private])
         self.private = nn.ModuleList([own, copy.deepcopy(own)])
-        self.tied = nn.Sequential(*layers[private:], nn.Flatten(), nn.Linear(features, 2 * code_dim if learned_variance else code_dim))
+        outputs = 2 * code_dim if learned_variance else code_dim
+        self.tied = nn.Sequential(*layers[private:], nn.Flatten(), nn.Linear(features, outputs))
 
     def forward(self, source: Tensor, target: Tensor) -> Posterior:
         """Codes of both batches, source first: one pass through each private part and one through the tied part."""

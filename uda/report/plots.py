@@ -89,7 +89,14 @@ def _curve(axis: Any, title: str, rows: list[dict[str, Any]], names: list[str]) 
     axis.set_title(title, fontsize=9, loc="left", color=INK)
     for name, colour in zip(names, ACCENTS, strict=False):
         points = [(row["step"], row[name]) for row in rows if name in row]
-        axis.plot(*zip(*points, strict=True), color=colour, linewidth=1.4, marker="o" if len(points) < 20 else None, markersize=3, label=name)
+        axis.plot(
+            *zip(*points, strict=True),
+            color=colour,
+            linewidth=1.4,
+            marker="o" if len(points) < 20 else None,
+            markersize=3,
+            label=name,
+        )
     if len(names) > 1:
         axis.legend(fontsize=7, frameon=False)
     axis.tick_params(labelsize=8, colors=MUTED)
