@@ -13,13 +13,9 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-import torch
+from cells import run_cell, where
 
-from uda.display import Display
-from uda.fitting import fit, resume
 from uda.recipe import load_recipe
-from uda.runs import Run, versions
-from uda.runtime import choose_runtime, machine
 
 NO_ANCHORS = {"method.information_weight": 0.0, "method.pseudo_label_weight": 0.0, "method.translated_class_weight": 0.0}
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -42,19 +38,19 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def run_variant(pair: str, variant: str, seed: int, steps: int, out: Path, display: Display) -> Run:
-    """One run, or what is there of it already."""
-    folder = out / pair / str(seed) / "".join(c if c.isalnum() else "-" for c in variant).strip("-")
-    if (folder / "recipe.toml").exists():
-        return resume(folder, display)
-    overrides = dict(VARIANTS[variant]) | {"seed": seed, "training.steps": steps, "training.evaluate_every": steps}
+def run_variant(pair: str, variant: str, seed: int, steps: int, out: Path) -> dict[str, Any]:
+    """One variant's result; all but the first start from the first one's source classifier, if they may."""
+    overrides = VARIANTS[variant] | {"seed": seed, "training.steps": steps, "training.evaluate_every": steps}
+    trained = out / pair / str(seed) / slug("as in the recipe") / "weights" / "source.safetensors"
     if "augment.source.invert" in overrides:
         overrides["augment.source.invert"] = 0.0 if load_recipe(pair).augment.source.invert else 0.5
-    else:
-        trained = out / pair / str(seed) / "as-in-the-recipe" / "weights" / "source.safetensors"
-        if trained.exists():
-            overrides["classifier.weights"] = str(trained.absolute())
-    return fit(pair, out=folder, overrides=overrides, display=display)
+    elif trained.exists():
+        overrides["classifier.weights"] = str(trained.absolute())
+    return run_cell(out / pair / str(seed) / slug(variant), pair, overrides)
+
+
+def slug(variant: str) -> str:
+    return "-".join("".join(c if c.isalnum() else " " for c in variant).split())
 
 
 def main() -> None:
@@ -64,28 +60,29 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--out", type=Path, default=Path("runs/unit_ablation"))
     given = parser.parse_args()
-    display = Display()
     for pair in given.pairs:
+        print(f"\n### {pair}, {given.steps} steps, seeds {', '.join(map(str, given.seeds))}\n")
         rows = []
         for variant in VARIANTS:
-            runs = [run_variant(pair, variant, seed, given.steps, given.out, display) for seed in given.seeds]
-            figures = [
-                statistics.mean(value(run.result) for run in runs)
-                for value in (
-                    lambda result: result["accuracy"]["source_only"],
-                    lambda result: result["accuracy"]["last"],
-                    lambda result: result["translation"]["class_consistency"],
-                    lambda result: result["seconds"]["adaptation"],
-                )
-            ]
-            rows.append((variant, *figures))
-        target = runs[0].result["target"]
-        print(f"\n### {pair}, {given.steps} steps, seeds {', '.join(map(str, given.seeds))}\n")
-        print(f"Source: {runs[0].result['source']['note']}. Target: {target['note']}.\n")
-        print("| variant | source_only | last | class consistency | seconds |\n|---|---|---|---|---|")
-        for variant, *values, seconds in rows:
-            print(f"| {variant} | {' | '.join(f'{value:.4f}' for value in values)} | {seconds:.0f} |")
-    print(f"\n{machine()}; {choose_runtime()}; {torch.get_num_threads()} threads; {versions()}")
+            results = [run_variant(pair, variant, seed, given.steps, given.out) for seed in given.seeds]
+            rows.append(f"| {variant} | {' | '.join(mean(results, *path) for path in COLUMNS.values())} |")
+        print(f"\nSource: {results[0]['source']['note']}. Target: {results[0]['target']['note']}.\n")
+        print(f"| variant | {' | '.join(COLUMNS)} |\n|{'---|' * (len(COLUMNS) + 1)}")
+        print("\n".join(rows))
+    print(f"\n{where()}")
+
+
+COLUMNS = {
+    "source_only": ("accuracy", "source_only"),
+    "last": ("accuracy", "last"),
+    "class consistency": ("translation", "class_consistency"),
+    "seconds": ("seconds", "adaptation"),
+}
+
+
+def mean(results: list[dict[str, Any]], table: str, key: str) -> str:
+    value = statistics.mean(result[table][key] for result in results)
+    return f"{value:.0f}" if key == "adaptation" else f"{value:.4f}"
 
 
 if __name__ == "__main__":

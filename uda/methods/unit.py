@@ -40,6 +40,7 @@ from uda.models.translators import (
     Streams,
     TiedEncoders,
     TiedGenerators,
+    Translator,
     backbone_layers,
     convolutional_layers,
 )
@@ -162,10 +163,10 @@ class Method:
         self.generators = TiedGenerators(channels, size, s.width, s.code_dim, s.private_generator_layers)
         self.discriminators = TiedDiscriminators(start, s)
         self.student = TargetClassifier(self.discriminators)
-        # Weights averaged over the last steps: the teacher, and the encoders and generators that translate.
-        self.trained = nn.ModuleList([self.student, self.encoders, self.generators])
+        # Weights averaged over the last steps: the teacher, and the translator.
+        self.trained = nn.ModuleList([self.student, Translator(self.encoders, self.generators)])
         self.averaged = copy.deepcopy(self.trained).requires_grad_(False).eval()
-        self.teacher = self.averaged[0]
+        self.teacher, self.translator = self.averaged
         runtime.place(self.networks())
         self.generator_parameters = [*self.encoders.parameters(), *self.generators.parameters()]
         fused = runtime.device.type != "mps"
@@ -285,10 +286,8 @@ class Method:
 
     def translate(self, images: Tensor, origin: int, destination: int) -> Tensor:
         """G_destination(E_origin(x)), the code without noise: images (N, C, S, S) in -1..1 to the same, float32."""
-        _, encoders, generators = self.averaged
         with torch.no_grad(), self.runtime.autocast():
-            code = encoders.encode(self.runtime.arrange(images), origin).mean
-            return generators.decode(code, destination).float()
+            return self.translator(self.runtime.arrange(images), origin, destination).float()
 
     def networks(self) -> nn.ModuleDict:
         """All that is trained, and its average."""

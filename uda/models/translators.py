@@ -145,3 +145,14 @@ class TiedGenerators(nn.Module):
     def decode(self, codes: Tensor, domain: int) -> Tensor:
         """Images of one domain."""
         return self.private[domain](self.tied(codes))
+
+
+class Translator(nn.Module):
+    """Encoders and generators as one network: x -> G_destination(E_origin(x)), the code without noise."""
+
+    def __init__(self, encoders: TiedEncoders, generators: TiedGenerators) -> None:
+        super().__init__()
+        self.encoders, self.generators = encoders, generators
+
+    def forward(self, images: Tensor, origin: int, destination: int) -> Tensor:
+        return self.generators.decode(self.encoders.encode(images, origin).mean, destination)

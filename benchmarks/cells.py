@@ -1,0 +1,26 @@
+"""What the benches share: one run per cell, kept in its folder, so that an interrupted bench goes on where it stopped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from uda.display import Display
+from uda.fitting import fit, resume
+from uda.runs import versions
+from uda.runtime import choose_runtime, machine
+
+
+def run_cell(folder: Path, recipe: str, overrides: dict[str, Any]) -> dict[str, Any]:
+    """The result of one run: what is there of it already, or what is there and the rest, or all of it."""
+    if (folder / "recipe.toml").exists():
+        return resume(folder, Display()).result
+    return fit(recipe, out=folder, overrides=overrides, display=Display()).result
+
+
+def where() -> str:
+    """The machine and the versions, for the line under a table."""
+    found = ", ".join(f"{name} {version}" for name, version in versions().items())
+    return f"{machine()}; {choose_runtime()}; {torch.get_num_threads()} threads; {found}"

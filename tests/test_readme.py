@@ -1,0 +1,39 @@
+"""README's commands name things that exist; the two set-up commands themselves are run by .ci/run."""
+
+import re
+
+import pytest
+from typer.testing import CliRunner
+
+from tests.conftest import CHECKOUT
+from uda import catalogue
+from uda.cli import app
+from uda.recipe import load_recipe, parse_override
+
+README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
+FITS = re.findall(r"uda fit --recipe (\S+)((?: --set \S+)*)", README)
+
+
+def test_the_set_up_commands_are_on_the_first_screen() -> None:
+    top = README.splitlines()[:25]
+    assert "pip install . && uda fit --recipe synth2digits" in top
+    assert 'pip install ".[dev]" && pytest -n 2' in top
+
+
+@pytest.mark.parametrize(("recipe", "settings"), FITS)
+def test_every_recipe_and_setting_named_is_accepted(recipe: str, settings: str) -> None:
+    recipe = recipe.strip("`.,")
+    if recipe != "mine.toml":
+        assert recipe in catalogue.names() or recipe == "NAME"
+        if recipe in catalogue.names():
+            load_recipe(recipe, dict(parse_override(text) for text in re.findall(r"--set (\S+)", settings)))
+
+
+@pytest.mark.parametrize("option", sorted(set(re.findall(r"uda fit[^`\n]*?(--[a-z-]+)", README))))
+def test_every_option_named_exists(option: str) -> None:
+    assert option in CliRunner().invoke(app, ["fit", "--help"]).output
+
+
+def test_every_file_named_exists() -> None:
+    for link in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (CHECKOUT / link).exists(), link
