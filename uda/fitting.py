@@ -153,6 +153,8 @@ def _run(folder: RunFolder, recipe: Recipe, pair: Pair, runtime: Runtime, displa
     seed_everything(recipe.seed + 1)
     method = build_method(recipe, classifier, runtime)
     unlabelled = pair.target.without_labels()
+    if recipe.data.target_inverted_copies:
+        unlabelled = unlabelled.with_inverted_copies()
     sizes = recipe.training.batch, recipe.training.target_batch or recipe.training.batch
     batches = Batches(pair.source, unlabelled, *sizes, recipe.augment.source, recipe.augment.target, runtime)
     look = Look(folder, recipe, method, unlabelled, evaluator, runtime)

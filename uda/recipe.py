@@ -30,6 +30,8 @@ class Data(Section):
     """side of the square that all images are brought to, pixels"""
     channels: int = Field(3, ge=1, le=3)
     """3: grey images are copied to three channels; 1: colour images are turned to grey"""
+    target_inverted_copies: bool = False
+    """whether the target's training images are doubled by their negatives"""
 
 
 class Augmentation(Section):

@@ -21,7 +21,7 @@ def test_no_settings_change_nothing() -> None:
 
 @given(
     rotate=st.floats(0, 45), translate=st.floats(0, 0.3), scale=st.floats(0, 0.3), shear=st.floats(0, 0.3),
-    crop=st.floats(0, 0.5), colour=st.floats(0, 1), invert=st.floats(0, 1), channels=st.sampled_from([1, 3]),
+    crop=st.floats(0, 0.5), colour=st.floats(0, 1), erase=st.floats(0, 1), invert=st.floats(0, 1), channels=st.sampled_from([1, 3]),
 )  # fmt: skip
 @settings(max_examples=25, deadline=None)
 def test_shape_and_range_are_kept(channels: int, **strengths: float) -> None:
@@ -65,6 +65,16 @@ def test_gradients_reach_the_images() -> None:
     Augment(rotate=10, colour=0.5)(x).sum().backward()
     assert x.grad is not None
     assert x.grad.abs().sum() > 0
+
+
+def test_erasing_paints_one_rectangle_of_at_most_its_share() -> None:
+    x = torch.full((64, 1, 32, 32), 5.0)  # outside the value range, so that paint shows
+    painted = Augment(erase=0.5)(x)[:, 0] < 5
+    assert painted.any((1, 2)).float().mean() > 0.8
+    for mask in painted:
+        rows, columns = mask.any(1), mask.any(0)
+        assert mask.sum() == rows.sum() * columns.sum(), "not a rectangle"
+        assert max(rows.sum(), columns.sum()) <= 17
 
 
 @pytest.mark.parametrize("crop", [0.5])

@@ -16,6 +16,11 @@ def test_a_domain_without_labels_has_nowhere_to_read_them_from() -> None:
     assert [tuple(tensor.shape) for tensor in reachable] == [(3, 1, 4, 4)]
 
 
+def test_inverted_copies_double_the_images() -> None:
+    doubled = Domain("d", IMAGES, ("a",), "note").with_inverted_copies()
+    assert doubled.images.flatten(1)[:, 0].tolist() == [0, 0, 0, 255, 255, 255]
+
+
 @pytest.mark.parametrize("labels", [[0, 1, 2], [-1, 0, 1]])
 def test_labels_outside_the_classes_are_refused(labels: list[int]) -> None:
     with pytest.raises(UserError, match=r"classes are 0\.\.1"):

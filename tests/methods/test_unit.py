@@ -198,7 +198,7 @@ def test_the_cycle_returns_each_domain_to_itself(batch: Batch, fp32: Runtime) ->
 
     method.encoders = method.generators = Flat()  # type: ignore[assignment]
     method.generator_parameters = []
-    posterior = method.encoders(batch.source, batch.target)
+    posterior = method.encoders(batch.source, batch.target_plain)
     method.generator_parameters = [posterior.mean]  # something to differentiate with respect to
     values = method._update_generators(batch, posterior, method.generators(posterior.sample()))
     assert values["cycle"].item() == pytest.approx(0, abs=1e-3)

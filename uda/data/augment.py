@@ -17,7 +17,7 @@ def to_float(images: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Augment:
-    """Random affine, crop, colour and inversion; every field at 0 leaves images as they are.
+    """Random affine, crop, colour, erasing and inversion; every field at 0 leaves images as they are.
 
     Draws come from torch's global generator of the batch's device, so a seeded run repeats itself.
     """
@@ -34,6 +34,8 @@ class Augment:
     """a random window with sides of 1 - crop .. 1 of the image, stretched to the whole"""
     colour: float = 0.0
     """strength of contrast, brightness and (three channels) tint changes"""
+    erase: float = 0.0
+    """largest side, as a share of the image's, of a rectangle that is painted over in one grey level"""
     invert: float = 0.0
     """probability that an image is turned into its negative"""
 
@@ -70,7 +72,7 @@ class Augment:
         return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
     def repaint(self, images: Tensor) -> Tensor:
-        """Colour and inversion."""
+        """Colour, erasing and inversion."""
         count, channels = images.shape[:2]
         if self.colour:
 
@@ -83,6 +85,12 @@ class Augment:
                 contrast, shift = contrast * (1 + 0.5 * self.colour * draw(3)), shift + 0.25 * self.colour * draw(3)
             mean = images.mean((1, 2, 3), keepdim=True)
             images = ((images - mean) * contrast + mean + shift).clamp(-1, 1)
+        if self.erase:
+            rows, columns = (torch.linspace(0, 1, side, device=images.device) for side in images.shape[2:])
+            height, width, y, x, grey = torch.rand(5, count, 1, 1, 1, device=images.device)
+            tall = (rows.view(1, 1, -1, 1) - y).abs() < height * self.erase / 2
+            wide = (columns.view(1, 1, 1, -1) - x).abs() < width * self.erase / 2
+            images = torch.where(tall & wide, 2 * grey - 1, images)
         if self.invert:
             flip = torch.rand(count, 1, 1, 1, device=images.device) < self.invert
             images = torch.where(flip, -images, images)

@@ -35,6 +35,10 @@ class Domain:
     def __len__(self) -> int:
         return len(self.images)
 
+    def with_inverted_copies(self) -> Domain:
+        """Twice the images: each, and its negative."""
+        return replace(self, images=torch.cat([self.images, 255 - self.images]))
+
     def to(self, device: torch.device) -> Domain:
         """The same domain with its images on `device`."""
         return replace(self, images=self.images.to(device))

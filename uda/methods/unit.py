@@ -181,8 +181,7 @@ class Method:
         for group in (*self.discriminator_optimizer.param_groups, *self.generator_optimizer.param_groups):
             group["lr"] = rate
         with self.runtime.autocast():
-            # A batch may hold more target images than are translated: the anchors profit from them, and they cost little.
-            posterior = self.encoders(batch.source, batch.target[: len(batch.source)])
+            posterior = self.encoders(batch.source, self._translated_target(batch))
             streams = self.generators(posterior.sample())
         values = self._update_discriminators(batch, Streams(*(stream.detach() for stream in streams)))
         values |= self._update_generators(batch, posterior, streams)
@@ -190,16 +189,30 @@ class Method:
         self.done += 1
         return {name: value.detach() for name, value in values.items()}
 
+    @staticmethod
+    def _translated_target(batch: Batch) -> Tensor:
+        """As many target images as there are source images, as they are: the domain that translations are to look like.
+
+        The anchors read the augmented ones, all of them: more than are translated, since those cost little.
+        """
+        return batch.target_plain[: len(batch.source)]
+
     def _update_discriminators(self, batch: Batch, streams: Streams) -> dict[str, Tensor]:
         s = self.settings
         # Each discriminator reads real images, translations and, where a term asks for them, reconstructions.
         asked = s.feature_weight > 0 or s.adversarial_on_reconstructions
+        plain = self._translated_target(batch)
         with self.runtime.autocast():
-            (real_1, fake_1, *same_1), (real_2, fake_2, *same_2) = self.discriminators(
+            (real_1, fake_1, *same_1), (real_2, anchor, fake_2, *same_2) = self.discriminators(
                 [batch.source, streams.target_source, *([streams.source_source] if asked else [])],
-                [batch.target, streams.source_target, *([streams.target_target] if asked else [])],
+                [
+                    self._translated_target(batch),
+                    batch.target,
+                    streams.source_target,
+                    *([streams.target_target] if asked else []),
+                ],
             )
-            source_logits, target_logits, translated_logits = map(self.discriminators.class_head, (real_1, real_2, fake_2))
+            source_logits, target_logits, translated_logits = map(self.discriminators.class_head, (real_1, anchor, fake_2))
             teacher_logits = self.teacher(batch.target_plain) if s.pseudo_label_weight else target_logits
             judged_1, judged_2 = (
                 ([fake_1, *same_1], [fake_2, *same_2]) if s.adversarial_on_reconstructions else ([fake_1], [fake_2])
@@ -234,8 +247,7 @@ class Method:
         return values
 
     def _update_generators(self, batch: Batch, posterior: Posterior, streams: Streams) -> dict[str, Tensor]:
-        s, target = self.settings, batch.target[: len(batch.source)]
-        judged = s.adversarial_on_reconstructions
+        s, judged = self.settings, self.settings.adversarial_on_reconstructions
         with self.runtime.autocast():
             (fake_1, *same_1), (fake_2, *same_2) = self.discriminators(
                 [streams.target_source, *([streams.source_source] if judged else [])],
@@ -244,7 +256,7 @@ class Method:
             is_real = self.discriminators.real_head(torch.cat([fake_1, *same_1, fake_2, *same_2]))
             translated_logits = self.discriminators.class_head(fake_2)
         # Means over both domains at once, doubled, are the sums over i of the objective.
-        originals = torch.cat([batch.source, target])
+        originals = torch.cat([batch.source, self._translated_target(batch)])
         rebuilt = torch.cat([streams.source_source, streams.target_target])
         values = {
             "generator_adversarial": 2 * losses.real_fake(is_real, True),
