@@ -205,12 +205,7 @@ class Method:
         with self.runtime.autocast():
             (real_1, fake_1, *same_1), (real_2, anchor, fake_2, *same_2) = self.discriminators(
                 [batch.source, streams.target_source, *([streams.source_source] if asked else [])],
-                [
-                    self._translated_target(batch),
-                    batch.target,
-                    streams.source_target,
-                    *([streams.target_target] if asked else []),
-                ],
+                [plain, batch.target, streams.source_target, *([streams.target_target] if asked else [])],
             )
             source_logits, target_logits, translated_logits = map(self.discriminators.class_head, (real_1, anchor, fake_2))
             teacher_logits = self.teacher(batch.target_plain) if s.pseudo_label_weight else target_logits
