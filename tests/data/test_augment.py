@@ -21,7 +21,8 @@ def test_no_settings_change_nothing() -> None:
 
 @given(
     rotate=st.floats(0, 45), translate=st.floats(0, 0.3), scale=st.floats(0, 0.3), shear=st.floats(0, 0.3),
-    crop=st.floats(0, 0.5), colour=st.floats(0, 1), erase=st.floats(0, 1), invert=st.floats(0, 1), channels=st.sampled_from([1, 3]),
+    crop=st.floats(0, 0.5), colour=st.floats(0, 1), erase=st.floats(0, 1), invert=st.floats(0, 1),
+    channels=st.sampled_from([1, 3]),
 )  # fmt: skip
 @settings(max_examples=25, deadline=None)
 def test_shape_and_range_are_kept(channels: int, **strengths: float) -> None:
