@@ -17,7 +17,6 @@ from cells import run_cell, where
 
 from uda.recipe import load_recipe
 
-NO_ANCHORS = {"method.information_weight": 0.0, "method.pseudo_label_weight": 0.0, "method.translated_class_weight": 0.0}
 VARIANTS: dict[str, dict[str, Any]] = {
     "as in the recipe": {},
     "feature matching off": {"method.feature_weight": 0.0},
@@ -29,12 +28,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "cycle on": {"method.cycle_weight": 0.01, "method.cycle_kl_weight": 1e-4},
     "source inversion the other way": {"augment.source.invert": None},  # filled in: 0.5 where it is off, 0 where it is on
     "no warm start": {"method.warm_start": False},
-    "convolutional encoders": {"method.encoder": "convolutional"},
-    "anchor (a) off: information": {"method.information_weight": 0.0},
-    "anchor (a) off: pseudo-labels": {"method.pseudo_label_weight": 0.0},
-    "anchor (a) off: both": {"method.information_weight": 0.0, "method.pseudo_label_weight": 0.0},
-    "anchor (b) off": {"method.translated_class_weight": 0.0},
-    "no anchor": NO_ANCHORS,
+    "anchor (a) off": (A_OFF := {"method.information_weight": 0.0, "method.pseudo_label_weight": 0.0}),
+    "anchor (b) off": (B_OFF := {"method.translated_class_weight": 0.0}),
+    "no anchor": A_OFF | B_OFF,
 }
 
 

@@ -150,6 +150,16 @@ def test_target_labels_reach_neither_training_nor_selection(tiny: Path, tmp_path
     assert straight.result["confusion"] != other.result["confusion"]
 
 
+def test_a_trained_source_classifier_is_loaded_instead_of_trained(tiny: Path, tmp_path: Path) -> None:
+    first = run(tiny, tmp_path / "first")
+    weights = first.path / "weights" / "source.safetensors"
+    second = run(tiny, tmp_path / "second", classifier__weights=str(weights))
+    assert figures(second.path) == figures(first.path)
+    assert second.result["seconds"]["source_classifier"] == 0
+    with pytest.raises(UserError, match="another network"):
+        run(tiny, tmp_path / "third", classifier__weights=str(weights), classifier__width=16)
+
+
 def test_keywords_override_the_recipe(tiny: Path, tmp_path: Path) -> None:
     done = run(tiny, tmp_path / "run", method__feature_norm="l2", training__steps=2)
     assert done.recipe.method.feature_norm == "l2"
@@ -178,9 +188,20 @@ def test_a_folder_that_is_not_empty_is_not_overwritten(tiny: Path, tmp_path: Pat
         run(tiny, tmp_path / "run")
 
 
-def test_wrong_input_leaves_no_folder(tiny: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("data.target", "nothing"),
+        ("data.size", 20),
+        ("classifier.backbone", "none"),
+        ("classifier.weights", "nowhere.safetensors"),
+        ("method.private_encoder_layers", 99),
+        ("selection.score", "luck"),
+    ],
+)
+def test_wrong_input_leaves_no_folder(key: str, value: object, tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError):
-        run(tiny, tmp_path / "run", data__target="nothing")
+        run(tiny, tmp_path / "run", overrides={key: value})
     assert not (tmp_path / "run").exists()
 
 

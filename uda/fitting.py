@@ -73,7 +73,12 @@ def fit(
     resolved = load_recipe(recipe, {**(overrides or {}), **keywords})
     runtime = choose_runtime(device, precision)
     root = _root(data_root)
-    pair = _load(resolved, root)  # before the folder is made: wrong input leaves nothing behind
+    # Before the folder is made, all that can be wrong is tried: it leaves nothing behind and costs no time.
+    pair = _load(resolved, root)
+    network = build_source_classifier(resolved, len(pair.source.classes), runtime)
+    if resolved.classifier.weights is not None:
+        load_weights(Path(resolved.classifier.weights), network)
+    build_method(resolved, network, runtime)
     if out is None:
         stem = Path("runs") / f"{resolved.name}-{resolved.method.name}-{resolved.seed}-{datetime.now():%Y%m%d-%H%M%S}"
         out = next(path for path in (stem, *(stem.with_name(f"{stem.name}-{n}") for n in range(2, 99))) if not path.exists())
@@ -134,13 +139,13 @@ def _run(folder: RunFolder, recipe: Recipe, pair: Pair, runtime: Runtime, displa
     classifier = build_source_classifier(recipe, classes, runtime)
     wanted = recipe.classifier
     shape = (recipe.data.channels, recipe.data.size, recipe.data.size)
-    if wanted.weights is not None:
-        load_weights(Path(wanted.weights), classifier)
-        folder.write_weights("source", classifier)
-    elif not folder.has_weights("source"):
-        supervised = source_only.Method(wanted.training, classifier, shape, wanted.steps, runtime)
-        batches = Batches(pair.source, None, wanted.batch, 0, recipe.augment.source, recipe.augment.target, runtime)
-        loop.train(SOURCE_STAGE, supervised, batches, wanted.steps)
+    if not folder.has_weights("source"):
+        if wanted.weights is not None:
+            load_weights(Path(wanted.weights), classifier)
+        else:
+            supervised = source_only.Method(wanted.training, classifier, shape, wanted.steps, runtime)
+            batches = Batches(pair.source, None, wanted.batch, 0, recipe.augment.source, recipe.augment.target, runtime)
+            loop.train(SOURCE_STAGE, supervised, batches, wanted.steps)
         folder.write_weights("source", classifier)
     folder.read_weights("source", classifier)
     source, source_only_accuracy = evaluator.source_accuracy(classifier), evaluator.target_accuracy(classifier)
@@ -216,8 +221,6 @@ class Look:
         self, folder: RunFolder, recipe: Recipe, method: Method, target: Domain, evaluator: Evaluator, runtime: Runtime
     ) -> None:
         self.folder, self.method, self.evaluator, self.runtime = folder, method, evaluator, runtime
-        if recipe.selection.score not in SCORES:
-            raise UserError.unknown("score", recipe.selection.score, SCORES)
         self.score, self.every = SCORES[recipe.selection.score], recipe.training.evaluate_every
         self.images: Tensor = label_free_sample(target)
 
@@ -314,7 +317,7 @@ class Loop:
             )
 
 
-SHOWN = ("class", "generator_adversarial", "reconstruction", "information", "pseudo_label", "translated_class")
+SHOWN = ("class", "generator_adversarial", "reconstruction", "target_entropy", "pseudo_label", "generator_class")
 
 
 class _signals:

@@ -13,6 +13,7 @@ from uda import catalogue
 from uda.data.augment import Augment
 from uda.errors import UserError
 from uda.methods import METHODS, source_only
+from uda.selection import SCORES
 
 
 class Section(BaseModel):
@@ -153,11 +154,14 @@ def _validate(tables: dict[str, Any]) -> Recipe:
         raise UserError.unknown("method", str(method["name"]), METHODS)
     _refuse_unknown(method, METHODS[method["name"]].Settings, "method.")
     try:
-        return Recipe.model_validate(tables)
+        recipe = Recipe.model_validate(tables)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise UserError(f"setting {where!r}: {first['msg'][0].lower()}{first['msg'][1:]} (got {first['input']!r})") from error
+    if recipe.selection.score not in SCORES:
+        raise UserError.unknown("score", recipe.selection.score, SCORES)
+    return recipe
 
 
 def _refuse_unknown(tables: dict[str, Any], schema: Any, prefix: str) -> None:
