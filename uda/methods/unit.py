@@ -199,14 +199,16 @@ class Method:
 
     def _update_discriminators(self, batch: Batch, streams: Streams) -> dict[str, Tensor]:
         s = self.settings
-        # Each discriminator reads real images, translations and, where a term asks for them, reconstructions.
+        # Each discriminator reads real images and translations, and what else a term asks for: reconstructions, anchor images.
         asked = s.feature_weight > 0 or s.adversarial_on_reconstructions
-        plain = self._translated_target(batch)
+        anchored = s.information_weight > 0 or s.pseudo_label_weight > 0
+        by_1 = [batch.source, streams.target_source, *([streams.source_source] if asked else [])]
+        by_2 = [self._translated_target(batch), *([batch.target] if anchored else []), streams.source_target]
+        by_2 += [streams.target_target] if asked else []
         with self.runtime.autocast():
-            (real_1, fake_1, *same_1), (real_2, anchor, fake_2, *same_2) = self.discriminators(
-                [batch.source, streams.target_source, *([streams.source_source] if asked else [])],
-                [plain, batch.target, streams.source_target, *([streams.target_target] if asked else [])],
-            )
+            (real_1, fake_1, *same_1), (real_2, *rest) = self.discriminators(by_1, by_2)
+            anchor = rest.pop(0) if anchored else real_2
+            fake_2, *same_2 = rest
             source_logits, target_logits, translated_logits = map(self.discriminators.class_head, (real_1, anchor, fake_2))
             teacher_logits = self.teacher(batch.target_plain) if s.pseudo_label_weight else target_logits
             judged_1, judged_2 = (
