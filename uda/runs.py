@@ -17,13 +17,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+import uda
 from uda.errors import UserError
 from uda.methods import METHODS, Method
 from uda.models import Classifier, build_classifier
 from uda.recipe import Recipe, load_recipe
 from uda.runtime import Runtime, choose_runtime
 
-PACKAGES = ("uda-toolkit", "torch", "torchvision", "timm", "scikit-learn", "numpy")
+PACKAGES = ("torch", "torchvision", "timm", "scikit-learn", "numpy")
 
 
 @contextmanager
@@ -161,8 +162,8 @@ def load_weights(path: Path, module: nn.Module) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Python's version and those of the packages that numbers depend on."""
-    found = {"python": platform.python_version()}
+    """The versions of uda, Python and the packages that numbers depend on."""
+    found = {"uda": uda.__version__, "python": platform.python_version()}
     for name in PACKAGES:
         try:
             found[name] = metadata.version(name)
