@@ -29,7 +29,8 @@ def predict(classifier: nn.Module, images: Tensor, runtime: Runtime, batch: int 
 
 def accuracy(classifier: nn.Module, domain: LabelledDomain, runtime: Runtime) -> float:
     """The share, 0..1, of a labelled domain's images that get their own class."""
-    return float((predict(classifier, domain.images, runtime).argmax(1) == domain.labels).float().mean())
+    right = predict(classifier, domain.images, runtime).argmax(1) == domain.labels
+    return int(right.sum()) / len(domain)
 
 
 def confusion(predicted: Tensor, labels: Tensor, classes: int) -> Tensor:
@@ -39,7 +40,7 @@ def confusion(predicted: Tensor, labels: Tensor, classes: int) -> Tensor:
 
 def per_class_accuracy(matrix: Tensor) -> list[float | None]:
     """The diagonal's share of each row of a confusion matrix; None for a class that never occurs."""
-    return [float(row[k] / row.sum()) if row.sum() else None for k, row in enumerate(matrix)]
+    return [row[k] / sum(row) if sum(row) else None for k, row in enumerate(matrix.tolist())]
 
 
 class Evaluator:
