@@ -49,6 +49,19 @@ def slug(variant: str) -> str:
     return "-".join("".join(c if c.isalnum() else " " for c in variant).split())
 
 
+COLUMNS = {
+    "source_only": ("accuracy", "source_only"),
+    "last": ("accuracy", "last"),
+    "class consistency": ("translation", "class_consistency"),
+    "seconds": ("seconds", "adaptation"),
+}
+
+
+def mean(results: list[dict[str, Any]], table: str, key: str) -> str:
+    value = statistics.mean(result[table][key] for result in results)
+    return f"{value:.0f}" if key == "adaptation" else f"{value:.4f}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pairs", nargs="+")
@@ -66,19 +79,6 @@ def main() -> None:
         print(f"| variant | {' | '.join(COLUMNS)} |\n|{'---|' * (len(COLUMNS) + 1)}")
         print("\n".join(rows))
     print(f"\n{where()}")
-
-
-COLUMNS = {
-    "source_only": ("accuracy", "source_only"),
-    "last": ("accuracy", "last"),
-    "class consistency": ("translation", "class_consistency"),
-    "seconds": ("seconds", "adaptation"),
-}
-
-
-def mean(results: list[dict[str, Any]], table: str, key: str) -> str:
-    value = statistics.mean(result[table][key] for result in results)
-    return f"{value:.0f}" if key == "adaptation" else f"{value:.4f}"
 
 
 if __name__ == "__main__":

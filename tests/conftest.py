@@ -7,14 +7,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
+from tests.models.nets import SmallResNet
 from uda.data.domain import LabelledDomain, Pair
 from uda.data.synthetic import draw_street_digits
+from uda.fitting import fit
+from uda.runs import Run
 from uda.runtime import Runtime
 
 torch.set_num_threads(1)  # tests run side by side; two thread pools on two cores spin against each other
 
 CHECKOUT = Path(__file__).parent.parent
+NETS = CHECKOUT / "tests" / "models" / "nets.py"
 
 
 @pytest.fixture(scope="session")
@@ -43,6 +48,56 @@ def small_pair() -> Pair:
     source, source_test, target, target_test = (domain(f"d{i}", 96, i) for i in range(4))
     negative = [LabelledDomain(d.name, 255 - d.images, d.classes, d.note, d.labels) for d in (target, target_test)]
     return Pair(source, source_test, *negative)
+
+
+def write_folder(labelled: LabelledDomain, root: Path, with_classes: bool) -> Path:
+    """A domain as PNGs: ROOT/CLASS/0000.png, or ROOT/0000.png."""
+    for number, (image, label) in enumerate(zip(labelled.images, labelled.labels, strict=True)):
+        assert isinstance(image, torch.Tensor)
+        folder = root / labelled.classes[label] if with_classes else root
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / f"{number:04d}.png")
+    return root
+
+
+@pytest.fixture(scope="session")
+def folders(small_pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a user has: ``source/CLASS/``, ``target/`` and ``test/CLASS/`` of PNGs, and ``net.pt`` for `SmallResNet`."""
+    root = tmp_path_factory.mktemp("folders")
+    write_folder(small_pair.source, root / "source", True)
+    write_folder(small_pair.target, root / "target", False)  # type: ignore[arg-type]
+    write_folder(small_pair.target_test, root / "test", True)  # type: ignore[arg-type]
+    torch.manual_seed(0)
+    torch.save(SmallResNet().state_dict(), root / "net.pt")
+    return root
+
+
+SHORT = {
+    "classifier.batch": 16,
+    "classifier.refine_steps": 3,
+    "method.width": 8,
+    "method.code_dim": 16,
+    "training.steps": 4,
+    "training.batch": 8,
+    "training.target_batch": 8,
+    "training.log_every": 2,
+    "training.evaluate_every": 2,
+}
+
+
+@pytest.fixture(scope="session")
+def own_run(folders: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A finished run of the recipe `folders` with a user's network, in grey."""
+    overrides = {
+        "data.source": str(folders / "source"),
+        "data.target": str(folders / "target"),
+        "data.target_test": str(folders / "test"),
+        "data.channels": 1,
+        "classifier.backbone": f"{NETS}:SmallResNet",
+        "classifier.weights": str(folders / "net.pt"),
+    }
+    out = tmp_path_factory.mktemp("runs") / "own"
+    return fit("folders", out=out, device="cpu", precision="fp32", overrides=SHORT | overrides)
 
 
 TINY = """

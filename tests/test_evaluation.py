@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
 from uda.data.domain import Pair
-from uda.evaluation import Evaluator, confusion, label_free_sample, per_class_accuracy, predict, train_judge
+from uda.evaluation import Evaluator, accuracy, confusion, per_class_accuracy, predict, train_judge
 from uda.models import build_classifier
 from uda.runtime import Runtime, evaluating
 from uda.selection import information_maximization
@@ -25,8 +27,9 @@ class Oracle(nn.Module):
 
 def test_accuracy_and_confusion_of_a_known_classifier(small_pair: Pair, fp32: Runtime) -> None:
     evaluator, oracle = Evaluator(small_pair, fp32), Oracle(small_pair)
-    assert evaluator.target_accuracy(oracle) == 1.0
-    matrix = evaluator.target_confusion(oracle)
+    matrix = evaluator.on_target(oracle)
+    assert matrix is not None
+    assert accuracy(matrix) == 1.0
     assert torch.equal(matrix, torch.diag(small_pair.target_test.labels.bincount(minlength=10)))
 
 
@@ -44,8 +47,9 @@ def test_evaluation_restores_each_mode_and_draws_nothing(small_pair: Pair, fp32:
     network.backbone.trunk.eval()  # a user may have frozen a part
     modes = [module.training for module in network.modules()]
     state = torch.get_rng_state()
-    first = predict(network, small_pair.target.images, fp32, batch=7)
-    second = predict(network, small_pair.target.images, fp32, batch=96)
+    images = small_pair.target.images
+    first = predict(network, images, fp32)
+    second = torch.cat([predict(network, part, fp32) for part in images.split(7)])
     assert torch.allclose(first, second, atol=1e-5)
     assert modes == [module.training for module in network.modules()]
     assert torch.equal(state, torch.get_rng_state())
@@ -72,6 +76,12 @@ def test_class_consistency_counts_what_the_judge_reads(small_pair: Pair, fp32: R
     assert constant["class_consistency"] == pytest.approx((labels == labels[0]).float().mean().item())
 
 
+def test_without_target_labels_there_is_no_accuracy_and_no_judge(small_pair: Pair, fp32: Runtime) -> None:
+    evaluator = Evaluator(replace(small_pair, target=small_pair.target.without_labels(), target_test=None), fp32)
+    assert evaluator.on_target(Oracle(small_pair)) is None
+    assert evaluator.class_consistency(lambda images: images) is None
+
+
 def test_the_judge_is_the_same_each_time_and_leaves_the_random_state(
     small_pair: Pair, fp32: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -87,12 +97,6 @@ def test_the_judge_learns(small_pair: Pair, fp32: Runtime, monkeypatch: pytest.M
     judge = train_judge(small_pair.target, fp32)
     right = predict(judge, small_pair.target.images, fp32).argmax(1) == small_pair.target.labels
     assert right.float().mean() > 0.5
-
-
-def test_the_label_free_sample_is_the_same_at_every_look(small_pair: Pair) -> None:
-    target = small_pair.target.without_labels()
-    assert torch.equal(label_free_sample(target, 10), label_free_sample(target, 10))
-    assert len(label_free_sample(target, 5000)) == len(target)
 
 
 def test_information_maximization_prefers_sure_and_even_predictions() -> None:

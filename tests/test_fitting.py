@@ -192,7 +192,7 @@ def test_a_folder_that_is_not_empty_is_not_overwritten(tiny: Path, tmp_path: Pat
     ("key", "value"),
     [
         ("data.target", "nothing"),
-        ("data.size", 20),
+        ("data.size", 5),
         ("classifier.backbone", "none"),
         ("classifier.weights", "nowhere.safetensors"),
         ("method.private_encoder_layers", 99),

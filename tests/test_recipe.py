@@ -9,17 +9,19 @@ from uda import UserError, catalogue
 from uda.methods import unit
 from uda.recipe import Recipe, load_recipe, parse_override
 
+IMAGES = {"data.source": "mnist", "data.target": "usps"}
+
 
 @pytest.mark.parametrize("name", catalogue.names())
 def test_every_shipped_recipe_loads_and_describes_itself(name: str) -> None:
-    recipe = load_recipe(name)
+    recipe = load_recipe(name, IMAGES)
     assert recipe.name == name
     assert recipe.description
 
 
 @pytest.mark.parametrize("name", catalogue.names())
 def test_a_resolved_recipe_reads_back_as_itself(name: str, tmp_path: Path) -> None:
-    recipe = load_recipe(name, {"seed": 7, "method.betas": [0.9, 0.99]})
+    recipe = load_recipe(name, IMAGES | {"seed": 7, "method.betas": [0.9, 0.99]})
     path = tmp_path / "recipe.toml"
     path.write_text(recipe.to_toml())
     assert load_recipe(str(path)) == recipe
@@ -133,3 +135,12 @@ def test_a_recipe_object_is_taken_as_it_is() -> None:
     recipe = load_recipe("synth2digits")
     assert isinstance(recipe, Recipe)
     assert load_recipe(recipe, {"seed": 3}).seed == 3
+
+
+def test_a_recipe_without_images_says_how_to_give_them() -> None:
+    with pytest.raises(UserError, match="leaves open which images to read; give --target DIR"):
+        load_recipe("folders", {"data.source": "mnist"})
+
+
+def test_another_backbone_drops_the_first_ones_width() -> None:
+    assert load_recipe("svhn2mnist", {"classifier.backbone": "timm:resnet18"}).classifier.width is None

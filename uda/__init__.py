@@ -10,16 +10,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Recipe", "Run", "UserError", "fit", "load", "resume"]
+__all__ = ["Adapter", "Recipe", "Run", "UserError", "fit", "load", "resume"]
 
 if TYPE_CHECKING:
+    from uda.adapter import Adapter
     from uda.errors import UserError
     from uda.fitting import fit, resume
     from uda.recipe import Recipe
     from uda.runs import Run
     from uda.runs import Run as load
 
-_HOMES = {"Recipe": "uda.recipe", "Run": "uda.runs", "UserError": "uda.errors", "fit": "uda.fitting", "resume": "uda.fitting"}
+_HOMES = {
+    "Adapter": "uda.adapter",
+    "Recipe": "uda.recipe",
+    "Run": "uda.runs",
+    "UserError": "uda.errors",
+    "fit": "uda.fitting",
+    "resume": "uda.fitting",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -25,8 +25,24 @@ DataRoot = Annotated[Path | None, typer.Option("--data-root", help="Folder of th
 
 @app.command()
 def fit(
-    recipe: Annotated[str | None, typer.Option(help="A recipe's name (see `uda recipes`) or a path to a .toml file.")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="A recipe's name (see `uda recipes`) or a path to a .toml file; with --source: folders.")
+    ] = None,
     resume: Annotated[Path | None, typer.Option(help="Continue an interrupted run folder instead.")] = None,
+    source: Annotated[
+        str | None, typer.Option(help="Labelled images: a folder (CLASS/IMAGE.png), .csv, .npz, or a name.")
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="Images without labels: a folder (any nesting), .csv, .npz, or a name.")
+    ] = None,
+    source_test: Annotated[str | None, typer.Option(help="Labelled source images to test on; else a tenth of --source.")] = None,
+    target_test: Annotated[
+        str | None, typer.Option(help="Labelled target images to test on; else nothing is known there.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Your network: FILE.py:FACTORY, PACKAGE.MODULE:FACTORY or timm:NAME.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Its trained weights: a state dict, .pt or .safetensors.")] = None,
+    split: Annotated[str | None, typer.Option(help="The last module of its stem; else found, and printed.")] = None,
+    size: Annotated[int | None, typer.Option(help="Side that images are brought to, pixels; else the source's own.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; else runs/RECIPE-METHOD-SEED-TIME.")] = None,
     data_root: DataRoot = None,
@@ -38,16 +54,31 @@ def fit(
 ) -> None:
     """Adapt a classifier: the source classifier first, then the method, then the figures.
 
+    Your own: uda fit --model nets.py:Net --weights net.pt --source photos/ --target scans/
+
     svhn2mnist, mnist2usps, usps2mnist and synth2digits take minutes on two CPU cores; the -paper recipes, at the published
     size, want a GPU (days on a CPU).
     """
+    if recipe is None and (source or target):
+        recipe = "folders"
     if (recipe is None) == (resume is None):
         raise UserError("give either --recipe NAME or --resume RUN; `uda recipes` lists the names")
+    # Each flag is a key of the recipe by a shorter name; paths are written down so that they hold wherever one resumes.
+    keys: dict[str, object] = {
+        "data.source": source and _anchored(source),
+        "data.target": target and _anchored(target),
+        "data.source_test": source_test and _anchored(source_test),
+        "data.target_test": target_test and _anchored(target_test),
+        "data.size": size,
+        "classifier.backbone": model and _anchored(model),
+        "classifier.weights": weights and str(weights.absolute()),
+        "classifier.split": split,
+        "seed": seed,
+    }
+    keys = {key: value for key, value in keys.items() if value is not None}
     if resume is not None:
-        given = {"--seed": seed, "--out": out, "--data-root": data_root, "--set": set_}
-        wrong = [name for name, value in given.items() if value]
-        if wrong:
-            raise UserError(f"--resume goes on as the run began; leave out {', '.join(wrong)}, or start anew with --recipe")
+        if keys or out or data_root or set_:
+            raise UserError("--resume goes on as the run began; leave out all other settings, or start anew with --recipe")
     else:
         from uda import catalogue
 
@@ -63,9 +94,6 @@ def fit(
         if resume is not None:
             run_resume(resume, display)
         else:
-            overrides = dict(parse_override(text) for text in set_ or ())
-            if seed is not None:
-                overrides["seed"] = seed
             run_fit(
                 str(recipe),
                 out=out,
@@ -73,11 +101,83 @@ def fit(
                 device=device,
                 precision=precision,
                 display=display,
-                overrides=overrides,
+                overrides={**dict(parse_override(text) for text in set_ or ()), **keys},
             )
     except Interrupted as stop:
         display.say(f"{stop}; go on with: uda fit --resume {stop.path}")
         raise typer.Exit(130) from None
+
+
+def _anchored(name: str) -> str:
+    """A path (or FILE.py:FACTORY) made absolute; names of data sets, networks and modules as they are."""
+    place, colon, factory = name.rpartition(":") if ".py:" in name else (name, "", "")
+    is_path = bool(colon) or "/" in place or place.endswith((".npz", ".csv")) or Path(place).exists()
+    return str(Path(place).absolute()) + colon + factory if is_path and not name.startswith("timm:") else name
+
+
+Which = Annotated[str, typer.Option(help="last, selected (by the label-free score) or source (before adaptation).")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+
+
+@app.command()
+def predict(
+    run: Path,
+    images: Path,
+    out: Annotated[Path, typer.Option("-o", "--out", help="The CSV to write.")] = Path("predictions.csv"),
+    which: Which = "last",
+    device: Device = "auto",
+) -> None:
+    """Class and probability of every image at a path (a folder, .csv, .npz or one file), as a CSV."""
+    from uda.applying import write_predictions
+    from uda.display import Display
+    from uda.runs import Run
+
+    display = Display()
+    count = write_predictions(Run(run, device=device), images, out, which, display)
+    display.say(f"{count:,} images classified; see {out}")
+
+
+@app.command()
+def evaluate(
+    run: Path,
+    data: Annotated[str, typer.Option(help="Labelled images: a folder (CLASS/IMAGE.png), .csv, .npz, or a data set by name.")],
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="A .json to write the figures to.")] = None,
+    which: Which = "last",
+    data_root: DataRoot = None,
+    device: Device = "auto",
+) -> None:
+    """Accuracy of a run's classifier on labelled images, by class, and what was taken for what."""
+    import json
+
+    from uda.applying import evaluate as run_evaluate
+    from uda.applying import evaluation_table
+    from uda.display import Display
+    from uda.runs import Run, whole
+
+    display = Display()
+    result = run_evaluate(Run(run, device=device), _anchored(data), which, data_root, display)
+    if out is not None:
+        with whole(out) as path:
+            path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    display.show(evaluation_table(result))
+
+
+@app.command()
+def export(
+    run: Path,
+    format: Annotated[
+        str, typer.Option(help="torch (torch.export, .pt2) or onnx (needs the extra: uda-toolkit[onnx]).")
+    ] = "onnx",
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="The file; else RUN/classifier.pt2 or .onnx.")] = None,
+    which: Which = "last",
+) -> None:
+    """Write the adapted classifier for other programs, checked on target images."""
+    from uda.display import Display
+    from uda.export import export as run_export
+    from uda.runs import Run
+
+    path, comparison = run_export(Run(run, device="cpu"), format, out, which)
+    Display().say(f"{path}: float images in 0..1 to logits; {comparison}")
 
 
 @recipes_app.callback()

@@ -80,6 +80,7 @@ class Display:
 MEANINGS = {
     "source": "the source classifier on source test images",
     "source_only": "the same classifier on target test images, before adaptation",
+    "refined": "the same, trained on with the source images augmented, before adaptation",
     "last": "the adapted classifier after the last step, on target test images",
     "selected": "the step with the best label-free score",
     "oracle": "the best step by target labels: only to compare with papers",
@@ -89,16 +90,18 @@ MEANINGS = {
 def result_table(result: dict[str, Any]) -> Table:
     """A run's accuracies, each with what it means, under the names of the data they were taken on."""
     source, target = result["source"], result["target"]
+    tested = f"{target['test']:,} test images" if target["test"] else "no labelled test images"
     table = Table(
         title=f"{result['recipe']}: {result['method']}, seed {result['seed']}",
-        caption=f"source: {source['note']}\ntarget: {target['note']}, {target['test']:,} test images",
+        caption=f"source: {source['note']}\ntarget: {target['note']}, {tested}",
         title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD,
     )  # fmt: skip
     table.add_column("accuracy")
     table.add_column("", justify="right")
     table.add_column("what it is", style="dim")
     for name, value in result["accuracy"].items():
-        table.add_row(name, f"{value:.4f}", MEANINGS[name], style="bold" if name == "last" else None)
+        if value is not None:
+            table.add_row(name, f"{value:.4f}", MEANINGS[name], style="bold" if name == "last" else None)
     if "translation" in result:
         table.add_row(
             "class consistency", f"{result['translation']['class_consistency']:.4f}",

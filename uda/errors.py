@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 
-class UserError(Exception):
+class UserError(ValueError):
     """Wrong input, said in one line that names what to do; the command line prints it and exits with code 2."""
 
     @classmethod
-    def unknown(cls, kind: str, given: str, known: Iterable[str]) -> UserError:
-        """For a name that is not one of `known`; offers the nearest."""
+    def unknown(cls, kind: str, given: str, known: Iterable[str], other: str = "") -> UserError:
+        """For a name that is not one of `known`; offers the nearest, and says what `other` may stand in its place."""
         names = sorted(known)
         near = get_close_matches(given, names, 1, 0.5) or get_close_matches(given.split(".")[-1], names, 1, 0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"choose one of: {', '.join(names)}"
-        return cls(f"unknown {kind} {given!r}; {hint}")
+        return cls(f"unknown {kind} {given!r}; {hint}" + (f" Or give {other}" if other else ""))

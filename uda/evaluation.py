@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
 
 from uda.data.augment import Augment, to_float
 from uda.data.batches import Batches
-from uda.data.domain import Domain, LabelledDomain, Pair
+from uda.data.domain import LabelledDomain, Pair
+from uda.data.files import Images, in_order, read
 from uda.methods import source_only
 from uda.models import build_classifier
 from uda.runtime import Runtime, evaluating, seed_everything
@@ -17,20 +18,18 @@ from uda.runtime import Runtime, evaluating, seed_everything
 JUDGE_STEPS, JUDGE_BATCH = 200, 128
 
 
-def predict(classifier: nn.Module, images: Tensor, runtime: Runtime, batch: int = 1000) -> Tensor:
-    """uint8 images (N, C, H, W) to float32 logits (N, K). Draws no random number."""
-    outputs = []
-    with evaluating(classifier):
-        for part in images.split(batch):
-            with runtime.autocast():
-                outputs.append(classifier(runtime.arrange(to_float(part))).float())
-    return torch.cat(outputs)
+def predictions(classifier: nn.Module, images: Images, runtime: Runtime) -> Iterator[Tensor]:
+    """Float32 logits (B, K) of images (N, C, H, W), part by part, in order. Draws no random number."""
+    size = max(16, 1000 * 32 * 32 // images.shape[-2:].numel())  # as much memory as a thousand small images
+    for part in read(images, in_order(len(images), size)):
+        with evaluating(classifier), runtime.autocast():
+            logits = classifier(runtime.arrange(to_float(part))).float()
+        yield logits
 
 
-def accuracy(classifier: nn.Module, domain: LabelledDomain, runtime: Runtime) -> float:
-    """The share, 0..1, of a labelled domain's images that get their own class."""
-    right = predict(classifier, domain.images, runtime).argmax(1) == domain.labels
-    return int(right.sum()) / len(domain)
+def predict(classifier: nn.Module, images: Images, runtime: Runtime) -> Tensor:
+    """Images (N, C, H, W) to float32 logits (N, K). Draws no random number."""
+    return torch.cat(list(predictions(classifier, images, runtime)))
 
 
 def confusion(predicted: Tensor, labels: Tensor, classes: int) -> Tensor:
@@ -43,41 +42,55 @@ def per_class_accuracy(matrix: Tensor) -> list[float | None]:
     return [row[k] / sum(row) if sum(row) else None for k, row in enumerate(matrix.tolist())]
 
 
+def accuracy(matrix: Tensor) -> float:
+    """The share, 0..1, of a confusion matrix that lies on its diagonal."""
+    return int(matrix.diagonal().sum()) / int(matrix.sum())
+
+
+def test(classifier: nn.Module, domain: LabelledDomain, runtime: Runtime) -> Tensor:
+    """The confusion matrix of a classifier on a labelled domain, int64 (K, K): row = true class, column = predicted class."""
+    predicted = predict(classifier, domain.images, runtime).argmax(1)
+    return confusion(predicted, domain.labels, len(domain.classes)).cpu()
+
+
 class Evaluator:
     """Holds the test sets with their labels, and says how good a classifier is. Nothing it says steers training."""
 
     def __init__(self, pair: Pair, runtime: Runtime) -> None:
         self.pair, self.runtime = pair, runtime
 
-    def source_accuracy(self, classifier: nn.Module) -> float:
-        return accuracy(classifier, self.pair.source_test, self.runtime)
+    def on_source(self, classifier: nn.Module) -> Tensor:
+        """The confusion matrix on the source test images."""
+        return test(classifier, self.pair.source_test, self.runtime)
 
-    def target_accuracy(self, classifier: nn.Module) -> float:
-        return accuracy(classifier, self.pair.target_test, self.runtime)
+    def on_target(self, classifier: nn.Module) -> Tensor | None:
+        """The confusion matrix on the target test images; None where there are none."""
+        return None if self.pair.target_test is None else test(classifier, self.pair.target_test, self.runtime)
 
-    def target_confusion(self, classifier: nn.Module) -> Tensor:
-        """int64 (K, K) on the target test images: row = true class, column = predicted class."""
-        test = self.pair.target_test
-        predicted = predict(classifier, test.images, self.runtime).argmax(1)
-        return confusion(predicted, test.labels, len(test.classes)).cpu()
-
-    def class_consistency(self, translate: Any) -> dict[str, float]:
+    def class_consistency(self, translate: Callable[[Tensor], Tensor]) -> dict[str, float] | None:
         """The share of translated source test images to which a judge gives the class of their source label.
 
         The judge is a classifier trained here on labelled target training images; its own accuracy on target test images
         stands beside the share, for it bounds what can be told. `translate` takes float images (N, C, H, W) in -1..1 and
-        returns their translations. The random state is left as found.
+        returns their translations. The random state is left as found. None where the target has no labels to train a judge on.
         """
-        devices = [self.pair.target.images.device] if self.runtime.device.type == "cuda" else []
+        target = self.pair.target
+        if not isinstance(target, LabelledDomain):
+            return None
+        devices = [target.images.device] if self.runtime.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
-            judge = train_judge(self.pair.target, self.runtime)
+            judge = train_judge(target, self.runtime)
         test = self.pair.source_test
         right = 0
-        for images, labels in zip(test.images.split(500), test.labels.split(500), strict=True):
+        blocks = in_order(len(test), 500)
+        for images, block in zip(read(test.images, blocks), blocks, strict=True):
             translated = translate(to_float(images))
+            labels = test.labels[block.to(test.labels.device)]
             with evaluating(judge), self.runtime.autocast():
                 right += int((judge(self.runtime.arrange(translated)).argmax(1) == labels).sum())
-        return {"class_consistency": right / len(test), "judge_accuracy": self.target_accuracy(judge)}
+        matrix = self.on_target(judge)
+        judged = {} if matrix is None else {"judge_accuracy": accuracy(matrix)}
+        return {"class_consistency": right / len(test)} | judged
 
 
 def train_judge(target: LabelledDomain, runtime: Runtime) -> nn.Module:
@@ -91,9 +104,3 @@ def train_judge(target: LabelledDomain, runtime: Runtime) -> nn.Module:
     for _ in range(JUDGE_STEPS):
         method.step(batches.next())
     return network
-
-
-def label_free_sample(target: Domain, count: int = 2000) -> Tensor:
-    """The unlabelled target training images that label-free scores are taken on: the same ones at every look."""
-    order = torch.randperm(len(target), generator=torch.Generator().manual_seed(0))
-    return target.images[order[:count].to(target.images.device)]

@@ -12,25 +12,30 @@ from types import FrameType
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from uda import losses
-from uda.data import data_root, load_pair
+from uda.data import data_root as find_data_root
+from uda.data import load_pair
 from uda.data.augment import to_float
 from uda.data.batches import Batches
 from uda.data.domain import Domain, Pair
+from uda.data.files import in_order, read
 from uda.display import Display, duration, result_table
 from uda.errors import UserError
-from uda.evaluation import Evaluator, label_free_sample, per_class_accuracy, predict
+from uda.evaluation import Evaluator, accuracy, per_class_accuracy, predict
 from uda.methods import Method, source_only
+from uda.models import GIVEN_IN_PYTHON
+from uda.models.layers import SOURCE, TARGET
+from uda.models.own import whole_state_dict
 from uda.recipe import Recipe, load_recipe
 from uda.report.plots import draw_confusions, draw_curves, draw_translations
-from uda.runs import Run, RunFolder, build_method, build_source_classifier, load_weights, versions
+from uda.runs import Run, RunFolder, build_method, build_source_classifier, versions
 from uda.runtime import Runtime, choose_runtime, machine, random_state, restore_random_state, seed_everything
 from uda.selection import SCORES
 
 SAVE_EVERY = 30.0  # seconds between two checkpoints
-SOURCE_STAGE, ADAPTATION_STAGE = "source classifier", "adaptation"
+SOURCE_STAGE, REFINING_STAGE, ADAPTATION_STAGE = "source classifier", "refining on the augmented source", "adaptation"
 
 
 class Interrupted(Exception):
@@ -44,6 +49,7 @@ class Interrupted(Exception):
 def fit(
     recipe: str | Path | Recipe,
     *,
+    model: nn.Module | None = None,
     out: str | Path | None = None,
     data_root: str | Path | None = None,
     device: str = "auto",
@@ -56,6 +62,8 @@ def fit(
 
     Args:
         recipe: a shipped recipe's name, a path to a TOML file, or a `Recipe`.
+        model: a classifier that is already trained on the source, in place of the recipe's; it is left as it is. Its own
+            preprocessing is ``classifier__mean`` and ``classifier__std`` (left out: images in 0..1).
         out: the run folder; left out, ``runs/RECIPE-METHOD-SEED-TIME``.
         data_root: where data sets lie; left out, $UDA_DATA, else a folder in the user's cache.
         device: ``"auto"`` or a torch device.
@@ -68,91 +76,133 @@ def fit(
         UserError: for wrong input, in one line that says what to do.
         Interrupted: after SIGINT or SIGTERM; the run folder then holds all that `resume` needs.
     """
-    display = display or Display(quiet=True)
     keywords = {key.replace("__", "."): value for key, value in settings.items()}
-    resolved = load_recipe(recipe, {**(overrides or {}), **keywords})
+    given = {"classifier.backbone": GIVEN_IN_PYTHON, "classifier.steps": 0} if model is not None else {}
+    wanted = load_recipe(recipe, {**given, **(overrides or {}), **keywords})
+    root = find_data_root(Path(data_root) if data_root is not None else None).absolute()
+    display = display or Display(quiet=True)
     runtime = choose_runtime(device, precision)
-    root = _root(data_root)
+    return start(wanted, load_pair(wanted.data, root, display), runtime, display, out=out, data_root=root, model=model)
+
+
+def start(
+    recipe: Recipe,
+    pair: Pair,
+    runtime: Runtime,
+    display: Display,
+    *,
+    out: str | Path | None,
+    data_root: Path | None = None,
+    model: nn.Module | None = None,
+) -> Run:
+    """Runs a checked recipe on data at hand, in a new run folder."""
+    recipe = recipe.framed(*pair.source.images.shape[1:3])
     # Before the folder is made, all that can be wrong is tried: it leaves nothing behind and costs no time.
-    pair = _load(resolved, root)
-    network = build_source_classifier(resolved, len(pair.source.classes), runtime)
-    if resolved.classifier.weights is not None:
-        load_weights(Path(resolved.classifier.weights), network)
-    build_method(resolved, network, runtime)
+    weights = Path(recipe.classifier.weights) if recipe.classifier.weights is not None else None
+    build_method(recipe, build_source_classifier(recipe, len(pair.source.classes), runtime, model, weights), runtime)
     if out is None:
-        stem = Path("runs") / f"{resolved.name}-{resolved.method.name}-{resolved.seed}-{datetime.now():%Y%m%d-%H%M%S}"
+        stem = Path("runs") / f"{recipe.name}-{recipe.method.name}-{recipe.seed}-{datetime.now():%Y%m%d-%H%M%S}"
         out = next(path for path in (stem, *(stem.with_name(f"{stem.name}-{n}") for n in range(2, 99))) if not path.exists())
     folder = RunFolder.create(
         Path(out),
-        resolved,
+        recipe,
         {
             "device": str(runtime.device),
             "precision": runtime.precision,
-            "data_root": str(root),
+            "data_root": str(data_root),
+            "images": counts(pair),
             "versions": versions(),
             "machine": machine(),
             "threads": torch.get_num_threads(),
             "started": datetime.now().isoformat(timespec="seconds"),
         },
     )
-    return _run(folder, resolved, pair, runtime, display)
+    return _run(folder, recipe, pair, model, runtime, display)
 
 
-def resume(run: str | Path, display: Display | None = None) -> Run:
+def resume(run: str | Path, display: Display | None = None, model: nn.Module | None = None) -> Run:
     """Continues an interrupted run to the end it would have had; a finished one is returned as it is.
 
+    Args:
+        run: the run folder.
+        display: who tells the user; left out, nobody.
+        model: the network, where the run was given one in Python.
+
     Raises:
-        UserError: where `run` is not a run folder, or its files are damaged.
+        UserError: where `run` is not a run folder, its files are damaged, or the images have changed in number.
     """
     folder = RunFolder.open(Path(run))
     display = display or Display(quiet=True)
     if (folder.path / "result.json").exists():
         display.say(f"{folder.path} is finished; nothing to do")
-        return Run(folder.path)
+        return Run(folder.path, model)
     setting = folder.read_json("setting.json")
     recipe = folder.recipe
     runtime = choose_runtime(setting["device"], setting["precision"])
-    return _run(folder, recipe, _load(recipe, Path(setting["data_root"])), runtime, display)
+    pair = load_pair(recipe.data, Path(setting["data_root"]), display)
+    if counts(pair) != setting["images"]:
+        raise UserError(f"the images have changed since {folder.path} began ({setting['images']}, now {counts(pair)}); fit anew")
+    return _run(folder, recipe, pair, model, runtime, display)
 
 
-def _root(given: str | Path | None) -> Path:
-    return data_root(Path(given) if given is not None else None).absolute()
+def counts(pair: Pair) -> dict[str, int]:
+    """Images in each split."""
+    splits = {"source": pair.source, "source_test": pair.source_test, "target": pair.target, "target_test": pair.target_test}
+    return {name: len(domain) for name, domain in splits.items() if domain is not None}
 
 
-def _load(recipe: Recipe, root: Path) -> Pair:
-    return load_pair(recipe.data.source, recipe.data.target, root, recipe.data.size, recipe.data.channels)
-
-
-def _run(folder: RunFolder, recipe: Recipe, pair: Pair, runtime: Runtime, display: Display) -> Run:
+def _run(folder: RunFolder, recipe: Recipe, pair: Pair, model: nn.Module | None, runtime: Runtime, display: Display) -> Run:
     began = time.perf_counter()
     display.say(f"{recipe.name}: {recipe.method.name}, seed {recipe.seed}, into {folder.path}")
     display.say(f"  on {runtime}")
     display.say(f"  source {pair.source.name}: {len(pair.source):,} labelled images ({pair.source.note})")
     display.say(f"  target {pair.target.name}: {len(pair.target):,} images without labels ({pair.target.note})")
+    unreadable = [
+        line for part in (pair.source, pair.source_test, pair.target, pair.target_test) if part for line in part.unreadable
+    ]
+    if unreadable:
+        folder.write_text("unreadable.txt", "".join(f"{line}\n" for line in dict.fromkeys(unreadable)))
+        display.say(f"  {len(unreadable)} images cannot be read and are left out; see {folder.path / 'unreadable.txt'}")
     pair = pair.to(runtime.device)
     evaluator = Evaluator(pair, runtime)
     loop = Loop(folder, recipe, display)
-    classes = len(pair.source.classes)
 
-    # 1. The source classifier: supervised training on the source alone.
+    # 1. The source classifier: supervised training on the source alone, unless it comes trained.
+    wanted, trained = recipe.classifier, folder.has_weights("source")
+    comes_trained = wanted.weights is not None or wanted.steps == 0
+    given = Path(wanted.weights) if wanted.weights is not None and not trained else None
     seed_everything(recipe.seed)
-    classifier = build_source_classifier(recipe, classes, runtime)
-    wanted = recipe.classifier
-    shape = (recipe.data.channels, recipe.data.size, recipe.data.size)
-    if not folder.has_weights("source"):
-        if wanted.weights is not None:
-            load_weights(Path(wanted.weights), classifier)
-        else:
-            supervised = source_only.Method(wanted.training, classifier, shape, wanted.steps, runtime)
-            batches = Batches(pair.source, None, wanted.batch, 0, recipe.augment.source, recipe.augment.target, runtime)
-            loop.train(SOURCE_STAGE, supervised, batches, wanted.steps)
+    classifier = build_source_classifier(recipe, len(pair.source.classes), runtime, model, given)
+    if classifier.parts:
+        display.say(f"  classifier {wanted.backbone}: {classifier.parts}")
+
+    def train_on_source(stage: str, steps: int) -> None:
+        supervised = source_only.Method(wanted.training, classifier, recipe.data.shape, steps, runtime)
+        batches = Batches(pair.source, None, wanted.batch, 0, recipe.augment.source, recipe.augment.target, runtime)
+        loop.train(stage, supervised, batches, steps)
+
+    if not trained:
+        if not comes_trained:
+            train_on_source(SOURCE_STAGE, wanted.steps)
         folder.write_weights("source", classifier)
     folder.read_weights("source", classifier)
-    source, source_only_accuracy = evaluator.source_accuracy(classifier), evaluator.target_accuracy(classifier)
-    before = evaluator.target_confusion(classifier)
+    source, before = accuracy(evaluator.on_source(classifier)), evaluator.on_target(classifier)
     display.say(
-        f"  source classifier: {source:.4f} on {pair.source_test.name}, {source_only_accuracy:.4f} on {pair.target_test.name}"
+        f"  source classifier: {source:.4f} on {pair.source_test.name}"
+        + (f", {accuracy(before):.4f} on {pair.target_test.name}" if before is not None and pair.target_test else "")
     )
+    if source < 2 / len(pair.source.classes):
+        display.say(
+            "  warning: that is hardly better than guessing; are its preprocessing (classifier.mean, classifier.std, --size) "
+            "and the order of its classes (data.classes) right?"
+        )
+    refined = None
+    if comes_trained and wanted.refine_steps:
+        if not folder.has_weights("refined"):
+            train_on_source(REFINING_STAGE, wanted.refine_steps)
+            folder.write_weights("refined", classifier)
+        folder.read_weights("refined", classifier)
+        refined = evaluator.on_target(classifier)
 
     # 2. The method: it is handed the target without its labels.
     seed_everything(recipe.seed + 1)
@@ -160,18 +210,20 @@ def _run(folder: RunFolder, recipe: Recipe, pair: Pair, runtime: Runtime, displa
     unlabelled = pair.target.without_labels()
     if recipe.data.target_inverted_copies:
         unlabelled = unlabelled.with_inverted_copies()
+    if hasattr(method, "prepare"):
+        method.prepare(unlabelled)
     sizes = recipe.training.batch, recipe.training.target_batch or recipe.training.batch
     batches = Batches(pair.source, unlabelled, *sizes, recipe.augment.source, recipe.augment.target, runtime)
     look = Look(folder, recipe, method, unlabelled, evaluator, runtime)
     rows = loop.train(ADAPTATION_STAGE, method, batches, recipe.training.steps, look)
-    folder.write_weights("last", method.classifier())
+    adapted = method.classifier()
+    folder.write_weights("last", adapted)
     folder.write_weights("method", method.networks())
+    folder.write_sample(pair.target)
 
     # 3. The figures. `selected` is picked by the label-free score; `oracle` by target labels, to be compared with papers.
     looks = [row for row in rows if "score" in row]
     selected = max(looks, key=lambda row: row["score"])
-    oracle = max(looks, key=lambda row: row["target_test_accuracy"])
-    after = evaluator.target_confusion(method.classifier())
     result: dict[str, Any] = {
         "recipe": recipe.name,
         "method": recipe.method.name,
@@ -181,37 +233,50 @@ def _run(folder: RunFolder, recipe: Recipe, pair: Pair, runtime: Runtime, displa
         "source": _describe(pair.source, pair.source_test),
         "target": _describe(pair.target, pair.target_test),
         "classes": list(pair.target.classes),
-        "accuracy": {
-            "source": source,
-            "source_only": source_only_accuracy,
-            "last": looks[-1]["target_test_accuracy"],
-            "selected": selected["target_test_accuracy"],
-            "oracle": oracle["target_test_accuracy"],
-        },
-        "selection": {"score": recipe.selection.score, "selected_step": selected["step"], "oracle_step": oracle["step"]},
-        "per_class": {"source_only": per_class_accuracy(before), "last": per_class_accuracy(after)},
-        "confusion": {"source_only": before.tolist(), "last": after.tolist()},
+        "accuracy": {"source": source, "source_only": None, "last": None, "selected": None, "oracle": None},
+        "selection": {"score": recipe.selection.score, "selected_step": selected["step"]},
         "steps": recipe.training.steps,
     }
+    after = evaluator.on_target(adapted)
+    if before is not None and after is not None:
+        oracle = max(looks, key=lambda row: row["target_test_accuracy"])
+        result["accuracy"] |= {
+            "source_only": accuracy(before),
+            **({} if refined is None else {"refined": accuracy(refined)}),
+            "last": accuracy(after),
+            "selected": selected["target_test_accuracy"],
+            "oracle": oracle["target_test_accuracy"],
+        }
+        result["selection"]["oracle_step"] = oracle["step"]
+        result["per_class"] = {"source_only": per_class_accuracy(before), "last": per_class_accuracy(after)}
+        result["confusion"] = {"source_only": before.tolist(), "last": after.tolist()}
+        draw_confusions(folder, result)
     if hasattr(method, "translate"):
-        result["translation"] = evaluator.class_consistency(lambda images: method.translate(images, 0, 1))
-        draw_translations(folder, method, to_float(pair.source_test.images[:12]), to_float(pair.target_test.images[:12]))
+        consistency = evaluator.class_consistency(lambda images: method.translate(images, SOURCE, TARGET))
+        if consistency is not None:
+            result["translation"] = consistency
+        shown = [
+            next(read(part.images, in_order(min(12, len(part))))) for part in (pair.source_test, pair.target_test or pair.target)
+        ]
+        draw_translations(folder, method, *map(to_float, shown))
     draw_curves(folder, rows)
-    draw_confusions(folder, result)
+    if state := whole_state_dict(adapted, classifier):
+        folder.write_state("adapted.pt", state)
+        display.say(f"  {folder.path / 'adapted.pt'} is a state dict for {wanted.backbone}, as its author wrote it")
     result["seconds"] = {
         "total": round(loop.spent_before + time.perf_counter() - began, 1),
-        "source_classifier": round(loop.seconds.get(SOURCE_STAGE, 0.0), 1),
+        "source_classifier": round(loop.seconds.get(SOURCE_STAGE, 0.0) + loop.seconds.get(REFINING_STAGE, 0.0), 1),
         "adaptation": round(loop.seconds.get(ADAPTATION_STAGE, 0.0), 1),
     }
     folder.write_json("result.json", result)
     (folder.path / "checkpoint.pt").unlink(missing_ok=True)
     display.show(result_table(result))
     display.say(f"{duration(result['seconds']['total'])}; everything is in {folder.path}")
-    return Run(folder.path, device=str(runtime.device))
+    return Run(folder.path, model, device=str(runtime.device))
 
 
-def _describe(train: Domain, test: Domain) -> dict[str, Any]:
-    return {"name": train.name.split()[0], "note": train.note, "train": len(train), "test": len(test)}
+def _describe(train: Domain, test: Domain | None) -> dict[str, Any]:
+    return {"name": train.name.split()[0], "note": train.note, "train": len(train), "test": len(test) if test else 0}
 
 
 class Look:
@@ -222,7 +287,7 @@ class Look:
     ) -> None:
         self.folder, self.method, self.evaluator, self.runtime = folder, method, evaluator, runtime
         self.score, self.every = SCORES[recipe.selection.score], recipe.training.evaluate_every
-        self.images: Tensor = label_free_sample(target)
+        self.images: Tensor = target.sample()
 
     def __call__(self, earlier: list[dict[str, Any]]) -> dict[str, float]:
         """The figures to write down; the weights are kept if the score beats those of all `earlier` rows."""
@@ -231,11 +296,9 @@ class Look:
         score = self.score(logits)
         if score > max((row["score"] for row in earlier if "score" in row), default=-math.inf):
             self.folder.write_weights("selected", classifier)
-        return {
-            "score": score,
-            "target_mean_entropy": float(losses.entropy(logits)),
-            "target_test_accuracy": self.evaluator.target_accuracy(classifier),
-        }
+        row = {"score": score, "target_mean_entropy": float(losses.entropy(logits))}
+        matrix = self.evaluator.on_target(classifier)
+        return row if matrix is None else row | {"target_test_accuracy": accuracy(matrix)}
 
 
 class Loop:

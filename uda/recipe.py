@@ -5,9 +5,19 @@ from __future__ import annotations
 import dataclasses
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, TypeAdapter, ValidationError, field_serializer, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    TypeAdapter,
+    ValidationError,
+    field_serializer,
+    field_validator,
+)
 
 from uda import catalogue
 from uda.data.augment import Augment
@@ -24,13 +34,29 @@ class Data(Section):
     """Which images, and how they are framed."""
 
     source: str
-    """data set with labels: mnist, usps, svhn, synth or digits"""
+    """data set with labels: mnist, usps, svhn, svhn-extra, synth or digits; or a folder, .csv or .npz of your own"""
     target: str
-    """data set whose training images are used without their labels"""
-    size: PositiveInt = 32
-    """side of the square that all images are brought to, pixels"""
-    channels: int = Field(3, ge=1, le=3)
-    """3: grey images are copied to three channels; 1: colour images are turned to grey"""
+    """data set whose training images are used without their labels, or a path"""
+    source_test: str | None = None
+    """labelled source images to test on; left out: the data set's own, or every tenth of each class of your images"""
+    target_test: str | None = None
+    """labelled target images to test on; left out: the data set's own, or none"""
+    classes: tuple[str, ...] | None = None
+    """the class names in the order of the classifier's outputs; left out: folders in alphabetical order"""
+    size: PositiveInt | None = None
+    """side of the square that all images are brought to, pixels; left out: 32, or that of your source images"""
+    channels: Literal[1, 3] | None = None
+    """3: grey images are copied to three channels; 1: colour images are turned to grey; left out: 1 if all are grey"""
+    memory: float = Field(1.0, ge=0)
+    """GiB: images of your own that take more than this, decoded, are decoded when needed instead"""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, S, S) of every image; known once `size` and `channels` are."""
+        assert self.size is not None
+        assert self.channels is not None
+        return self.channels, self.size, self.size
+
     target_inverted_copies: bool = False
     """whether the target's training images are doubled by their negatives"""
 
@@ -46,14 +72,23 @@ class SourceClassifier(Section):
     """The classifier that is trained on the source, and that methods start from."""
 
     backbone: str = "strided"
-    """strided, lenet, unit, or timm:NAME"""
+    """strided, lenet, unit, timm:NAME, or your own: FILE.py:FACTORY or PACKAGE.MODULE:FACTORY"""
     width: PositiveInt | None = None
-    """base width of the network; left out: the network's own"""
+    """base width of strided, lenet or unit; left out: the network's own"""
     pretrained: bool = False
     """whether a timm network starts from downloaded weights"""
     weights: str | None = None
-    """a .safetensors file of this network, already trained, such as RUN/weights/source.safetensors; left out: train it"""
-    steps: PositiveInt = 600
+    """a state dict (.pt or .safetensors) of this network, already trained on the source; left out: train it"""
+    split: str | None = None
+    """of a timm or own network, the last module of the stem, which UNIT gives each domain its own of; left out: found"""
+    mean: tuple[float, ...] | None = None
+    """what a timm or own network wants subtracted from images in 0..1; left out: timm's figures, or 0"""
+    std: tuple[float, ...] | None = None
+    """and divided by; left out: timm's figures, or 1"""
+    steps: NonNegativeInt = 600
+    """0: the network is taken as it is"""
+    refine_steps: NonNegativeInt = 0
+    """steps on the augmented source that a network which comes trained takes before the method begins"""
     batch: PositiveInt = 256
     training: source_only.Settings = source_only.Settings()
 
@@ -103,6 +138,10 @@ class Recipe(Section):
     def _table(self, settings: Any) -> dict[str, Any]:
         return dataclasses.asdict(settings)
 
+    def framed(self, channels: int, size: int) -> Recipe:
+        """The same recipe with the images' channels and side, which it may have left to the data."""
+        return self.model_copy(update={"data": self.data.model_copy(update={"channels": channels, "size": size})})
+
     def to_toml(self) -> str:
         """The recipe with every default written out."""
         return _toml(self.model_dump(exclude_none=True))
@@ -123,6 +162,8 @@ def load_recipe(recipe: str | Path | Recipe, overrides: dict[str, Any] | None = 
     method = tables.get("method")
     if isinstance(method, dict) and overrides.get("method.name", method.get("name")) != method.get("name"):
         tables["method"] = {}  # another method's settings mean nothing to this one
+    if "classifier.backbone" in overrides:
+        tables.get("classifier", {}).pop("width", None)  # nor does the width of another network
     for key, value in overrides.items():
         *parents, last = key.split(".")
         table = tables
@@ -153,6 +194,10 @@ def _validate(tables: dict[str, Any]) -> Recipe:
     if method["name"] not in METHODS:
         raise UserError.unknown("method", str(method["name"]), METHODS)
     _refuse_unknown(method, METHODS[method["name"]].Settings, "method.")
+    missing = [key for key in ("source", "target") if key not in tables.get("data", {})]
+    if missing:
+        flags = " ".join(f"--{key} DIR" for key in missing)
+        raise UserError(f"the recipe {tables['name']!r} leaves open which images to read; give {flags}")
     try:
         recipe = Recipe.model_validate(tables)
     except ValidationError as error:

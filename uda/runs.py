@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
+import pickle
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 import uda
+from uda.data.domain import Domain
+from uda.data.files import in_order, read
 from uda.errors import UserError
 from uda.methods import METHODS, Method
-from uda.models import Classifier, build_classifier
+from uda.models import GIVEN_IN_PYTHON, Classifier, build_classifier, build_foreign
+from uda.models.layers import Normalize
+from uda.models.own import split_network, whole_state_dict
 from uda.recipe import Recipe, load_recipe
 from uda.runtime import Runtime, choose_runtime
 
@@ -102,6 +108,24 @@ class RunFolder:
         with whole(self.path / "weights" / f"{name}.safetensors") as path:
             save_file(tensors, path)
 
+    def write_state(self, name: str, state: dict[str, Tensor]) -> None:
+        """Saves a state dict as `torch.save` does, for other programs to read."""
+        with whole(self.path / name) as path:
+            torch.save({key: value.detach().cpu().clone() for key, value in state.items()}, path)
+
+    def write_sample(self, target: Domain) -> None:
+        """Keeps up to 64 target images, uint8, so that exports can be checked where the data is not at hand."""
+        with whole(self.path / "sample.safetensors") as path:
+            save_file({"target": next(read(target.images, in_order(len(target), 64))).cpu()}, path)
+
+    def read_sample(self) -> Tensor:
+        """The target images that the run has kept, uint8 (n, C, S, S)."""
+        path = self.path / "sample.safetensors"
+        try:
+            return load_file(path)["target"]
+        except (OSError, SafetensorError, KeyError) as error:
+            raise UserError(f"{path} is missing or damaged; fit again") from error
+
     def read_weights(self, name: str, module: nn.Module) -> None:
         """Loads ``weights/name.safetensors`` into `module`."""
         if not self.has_weights(name):
@@ -145,20 +169,51 @@ class RunFolder:
 
 
 def load_weights(path: Path, module: nn.Module) -> None:
-    """Loads a .safetensors file into a module.
+    """Loads a state dict into a module: .safetensors, or what `torch.save(net.state_dict(), path)` wrote.
+
+    A checkpoint that holds the state dict under ``state_dict``, ``model_state_dict`` or ``model`` is understood, and so is one
+    saved from within DataParallel. Nothing in the file is executed.
 
     Raises:
-        UserError: where there is no such file, it is damaged, or it is another network's.
+        UserError: where there is no such file, it is damaged, it holds more than tensors, or it is another network's.
     """
+    state = _read_state(path)
+    if state and all(name.startswith("module.") for name in state):
+        state = {name.removeprefix("module."): value for name, value in state.items()}
+    own = module.state_dict()
+    missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    shapes = [name for name in sorted(own.keys() & state.keys()) if own[name].shape != state[name].shape]
+    if missing or extra or shapes:
+        other = [f"{name} is {tuple(state[name].shape)}, not {tuple(own[name].shape)}" for name in shapes]
+        parts = [_few("missing", missing), _few("not in the network", extra), _few("of another shape", other)]
+        raise UserError(f"{path} is of another network: {'; '.join(part for part in parts if part)}")
+    module.load_state_dict(state)
+
+
+def _few(what: str, names: list[str]) -> str:
+    return f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})" if names else ""
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
     try:
-        module.load_state_dict(load_file(path))
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise UserError(f"no weights at {path}; give the path of a .safetensors file") from None
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} cannot be read as .safetensors ({str(error).splitlines()[0]})") from error
-    except RuntimeError as error:
-        keys = " ".join(line.strip() for line in str(error).splitlines()[1:3])
-        raise UserError(f"{path} is of another network: {keys[:300]}") from error
+        raise UserError(f"no weights at {path}; give the path of a state dict (.pt) or a .safetensors file") from None
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path} holds more than tensors, and loading it could execute code; save torch.save(net.state_dict(), {path.name!r})"
+        ) from error
+    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path} cannot be read as a state dict ({reason})") from error
+    for key in ("state_dict", "model_state_dict", "model"):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(f"{path} is not a state dict; save one with torch.save(net.state_dict(), {path.name!r})")
+    return dict(state)
 
 
 def versions() -> dict[str, str]:
@@ -172,31 +227,70 @@ def versions() -> dict[str, str]:
     return found
 
 
-def build_source_classifier(recipe: Recipe, classes: int, runtime: Runtime) -> Classifier:
-    """The network that `recipe.classifier` names, untrained, on the runtime's device."""
-    wanted = recipe.classifier
-    network = build_classifier(wanted.backbone, recipe.data.channels, recipe.data.size, classes, wanted.width, wanted.pretrained)
-    runtime.place(network)
-    return network
+def build_whole(recipe: Recipe, classes: int, model: nn.Module | None = None) -> tuple[nn.Module, Normalize] | None:
+    """A network that is not ours (a copy of `model`, where given), whole, with the preprocessing that it expects; else None."""
+    wanted, (channels, size, _) = recipe.classifier, recipe.data.shape
+    if model is not None:
+        foreign = copy.deepcopy(model), Normalize((0.0,) * channels, (1.0,) * channels)
+    elif wanted.backbone == GIVEN_IN_PYTHON:
+        raise UserError("this run's network was given in Python; give it again: uda.load(RUN, model=network)")
+    elif (found := build_foreign(wanted.backbone, channels, size, classes, wanted.width, wanted.pretrained)) is not None:
+        foreign = found
+    else:
+        return None
+    network, expected = foreign
+    mean, std = (wanted.mean or expected.mean), (wanted.std or expected.std)
+    if len(mean) != channels or len(std) != channels:
+        raise UserError(f"classifier.mean and .std need {channels} numbers each, one for each channel (data.channels)")
+    return network, Normalize(mean, std)
+
+
+def build_source_classifier(
+    recipe: Recipe, classes: int, runtime: Runtime, model: nn.Module | None = None, weights: Path | None = None
+) -> Classifier:
+    """The network that `recipe.classifier` names (or a copy of `model`), in parts, on the runtime's device.
+
+    Args:
+        recipe: with its frame settled.
+        classes: how many.
+        runtime: where it goes.
+        model: the network, where one was given in Python.
+        weights: a state dict to start from, of the network as its author wrote it.
+    """
+    wanted, (channels, size, _) = recipe.classifier, recipe.data.shape
+    foreign = build_whole(recipe, classes, model)
+    network = build_classifier(wanted.backbone, channels, size, classes, wanted.width) if foreign is None else foreign[0]
+    if weights is not None:
+        load_weights(weights, network)
+    if foreign is None:
+        classifier = cast(Classifier, network)
+    else:
+        classifier = split_network(network, channels, size, classes, wanted.split, foreign[1])
+    runtime.place(classifier)
+    return classifier
 
 
 def build_method(recipe: Recipe, classifier: Classifier, runtime: Runtime) -> Method:
     """The recipe's method, at its first step, starting from `classifier`."""
-    shape = recipe.data.channels, recipe.data.size, recipe.data.size
-    return METHODS[recipe.method.name].Method(recipe.method, classifier, shape, recipe.training.steps, runtime)
+    return METHODS[recipe.method.name].Method(recipe.method, classifier, recipe.data.shape, recipe.training.steps, runtime)
 
 
 class Run:
     """A finished run: its figures, and its networks loaded back.
+
+    Args:
+        path: the run folder.
+        model: the network, where the run was given one in Python.
+        device: ``"auto"`` or a torch device.
 
     Attributes:
         path: the run folder.
         result: the contents of ``result.json``.
     """
 
-    def __init__(self, path: str | Path, device: str = "auto") -> None:
+    def __init__(self, path: str | Path, model: nn.Module | None = None, device: str = "auto") -> None:
         self._folder = RunFolder.open(Path(path))
-        self.path, self._device = self._folder.path, device
+        self.path, self._model, self._device = self._folder.path, model, device
         self.result: dict[str, Any] = self._folder.read_json("result.json")
 
     @cached_property
@@ -204,13 +298,16 @@ class Run:
         return self._folder.recipe
 
     @property
-    def accuracy(self) -> dict[str, float]:
-        """``source``, ``source_only``, ``last``, ``selected``, ``oracle``: shares 0..1 of test images."""
+    def accuracy(self) -> dict[str, float | None]:
+        """``source``, ``source_only``, ``last``, ``selected``, ``oracle``: shares 0..1 of test images.
+
+        All but the first are None where there were no labelled target test images.
+        """
         return self.result["accuracy"]
 
     @property
-    def target_accuracy(self) -> float:
-        """Accuracy of `classifier` on the target test images."""
+    def target_accuracy(self) -> float | None:
+        """Accuracy of `classifier` on the target test images, where there were some."""
         return self.accuracy["last"]
 
     @cached_property
@@ -221,10 +318,16 @@ class Run:
     def classes(self) -> tuple[str, ...]:
         return tuple(self.result["classes"])
 
+    def sample(self) -> Tensor:
+        """Some of the target images that were adapted to, uint8 (n, C, S, S), n at most 64."""
+        return self._folder.read_sample()
+
+    def _source_classifier(self) -> Classifier:
+        return build_source_classifier(self.recipe, len(self.classes), self.runtime, self._model)
+
     def method(self) -> Method:
         """The trained method; one that makes images translates them with ``.translate(images, origin, destination)``."""
-        classifier = build_source_classifier(self.recipe, len(self.classes), self.runtime)
-        method = build_method(self.recipe, classifier, self.runtime)
+        method = build_method(self.recipe, self._source_classifier(), self.runtime)
         self._folder.read_weights("method", method.networks())
         return method
 
@@ -236,7 +339,7 @@ class Run:
         """
         if which not in ("last", "selected", "source"):
             raise UserError.unknown("classifier", which, ("last", "selected", "source"))
-        source = build_source_classifier(self.recipe, len(self.classes), self.runtime)
+        source = self._source_classifier()
         classifier = source if which == "source" else build_method(self.recipe, source, self.runtime).classifier()
         self._folder.read_weights(which, classifier)
         return classifier.eval()
@@ -245,3 +348,21 @@ class Run:
     def classifier(self) -> nn.Module:
         """The adapted classifier after the last step."""
         return self.load_classifier()
+
+    def load_network(self, which: str = "last") -> tuple[nn.Module, Normalize]:
+        """The user's own (or timm) network, as its author wrote it, with adapted weights; and the preprocessing that it expects.
+
+        Raises:
+            UserError: where the network was one of ours, or the method has changed its layers.
+        """
+        source, adapted = self._source_classifier(), self.load_classifier(which)
+        state = whole_state_dict(adapted, source)
+        if state is None:
+            raise UserError(
+                f"the adapted classifier does not fit {self.recipe.classifier.backbone} as it was written: use Run.classifier"
+            )
+        foreign = build_whole(self.recipe, len(self.classes), self._model)
+        assert foreign is not None
+        network, normalize = foreign
+        network.load_state_dict(state)
+        return network.eval(), normalize

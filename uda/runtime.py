@@ -104,22 +104,24 @@ def _bf16_speed_up(device: torch.device) -> float:
     On one thread, in turns, and the best time of each counts: so other work on the machine does not decide. Leaves no trace
     in the random state.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     with torch.random.fork_rng(devices=[]):
         net = nn.Sequential(nn.Conv2d(32, 64, 5, 2, 2), nn.ReLU(), nn.Conv2d(64, 64, 3, 1, 1))
         images = torch.randn(64, 32, 32, 32)
     best = {"bf16": float("inf"), "fp32": float("inf")}
-    for _ in range(6):  # the first round also pays for compiling kernels; the minimum leaves it out
-        for precision in best:
-            runtime = Runtime(device, precision, True, "probe")
-            runtime.place(net)
-            begin = time.perf_counter()
-            with runtime.autocast():
-                out = net(runtime.arrange(images))
-            out.float().mean().backward()
-            best[precision] = min(best[precision], time.perf_counter() - begin)
-    torch.set_num_threads(threads)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for _ in range(6):  # the first round also pays for compiling kernels; the minimum leaves it out
+            for precision in best:
+                runtime = Runtime(device, precision, True, "probe")
+                runtime.place(net)
+                begin = time.perf_counter()
+                with runtime.autocast():
+                    out = net(runtime.arrange(images))
+                out.float().mean().backward()
+                best[precision] = min(best[precision], time.perf_counter() - begin)
+    finally:
+        torch.set_num_threads(threads)
     return best["fp32"] / best["bf16"]
 
 

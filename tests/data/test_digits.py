@@ -12,7 +12,10 @@ import torch
 
 from uda import UserError
 from uda.data import load_pair
-from uda.data.digits import fit_frame, load_digits, locate
+from uda.data.arrays import fit_frame
+from uda.data.digits import load_digits, locate
+from uda.display import Display
+from uda.recipe import Data
 
 RNG = np.random.default_rng(0)
 LABELS = np.arange(6) % 10
@@ -157,7 +160,7 @@ def test_arrays_cannot_execute_code(tmp_path: Path) -> None:
 
 def test_an_unknown_set_gets_the_nearest_name(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="did you mean 'mnist'"):
-        load_pair("synth", "mnits", tmp_path, 32, 3)
+        load_pair(Data(source="synth", target="mnits"), tmp_path, Display(quiet=True))
 
 
 def test_fit_frame_turns_colour_grey_and_grey_colour() -> None:

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from uda import UserError
-from uda.data.domain import Domain, LabelledDomain
+from uda.data.domain import Domain, LabelledDomain, Pair
 
 IMAGES = torch.zeros(3, 1, 4, 4, dtype=torch.uint8)
 
@@ -35,3 +35,9 @@ def test_a_count_of_labels_that_does_not_match_is_refused() -> None:
 def test_no_images_are_refused() -> None:
     with pytest.raises(UserError, match="no images"):
         Domain("d", IMAGES[:0], ("a",), "note")
+
+
+def test_the_sample_is_the_same_at_every_call(small_pair: Pair) -> None:
+    target = small_pair.target.without_labels()
+    assert torch.equal(target.sample(10), target.sample(10))
+    assert len(target.sample(5000)) == len(target)

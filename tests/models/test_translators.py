@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch import nn
 
 from uda import UserError
 from uda.models.backbones import strided
@@ -60,5 +61,13 @@ def test_wrong_counts_and_sizes_are_refused() -> None:
         encoders(5)
     with pytest.raises(UserError, match="private_generator_layers"):
         TiedGenerators(3, 32, 4, 16, 9)
-    with pytest.raises(UserError, match="power of two"):
-        TiedGenerators(3, 28, 4, 16, 2)
+    with pytest.raises(UserError, match="need at least 8"):
+        TiedGenerators(3, 7, 4, 16, 2)
+
+
+@pytest.mark.parametrize("size", [8, 9, 28, 30, 33, 64, 100, 224])
+def test_depth_follows_the_size(size: int) -> None:
+    generators = TiedGenerators(1, size, 2, 16, 2)
+    assert generators.decode(torch.randn(2, 16), 0).shape == (2, 1, size, size)
+    layers = convolutional_layers(1, size, 2)
+    assert nn.Sequential(*layers)(torch.randn(2, 1, size, size)).shape == (2, 16, 1, 1)

@@ -5,12 +5,20 @@ from __future__ import annotations
 import itertools
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from uda.data.digits import NAMES, NOTES, Split, load_digits, locate, read_note
-from uda.data.domain import LabelledDomain, Pair
+from uda.data.arrays import read_note
+from uda.data.digits import NAMES, NOTES, Split, load_digits, locate
+from uda.data.domain import Domain, LabelledDomain, Pair
+from uda.data.own import class_names, find, hold_out, index_labels, is_path, load_labelled, load_unlabelled, own_size, peek
 from uda.data.synthetic import HANDWRITTEN_NOTE, STREET_NOTE, load_handwritten_digits, load_street_digits
+from uda.display import Display
 from uda.errors import UserError
 
+if TYPE_CHECKING:
+    from uda.recipe import Data
+
+GREY = ("mnist", "usps", "digits")
 EMBEDDED = {"synth": load_street_digits, "digits": load_handwritten_digits}
 EMBEDDED_NOTES = {"synth": STREET_NOTE, "digits": HANDWRITTEN_NOTE}
 
@@ -29,23 +37,96 @@ def data_root(given: Path | None) -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "uda"
 
 
-def load(name: str, split: Split, root: Path, size: int, channels: int) -> LabelledDomain:
+def settle_frame(source: str, target: str, size: int | None, channels: int | None) -> tuple[int, int]:
+    """Image side and channel count of a run, where they are not given.
+
+    The side: 32 for a data set known by name; a user's own source decides for itself (`own_size`). Channels: 1 where both
+    domains are grey (of a user's images, up to 1,000 are asked, evenly spaced), else 3.
+    """
+    if size is None:
+        size = own_size(find(Path(source), labelled=True)) if is_path(source) else 32
+    if channels is None:
+        grey = [peek(find(Path(name), labelled=False))[1] if is_path(name) else name in GREY for name in (source, target)]
+        channels = 1 if all(grey) else 3
+    return size, channels
+
+
+def load_named(name: str, split: Split, root: Path, size: int, channels: int) -> LabelledDomain:
     """One split of a data set by name."""
     if name in EMBEDDED:
         return EMBEDDED[name](split, size, channels)
+    if name not in NAMES:
+        raise UserError.unknown("data set", name, [*NAMES, *EMBEDDED], "a folder, a .csv or an .npz")
     return load_digits(name, split, root, size, channels)
 
 
-def load_pair(source: str, target: str, root: Path, size: int, channels: int) -> Pair:
+def load_test(
+    name: str,
+    classes: tuple[str, ...],
+    root: Path,
+    size: int,
+    channels: int,
+    memory: int,
+    display: Display,
+    every_class: bool = True,
+) -> LabelledDomain:
+    """Labelled images to test on: a path, or a data set's test split by name.
+
+    Raises:
+        UserError: where their classes are not `classes`; a user's own images may lack some without `every_class`.
+    """
+    if is_path(name):
+        return load_labelled(find(Path(name), labelled=True), classes, size, channels, memory, display, every_class)
+    domain = load_named(name, "test", root, size, channels)
+    if domain.classes != classes:
+        raise UserError(f"{name} has the classes {', '.join(domain.classes)}, not {', '.join(classes)}")
+    return domain
+
+
+def load_pair(wanted: Data, root: Path, display: Display) -> Pair:
     """Train and test splits of both domains, at one size and channel count.
+
+    Data sets go by name, or by the path of a user's own images. Of those, the target's are read without labels, and its test
+    images are `wanted.target_test`, if any; a source without `source_test` gives every tenth image of a class to testing.
 
     Raises:
         UserError: for an unknown name (with the nearest right one), or files that are missing or damaged.
     """
-    for name in (source, target):
-        if name not in (*NAMES, *EMBEDDED):
-            raise UserError.unknown("data set", name, [*NAMES, *EMBEDDED])
-    return Pair(*(load(name, split, root, size, channels) for name in (source, target) for split in ("train", "test")))
+    # All that can be known without decoding images is looked at before any is decoded.
+    tests = [name for name in (wanted.source_test, wanted.target_test) if name is not None]
+    labelled = {name: find(Path(name), labelled=True) for name in (wanted.source, *tests) if is_path(name)}
+    unlabelled = find(Path(wanted.target), labelled=False) if is_path(wanted.target) else None
+    for name in (wanted.source, wanted.target, *tests):
+        if not (is_path(name) or name in NAMES or name in EMBEDDED):
+            raise UserError.unknown("data set", name, [*NAMES, *EMBEDDED], "a folder, a .csv or an .npz")
+    size, channels = settle_frame(wanted.source, wanted.target, wanted.size, wanted.channels)
+    frame = size, channels, int(wanted.memory * 2**30), display
+    if wanted.source in labelled:
+        classes = tuple(wanted.classes or class_names(labelled[wanted.source]))
+        for found in labelled.values():
+            index_labels(found, classes, every_class=True)
+        source = load_labelled(labelled[wanted.source], classes, *frame)
+    else:
+        source = load_named(wanted.source, "train", root, size, channels)
+        classes = source.classes
+
+    def test(name: str) -> LabelledDomain:
+        return load_test(name, classes, root, *frame)
+
+    if wanted.source_test is not None:
+        source_test = test(wanted.source_test)
+    elif wanted.source in labelled:
+        source, source_test = hold_out(source)
+    else:
+        source_test = test(wanted.source)
+    target: Domain
+    if unlabelled is not None:
+        target = load_unlabelled(unlabelled, classes, *frame)
+        target_test = test(wanted.target_test) if wanted.target_test is not None else None
+    else:
+        target = load_named(wanted.target, "train", root, size, channels)
+        target_test = test(wanted.target_test or wanted.target)
+    return Pair(source, source_test, target, target_test)
 
 
 def describe(given_root: Path | None) -> list[tuple[str, str, str, str]]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from uda.data.augment import Augment, to_float
 from uda.data.domain import Domain, LabelledDomain
+from uda.data.files import Images, read
 from uda.runtime import Runtime
 
 
@@ -45,6 +49,37 @@ class Shuffle:
         return taken
 
 
+class Stream:
+    """Endless shuffled batches of one set of images; files are decoded ahead, and what is ahead belongs to the state."""
+
+    def __init__(self, images: Images, size: int) -> None:
+        self.images, self.size = images, size
+        self.shuffle = Shuffle(len(images))
+        self.ahead: deque[Tensor] = deque()  # positions that were asked for and not yet handed out
+        self.decoded: Iterator[Tensor] | None = None
+
+    def next(self) -> tuple[Tensor, Tensor]:
+        """A batch, uint8 (size, C, H, W), and its positions."""
+        if self.decoded is None:
+            self.decoded = read(self.images, self._blocks())
+        images = next(self.decoded)
+        return images, self.ahead.popleft().to(images.device)
+
+    def _blocks(self) -> Iterator[Tensor]:
+        yield from list(self.ahead)
+        while True:
+            block = self.shuffle.take(self.size)
+            self.ahead.append(block)
+            yield block
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"order": self.shuffle.order, "position": self.shuffle.position, "ahead": list(self.ahead)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.shuffle.order, self.shuffle.position = state["order"], state["position"]
+        self.ahead, self.decoded = deque(state["ahead"]), None
+
+
 class Batches:
     """Draws batches from both domains; its state makes an interrupted run continue with the very next batch."""
 
@@ -58,27 +93,26 @@ class Batches:
         target_augment: Augment,
         runtime: Runtime,
     ) -> None:
-        self.source, self.target, self.runtime = source, target, runtime
-        self.size, self.target_size = size, target_size
+        self.labels, self.runtime = source.labels, runtime
         self.source_augment, self.target_augment = source_augment, target_augment
-        self.source_shuffle, self.target_shuffle = Shuffle(len(source)), Shuffle(len(target) if target else 1)
+        self.source = Stream(source.images, size)
+        self.target = Stream(target.images, target_size) if target else None
 
     def next(self) -> Batch:
-        device = self.source.images.device
-        picked = self.source_shuffle.take(self.size).to(device)
-        source = self.source_augment(to_float(self.source.images[picked]))
+        images, picked = self.source.next()
+        source = self.source_augment(to_float(images))
         if self.target is None:
             target = target_plain = source[:0]
         else:
-            target_plain = to_float(self.target.images[self.target_shuffle.take(self.target_size).to(device)])
+            target_plain = to_float(self.target.next()[0])
             target = self.target_augment(target_plain)
         arrange = self.runtime.arrange
-        return Batch(arrange(source), self.source.labels[picked], arrange(target), arrange(target_plain))
+        return Batch(arrange(source), self.labels[picked], arrange(target), arrange(target_plain))
 
-    def state_dict(self) -> dict[str, Tensor | int]:
-        source, target = self.source_shuffle, self.target_shuffle
-        return {"source": source.order, "source_at": source.position, "target": target.order, "target_at": target.position}
+    def state_dict(self) -> dict[str, Any]:
+        return {"source": self.source.state_dict()} | ({"target": self.target.state_dict()} if self.target else {})
 
-    def load_state_dict(self, state: dict) -> None:
-        self.source_shuffle.order, self.source_shuffle.position = state["source"], state["source_at"]
-        self.target_shuffle.order, self.target_shuffle.position = state["target"], state["target_at"]
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.source.load_state_dict(state["source"])
+        if self.target:
+            self.target.load_state_dict(state["target"])

@@ -11,18 +11,14 @@ MNIST and USPS are light digits on dark ground, 0..255 both. SVHN has both polar
 
 from __future__ import annotations
 
-import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
+from uda.data.arrays import as_pixels, fit_frame, open_arrays, read_note
 from uda.data.domain import LabelledDomain
 from uda.errors import UserError
 
@@ -79,49 +75,13 @@ def load_digits(name: str, split: Split, root: Path, size: int = 32, channels: i
     """
     place = locate(name, split, root)
     if place.kind == "arrays":
-        images, labels, note = _read_arrays(place.path)
+        with open_arrays(place.path) as file:
+            pixels, labels = as_pixels(file["images"], str(place.path)), file["labels"].astype(np.int64)
+        note = read_note(place.path)
     else:
         images, labels = _read_official(name, split, root)
-        note = NOTES[name]
-    pixels = torch.from_numpy(np.ascontiguousarray(images))
-    pixels = pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
+        pixels, note = as_pixels(images, name), NOTES[name]
     return LabelledDomain(f"{name} {split}", fit_frame(pixels, size, channels), DIGITS, note, torch.from_numpy(labels))
-
-
-def fit_frame(images: Tensor, size: int, channels: int) -> Tensor:
-    """uint8 (N, 1 or 3, H, W) to uint8 (N, channels, size, size): bilinear; grey by luminance, colour by copies."""
-    if images.shape[1] == 3 and channels == 1:
-        weights = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
-        images = torch.cat([(part.float() * weights).sum(1, keepdim=True).round().byte() for part in images.split(4096)])
-    if images.shape[-2:] != (size, size):
-        scaled = [F.interpolate(part.float(), (size, size), mode="bilinear", antialias=True) for part in images.split(4096)]
-        images = torch.cat([part.round().clamp(0, 255).byte() for part in scaled])
-    return images.expand(-1, channels, -1, -1).contiguous()
-
-
-def read_note(path: Path) -> str:
-    """What an array file says of itself, without reading its images."""
-    with _open_arrays(path) as file:
-        return str(file["note"]) if "note" in file else f"{path.name}, which has no note of its own"
-
-
-@contextmanager
-def _open_arrays(path: Path) -> Iterator[Any]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            yield file
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        reason = f"it has no array {error}" if isinstance(error, KeyError) else "it cannot be read"
-        raise UserError(f"{path}: {reason}; the file needs arrays 'images' (uint8), 'labels' and 'note', or delete it") from error
-
-
-def _read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray, str]:
-    with _open_arrays(path) as file:
-        images, labels = file["images"], file["labels"].astype(np.int64)
-    note = read_note(path)
-    if images.dtype != np.uint8 or images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] != 3):
-        raise UserError(f"{path}: 'images' is {images.dtype} {images.shape}; it must be uint8 (N, H, W) or (N, H, W, 3)")
-    return images, labels, note
 
 
 def _read_official(name: str, split: Split, root: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
+from uda.data.files import BLOCK, ImageFiles, Images, read
 from uda.errors import UserError
 
 
@@ -16,18 +17,20 @@ class Domain:
 
     Attributes:
         name: the data set and split, e.g. ``"mnist train"``.
-        images: uint8 tensor (N, C, H, W), values 0..255, all on one device.
+        images: uint8 tensor (N, C, H, W), values 0..255, all on one device; or files that are decoded to such when needed.
         classes: the class names, in label order.
         note: what the data is, in a reader's words; shown in every table and report.
+        unreadable: a line for each file that was left out because it cannot be decoded.
     """
 
     name: str
-    images: Tensor
+    images: Images
     classes: tuple[str, ...]
     note: str
+    unreadable: tuple[str, ...] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
-        if self.images.dtype != torch.uint8 or self.images.ndim != 4:
+        if isinstance(self.images, Tensor) and (self.images.dtype != torch.uint8 or self.images.ndim != 4):
             raise TypeError(f"{self.name}: images must be uint8 (N, C, H, W), got {self.images.dtype} {tuple(self.images.shape)}")
         if len(self.images) == 0:
             raise UserError(f"{self.name} holds no images; point to a data set that has some")
@@ -36,12 +39,24 @@ class Domain:
         return len(self.images)
 
     def with_inverted_copies(self) -> Domain:
-        """Twice the images: each, and its negative."""
+        """Twice the images: each, and its negative. Needs them in memory."""
+        if isinstance(self.images, ImageFiles):
+            raise UserError("data.target_inverted_copies needs the target's images in memory; raise data.memory")
         return replace(self, images=torch.cat([self.images, 255 - self.images]))
 
     def to(self, device: torch.device) -> Domain:
         """The same domain with its images on `device`."""
         return replace(self, images=self.images.to(device))
+
+    def sample(self, count: int = 2000) -> Tensor:
+        """The same images at each call, in an order without meaning: uint8 (n, C, H, W), of at most 128 MiB."""
+        count = min(count, 2**27 // self.images.shape[1:].numel())
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(0))[:count]
+        return torch.cat(list(read(self.images, order.split(BLOCK))))
+
+    def without_labels(self) -> Domain:
+        """The images alone; labels, where there were some, are not reachable from what is returned."""
+        return Domain(self.name, self.images, self.classes, self.note, unreadable=self.unreadable)
 
 
 @dataclass(frozen=True)
@@ -63,19 +78,19 @@ class LabelledDomain(Domain):
     def to(self, device: torch.device) -> LabelledDomain:
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))
 
-    def without_labels(self) -> Domain:
-        """The images alone; the labels are not reachable from what is returned."""
-        return Domain(self.name, self.images, self.classes, self.note)
-
 
 @dataclass(frozen=True)
 class Pair:
-    """The four splits of one adaptation problem. Only the evaluator may be given `target_test`, or labels of the target."""
+    """The splits of one adaptation problem. Only the evaluator may be given `target_test`, or labels of the target.
+
+    The user's own target has no labels (`target` is a plain `Domain`), and perhaps no labelled test images either.
+    """
 
     source: LabelledDomain
     source_test: LabelledDomain
-    target: LabelledDomain
-    target_test: LabelledDomain
+    target: Domain
+    target_test: LabelledDomain | None
 
     def to(self, device: torch.device) -> Pair:
-        return Pair(self.source.to(device), self.source_test.to(device), self.target.to(device), self.target_test.to(device))
+        test = self.target_test and self.target_test.to(device)
+        return Pair(self.source.to(device), self.source_test.to(device), self.target.to(device), test)

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from uda.data.digits import DIGITS, Split, fit_frame
+from uda.data.arrays import fit_frame
+from uda.data.digits import DIGITS, Split
 from uda.data.domain import LabelledDomain
 
 # Fonts that matplotlib ships, so they are the same everywhere.

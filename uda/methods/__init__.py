@@ -6,8 +6,9 @@
     .networks() -> nn.Module                              all that it has trained, as one module
     .state_dict(), .load_state_dict(state)                all that a resumed run needs
 
-A method that also makes images has `.translate(images, origin, destination)`. None is ever given target labels: a `Batch`
-has no place for them.
+A method that also makes images has `.translate(images, origin, destination)`; one that looks at the target before its first
+step has `.prepare(target)`, which gets a `Domain` and leaves the random state as it finds it. None is ever given target
+labels: a `Batch` has no place for them.
 """
 
 from __future__ import annotations

@@ -30,12 +30,20 @@ from pydantic import ConfigDict
 from torch import Tensor, nn
 
 from uda import losses
+from uda.data.augment import to_float
 from uda.data.batches import Batch
-from uda.models.backbones import Classifier
-from uda.models.layers import widen_for_coordinates
-from uda.models.translators import (
+from uda.data.domain import Domain
+from uda.models.backbones import Backbone, Classifier
+from uda.models.layers import (
     SOURCE,
     TARGET,
+    by_domain,
+    domain_norms,
+    learn_statistics,
+    widen_for_coordinates,
+    with_domains,
+)
+from uda.models.translators import (
     Posterior,
     Streams,
     TiedEncoders,
@@ -44,7 +52,7 @@ from uda.models.translators import (
     backbone_layers,
     convolutional_layers,
 )
-from uda.runtime import Runtime
+from uda.runtime import Runtime, evaluating
 
 
 @dataclass(frozen=True)
@@ -115,29 +123,24 @@ class TiedDiscriminators(nn.Module):
             backbone.stem = widen_for_coordinates(backbone.stem)
         self.stems = nn.ModuleList([backbone.stem, copy.deepcopy(backbone.stem)])
         self.trunks = nn.ModuleList([backbone.trunk] if settings.tied_trunk else [backbone.trunk, copy.deepcopy(backbone.trunk)])
+        self.feature_dim = backbone.feature_dim
         self.real_head = nn.Linear(backbone.feature_dim, 1)
 
     def forward(self, by_1: list[Tensor], by_2: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Trunk features (N, D) of batches of images that D_1 reads, and of those that D_2 reads: one pass for all."""
-        sizes = [len(images) for images in (*by_1, *by_2)]
-        hidden = self.stems[SOURCE](torch.cat(by_1)), self.stems[TARGET](torch.cat(by_2))
+        read = torch.cat(by_1), torch.cat(by_2)
+        rows = (len(read[SOURCE]), SOURCE), (len(read[TARGET]), TARGET)
+        hidden = [by_domain(self.stems[row[1]], read[row[1]], row) for row in rows]
         if len(self.trunks) == 2:
-            features = torch.cat([self.trunks[SOURCE](hidden[SOURCE]), self.trunks[TARGET](hidden[TARGET])])
+            features = torch.cat([by_domain(self.trunks[row[1]], hidden[row[1]], row) for row in rows])
         else:
-            features = self.trunks[0](torch.cat(hidden))
-        read = list(features.split(sizes))
-        return read[: len(by_1)], read[len(by_1) :]
+            features = by_domain(self.trunks[0], torch.cat(hidden), *rows)
+        parts = list(features.split([len(images) for images in (*by_1, *by_2)]))
+        return parts[: len(by_1)], parts[len(by_1) :]
 
-
-class TargetClassifier(nn.Module):
-    """C_2 = class head . trunk . stem_2: target images (N, C, H, W) in -1..1 to logits (N, K)."""
-
-    def __init__(self, discriminators: TiedDiscriminators) -> None:
-        super().__init__()
-        self.stem, self.trunk, self.head = discriminators.stems[TARGET], discriminators.trunks[-1], discriminators.class_head
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.trunk(self.stem(images)))
+    def target_classifier(self) -> Classifier:
+        """C_2 = class head . trunk . stem_2, made of the same modules."""
+        return Classifier(Backbone(self.stems[TARGET], self.trunks[-1], self.feature_dim), self.class_head)
 
 
 class Method:
@@ -150,6 +153,7 @@ class Method:
         self.runtime, self.steps, self.done = runtime, steps, 0
         channels, size, _ = shape
         start = copy.deepcopy(classifier)
+        with_domains(start)
         if not s.warm_start:
             for module in start.modules():
                 getattr(module, "reset_parameters", bool)()
@@ -162,7 +166,7 @@ class Method:
         )
         self.generators = TiedGenerators(channels, size, s.width, s.code_dim, s.private_generator_layers)
         self.discriminators = TiedDiscriminators(start, s)
-        self.student = TargetClassifier(self.discriminators)
+        self.student = self.discriminators.target_classifier()
         # Weights averaged over the last steps: the teacher, and the translator.
         self.trained = nn.ModuleList([self.student, Translator(self.encoders, self.generators)])
         self.averaged = copy.deepcopy(self.trained).requires_grad_(False).eval()
@@ -174,6 +178,22 @@ class Method:
             torch.optim.Adam(parameters, s.learning_rate, s.betas, weight_decay=s.weight_decay, fused=fused)
             for parameters in (list(self.discriminators.parameters()), self.generator_parameters)
         )
+
+    def prepare(self, target: Domain) -> None:
+        """Learns the target's statistics of a network with batch norm, for D_2 and E_2 alike."""
+        networks = nn.ModuleList([self.student, self.encoders])
+        if not domain_norms(networks):
+            return
+
+        def read(images: Tensor) -> None:
+            with self.runtime.autocast():
+                images = self.runtime.arrange(to_float(images))
+                self.student(images)
+                self.encoders.encode(images, TARGET)
+
+        with evaluating(networks):
+            learn_statistics(networks, read, target.sample().split(250))
+        self.averaged.load_state_dict(self.trained.state_dict())
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """One update of D with E, G fixed, then one of E, G with D fixed; returns every loss, unweighted."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from uda.errors import UserError
@@ -27,11 +25,14 @@ class Backbone(nn.Module):
 
 
 class Classifier(nn.Module):
-    """A backbone and a head: images (N, C, H, W) in -1..1 to logits (N, K)."""
+    """A backbone and a head: images (N, C, H, W) in -1..1 to logits (N, K).
 
-    def __init__(self, backbone: Backbone, head: nn.Module) -> None:
+    `parts`: where a network that was not written for this was taken apart, in words.
+    """
+
+    def __init__(self, backbone: Backbone, head: nn.Module, parts: str = "") -> None:
         super().__init__()
-        self.backbone, self.head = backbone, head
+        self.backbone, self.head, self.parts = backbone, head, parts
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.backbone(images))
@@ -84,71 +85,15 @@ def unit_discriminator(channels: int, size: int, width: int = 64) -> Backbone:
     return Backbone(stem, trunk, 8 * width * (size // 16) ** 2)
 
 
-def timm_backbone(name: str, channels: int, size: int, pretrained: bool = False) -> Backbone:
-    """Any timm network. The stem is the layer that reads the image (`conv1`, `patch_embed`, ...); the trunk is the rest.
-
-    A network that starts from scratch gets `ImageNorm` in place of batch norm, whose statistics would mix the two domains
-    and the generated images. Weights are downloaded only with `pretrained`.
+def timm_network(name: str, channels: int, size: int, classes: int, pretrained: bool = False) -> nn.Module:
+    """Any timm network, as a classifier. Weights are downloaded only with `pretrained`.
 
     Raises:
-        UserError: for a name that timm does not know, or a network that cannot take images of this size.
+        UserError: for a name that timm does not know.
     """
     import timm
 
     if name not in timm.list_models(name):
         raise UserError.unknown("timm network", name, timm.list_models())
     options: dict[str, Any] = {"img_size": size} if "vit" in name or "swin" in name or "deit" in name else {}
-    network = timm.create_model(name, pretrained=pretrained, num_classes=0, in_chans=channels, **options)
-    if not pretrained:
-        replace_batch_norm(network)
-    try:
-        backbone = split_first_layer(network, channels, size)
-    except RuntimeError as error:
-        raise UserError(
-            f"timm:{name} cannot take {size}x{size} images ({str(error).splitlines()[0]}); set data.size higher"
-        ) from error
-    return backbone
-
-
-def replace_batch_norm(network: nn.Module) -> None:
-    """Puts `ImageNorm` (and the activation that timm fuses with batch norm) where a network has 2-d batch norm."""
-    for name, child in network.named_children():
-        if isinstance(child, nn.BatchNorm2d):
-            parts = [getattr(child, "drop", None), getattr(child, "act", None)]
-            setattr(network, name, nn.Sequential(ImageNorm(child.num_features), *(part for part in parts if part is not None)))
-        else:
-            replace_batch_norm(child)
-
-
-def split_first_layer(network: nn.Module, channels: int, size: int) -> Backbone:
-    """Splits a network (images to feature vectors) behind the first child that reads the image itself.
-
-    The trunk is the network with that child replaced by an identity, so its own `forward` runs unchanged.
-    """
-    probe = torch.randn(2, channels, size, size, generator=torch.Generator().manual_seed(0))
-    readers: list[str] = []
-
-    def note(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            if inputs and inputs[0] is probe:
-                readers.append(name)
-
-        return hook
-
-    hooks = [child.register_forward_pre_hook(note(name)) for name, child in network.named_modules() if name]
-    mode = network.training
-    network.eval()
-    try:
-        with torch.no_grad():
-            features = network(probe)
-            # The outermost reader is a whole container (`stem`, `patch_embed`); that is the natural private part.
-            stem = network.get_submodule(readers[0])
-            network.set_submodule(readers[0], nn.Identity())
-            again = network(stem(probe))
-    finally:
-        for hook in hooks:
-            hook.remove()
-        network.train(mode)
-    if again.shape != features.shape or not torch.allclose(again, features, atol=1e-4):
-        raise RuntimeError("its first layer cannot be taken apart from the rest")
-    return Backbone(stem, network, features.shape[1])
+    return timm.create_model(name, pretrained=pretrained, num_classes=classes, in_chans=channels, **options)

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar, cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from uda.errors import UserError
+
+SOURCE, TARGET = 0, 1
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
 class AppendCoordinates(nn.Module):
@@ -15,16 +25,8 @@ class AppendCoordinates(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         count, _, height, width = images.shape
-        y = (
-            torch.linspace(-1, 1, height, device=images.device, dtype=images.dtype)
-            .view(1, 1, height, 1)
-            .expand(count, 1, height, width)
-        )
-        x = (
-            torch.linspace(-1, 1, width, device=images.device, dtype=images.dtype)
-            .view(1, 1, 1, width)
-            .expand(count, 1, height, width)
-        )
+        down, right = (torch.linspace(-1, 1, side, device=images.device, dtype=images.dtype) for side in (height, width))
+        y, x = (line.expand(count, 1, height, width) for line in (down[:, None], right))
         return torch.cat([images, x, y], 1)
 
 
@@ -45,15 +47,120 @@ class ImageNorm(nn.GroupNorm):
             return F.layer_norm(inner, inner.shape[1:], weight, bias, self.eps).permute(0, 3, 1, 2)
 
 
-def widen_for_coordinates(stem: nn.Module) -> nn.Module:
-    """The same stem with `AppendCoordinates` before it: its first convolution reads two more channels, with weights of 0.
+class Normalize(nn.Module):
+    """A network's own preprocessing: images (N, C, H, W) in -1..1 to (x - mean) / std, with x in 0..1 as torchvision has it."""
 
-    It computes what it computed before until training moves those weights.
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.mean, self.std = tuple(mean), tuple(std)
+
+    def forward(self, images: Tensor) -> Tensor:
+        mean, std = (torch.tensor(values, device=images.device).view(1, -1, 1, 1) for values in (self.mean, self.std))
+        return (images * 0.5 + 0.5 - mean) / std
+
+
+class DomainBatchNorm(nn.Module):
+    """Batch norm with statistics for each domain, which do not change while a method trains; scale and shift are shared.
+
+    One set of statistics for two domains, or for real and generated images, fits none of them when the classifier is used.
+    And statistics that follow weights which two players move are always late: discriminators lose their hold on them. So the
+    source keeps those that its classifier was trained with, and the target's are learned once, from real images, by
+    `learn_statistics`, before any weight moves (Li et al. 2016, AdaBN).
+
+    `rows` says whose the rows of a batch are (see `by_domain`); without it all are the target's.
     """
-    first = next(module for module in stem.modules() if isinstance(module, nn.Conv2d))
-    if first.groups != 1:
-        raise ValueError("a grouped first convolution cannot read coordinate channels")
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        other = copy.deepcopy(norm)
+        other.weight, other.bias = norm.weight, norm.bias
+        self.norms = nn.ModuleList([norm, other]).eval()
+        self.rows: tuple[tuple[int, int], ...] | None = None
+
+    def train(self, mode: bool = True) -> DomainBatchNorm:
+        """The norms stay in evaluation mode, whatever the rest of the network does."""
+        self.training = mode
+        return self
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        if self.rows is None:
+            return self.norms[TARGET](hidden)
+        parts = hidden.split([size for size, _ in self.rows])
+        return torch.cat([self.norms[domain](part) for part, (_, domain) in zip(parts, self.rows, strict=True)])
+
+
+def with_domains(network: nn.Module) -> nn.Module:
+    """Puts `DomainBatchNorm` in place of batch norm with running statistics, in place."""
+    for name, child in network.named_children():
+        if isinstance(child, _BatchNorm) and child.running_mean is not None:
+            setattr(network, name, DomainBatchNorm(child))
+        else:
+            with_domains(child)
+    return network
+
+
+def without_domains(network: ModuleT) -> ModuleT:
+    """Puts the target's plain batch norm back in place of `DomainBatchNorm`, in place."""
+    for name, child in network.named_children():
+        if isinstance(child, DomainBatchNorm):
+            setattr(network, name, child.norms[TARGET])
+        else:
+            without_domains(child)
+    return network
+
+
+def domain_norms(network: nn.Module) -> list[DomainBatchNorm]:
+    return [module for module in network.modules() if isinstance(module, DomainBatchNorm)]
+
+
+def by_domain(network: nn.Module, images: Tensor, *rows: tuple[int, int]) -> Tensor:
+    """One pass of a batch whose consecutive rows, (how many, of which domain), are normalised by their domain's statistics."""
+    norms = domain_norms(network)
+    for norm in norms:
+        norm.rows = rows
+    try:
+        return network(images)
+    finally:
+        for norm in norms:
+            norm.rows = None
+
+
+def learn_statistics(network: nn.Module, read: Callable[[Tensor], object], batches: Iterable[Tensor]) -> None:
+    """The target's statistics, anew: averages over `batches` of target images, each of which `read` sends through `network`.
+
+    No weight moves, and where the network is in evaluation mode no random number is drawn.
+    """
+    norms = [cast(_BatchNorm, norm.norms[TARGET]) for norm in domain_norms(network)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # an average over all batches since the reset
+        norm.train()
+    with torch.no_grad():
+        for images in batches:
+            read(images)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+        norm.eval()
+
+
+def widen_for_coordinates(stem: nn.Module) -> nn.Module:
+    """The stem with `AppendCoordinates` before its first convolution, which reads two more channels, with weights of 0.
+
+    Changes `stem` in place and returns it (or what stands in its place, where it is that convolution). It computes what it
+    computed before until training moves those weights.
+
+    Raises:
+        UserError: where there is no convolution that could read them.
+    """
+    name, first = next(((name, part) for name, part in stem.named_modules() if isinstance(part, nn.Conv2d)), ("", None))
+    if first is None or first.groups != 1:
+        raise UserError('the network has no plain convolution in its stem to read coordinates; set method.coordinates = "none"')
     weight = first.weight.data
     first.weight = nn.Parameter(torch.cat([weight, weight.new_zeros(weight.shape[0], 2, *weight.shape[2:])], 1))
     first.in_channels += 2
-    return nn.Sequential(AppendCoordinates(), stem)
+    widened = nn.Sequential(AppendCoordinates(), first)
+    if not name:
+        return widened
+    stem.set_submodule(name, widened)
+    return stem

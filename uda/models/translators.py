@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from typing import NamedTuple
 
 import torch
@@ -10,9 +11,7 @@ from torch import Tensor, nn
 
 from uda.errors import UserError
 from uda.models.backbones import Backbone
-from uda.models.layers import ImageNorm, widen_for_coordinates
-
-SOURCE, TARGET = 0, 1
+from uda.models.layers import SOURCE, TARGET, ImageNorm, by_domain, widen_for_coordinates
 
 
 class Posterior(NamedTuple):
@@ -30,19 +29,18 @@ class Posterior(NamedTuple):
 def convolutional_layers(channels: int, size: int, width: int) -> list[nn.Module]:
     """The encoder of Liu et al. 2017's digit networks: (N, channels, S, S) to (N, 8w, 1, 1).
 
-    5x5 stride 2 (w), 5x5 stride 2 (2w), one convolution over all that is left (4w), 1x1 (8w). `ImageNorm` stands where the
-    release has batch norm.
+    5x5 stride 2 (w), 5x5 stride 2 (2w) and, for sides above 32, again until at most 8 pixels a side are left; one convolution
+    over all that is left (4w), 1x1 (8w). `ImageNorm` stands where the release has batch norm.
     """
 
     def layer(before: int, after: int, kernel: int, stride: int = 1, padding: int = 0) -> nn.Module:
         return nn.Sequential(nn.Conv2d(before, after, kernel, stride, padding), ImageNorm(after), nn.LeakyReLU(0.1))
 
-    return [
-        layer(channels, width, 5, 2, 2),
-        layer(width, 2 * width, 5, 2, 2),
-        layer(2 * width, 4 * width, size // 4),
-        layer(4 * width, 8 * width, 1),
-    ]
+    layers, side = [layer(channels, width, 5, 2, 2), layer(width, 2 * width, 5, 2, 2)], (size + 3) // 4
+    while side > 8:
+        layers.append(layer(2 * width, 2 * width, 5, 2, 2))
+        side = (side + 1) // 2
+    return [*layers, layer(2 * width, 4 * width, side), layer(4 * width, 8 * width, 1)]
 
 
 def backbone_layers(backbone: Backbone) -> list[nn.Module]:
@@ -74,14 +72,17 @@ class TiedEncoders(nn.Module):
 
     def forward(self, source: Tensor, target: Tensor) -> Posterior:
         """Codes of both batches, source first: one pass through each private part and one through the tied part."""
-        return self._posterior(torch.cat([self.private[SOURCE](source), self.private[TARGET](target)]))
+        rows = (len(source), SOURCE), (len(target), TARGET)
+        hidden = [by_domain(self.private[row[1]], images, row) for row, images in zip(rows, (source, target), strict=True)]
+        return self._posterior(torch.cat(hidden), *rows)
 
     def encode(self, images: Tensor, domain: int) -> Posterior:
         """Codes of images of one domain."""
-        return self._posterior(self.private[domain](images))
+        row = len(images), domain
+        return self._posterior(by_domain(self.private[domain], images, row), row)
 
-    def _posterior(self, hidden: Tensor) -> Posterior:
-        out = self.tied(hidden)
+    def _posterior(self, hidden: Tensor, *rows: tuple[int, int]) -> Posterior:
+        out = by_domain(self.tied, hidden, *rows)
         if not self.learned_variance:
             return Posterior(out, None)
         mean, log_variance = out.chunk(2, 1)
@@ -98,40 +99,56 @@ class Streams(NamedTuple):
 
 
 class FromCode(nn.Module):
-    """A 4x4 transposed convolution of 1x1 codes, as the matrix product that it is: (N, D) to (N, C, 4, 4)."""
+    """A transposed convolution of 1x1 codes, as the matrix product that it is: (N, D) to (N, C, side, side)."""
 
-    def __init__(self, code_dim: int, channels: int) -> None:
+    def __init__(self, code_dim: int, channels: int, side: int) -> None:
         super().__init__()
-        self.linear = nn.Linear(code_dim, 16 * channels)
+        self.linear, self.side = nn.Linear(code_dim, side * side * channels), side
 
     def forward(self, codes: Tensor) -> Tensor:
-        return self.linear(codes).unflatten(1, (4, 4, -1)).permute(0, 3, 1, 2)
+        return self.linear(codes).unflatten(1, (self.side, self.side, -1)).permute(0, 3, 1, 2)
+
+
+class Crop(nn.Module):
+    """The central square of images: (N, C, H, W) to (N, C, size, size)."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, images: Tensor) -> Tensor:
+        start = (images.shape[-1] - self.size) // 2
+        return images[..., start : start + self.size, start : start + self.size]
 
 
 class TiedGenerators(nn.Module):
-    """G_1 and G_2: codes (N, code_dim) to images (N, C, S, S) in -1..1, S a power of two of at least 8.
+    """G_1 and G_2: codes (N, code_dim) to images (N, C, S, S) in -1..1, S at least 8.
 
-    Layers, first to last: the code to 4x4, transposed 4x4 stride 2 until the side is S (halving the width each time, down
-    to w), then 1x1 to the channels and tanh. The last `private` are each domain's own, all before them are tied.
+    Layers, first to last: the code to a map of 4 to 7 pixels a side, transposed 4x4 stride 2 until the side is S or just above
+    (halving the width each time, from at most 16w down to w), then 1x1 to the channels and tanh. The last `private` are each
+    domain's own, all before them are tied.
     """
 
     def __init__(self, channels: int, size: int, width: int, code_dim: int, private: int) -> None:
         super().__init__()
-        doublings = size.bit_length() - 3
-        if size != 4 << doublings or doublings < 1:
-            raise UserError(f"data.size is {size}; UNIT's generators need a power of two of at least 8")
-        if not 0 <= private <= doublings + 2:
-            raise UserError(f"method.private_generator_layers is {private}; these generators have 0 to {doublings + 2} to give")
+        if size < 8:
+            raise UserError(f"data.size is {size}; UNIT's generators need at least 8")
+        doublings = (size - 1).bit_length() - 3
+        side = -(-size >> doublings)
+        if side > 7:  # such as 29: a map of 8 is one of 4, doubled
+            side, doublings = 4, doublings + 1
 
         def layer(first: nn.Module, channels: int) -> nn.Module:
             return nn.Sequential(first, ImageNorm(channels), nn.LeakyReLU(0.1))
 
-        now = width << doublings
-        layers = [layer(FromCode(code_dim, now), now)]
-        for _ in range(doublings):
-            layers.append(layer(nn.ConvTranspose2d(now, now // 2, 4, 2, 1), now // 2))
-            now //= 2
-        layers.append(nn.Sequential(nn.Conv2d(now, channels, 1), nn.Tanh()))
+        widths = [width << min(left, 4) for left in range(doublings, -1, -1)]
+        layers = [layer(FromCode(code_dim, widths[0], side), widths[0])]
+        layers += [layer(nn.ConvTranspose2d(a, b, 4, 2, 1), b) for a, b in itertools.pairwise(widths)]
+        layers.append(
+            nn.Sequential(nn.Conv2d(width, channels, 1), nn.Tanh(), *([Crop(size)] if side << doublings > size else []))
+        )
+        if not 0 <= private <= len(layers):
+            raise UserError(f"method.private_generator_layers is {private}; these generators have 0 to {len(layers)} to give")
         own = nn.Sequential(*layers[len(layers) - private :])
         self.tied = nn.Sequential(*layers[: len(layers) - private])
         self.private = nn.ModuleList([own, copy.deepcopy(own)])

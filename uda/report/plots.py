@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from uda.models.translators import SOURCE, TARGET
+from uda.models.layers import SOURCE, TARGET
 from uda.runs import RunFolder, whole
 
 INK, MUTED = "#1f2430", "#6b7280"
@@ -74,7 +74,10 @@ def draw_curves(folder: RunFolder, rows: list[dict[str, Any]]) -> None:
     grid = (len(panels) + 3) // 2
     figure, axes = plt.subplots(grid, 2, figsize=(10, 2.3 * grid), layout="constrained")
     flat = list(axes.flat)
-    _curve(flat[0], "accuracy on target test images (for your eyes only)", looks, ["target_test_accuracy"])
+    if "target_test_accuracy" in named:
+        _curve(flat[0], "accuracy on target test images (for your eyes only)", looks, ["target_test_accuracy"])
+    else:
+        _curve(flat[0], "mean entropy on target images (nats)", looks, ["target_mean_entropy"])
     _curve(flat[1], "label-free score", looks, ["score"])
     for axis, (title, names) in zip(flat[2:], panels, strict=False):
         _curve(axis, title, rows, names)

@@ -1,0 +1,178 @@
+"""Adaptation with scikit-learn's manners, on arrays or on paths."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d
+from torch import nn
+
+from uda.data.arrays import as_pixels
+from uda.data.domain import Pair
+from uda.data.own import Found, class_names, find, frame, hold_out, load_labelled, load_unlabelled, own_size, peek
+from uda.display import Display
+from uda.evaluation import predict
+from uda.fitting import start
+from uda.models import GIVEN_IN_PYTHON
+from uda.recipe import load_recipe
+from uda.runs import build_method, build_source_classifier
+from uda.runtime import choose_runtime
+
+ArrayOrPath = Any
+"""images as an array or tensor, uint8 or floats in 0..1, (N, H, W), (N, H, W, 1 or 3) or (N, 1 or 3, H, W); or a path"""
+
+
+class Adapter(ClassifierMixin, BaseEstimator):
+    """A classifier for target images, from labelled source images and unlabelled target images.
+
+    Args:
+        method: a method's name, such as ``"unit"``.
+        backbone: ``"strided"``, ``"lenet"``, ``"unit"``, ``"timm:NAME"``, ``"FILE.py:FACTORY"``, or a torch.nn.Module, which is
+            copied and left as it is.
+        trained: whether that module is trained on the source already.
+        recipe: the recipe that all other settings come from, by name or path.
+        settings: dotted keys to override in it, such as ``{"training.steps": 300}``.
+        random_state: the seed.
+        device, precision: as in `uda.fit`.
+        out: a run folder to keep; left out, nothing is kept on disk.
+        verbose: whether to say what is going on.
+
+    Attributes:
+        classes_: the labels, as they were given, sorted.
+        result_: what ``result.json`` holds.
+        recipe_: the resolved recipe.
+        state_: the adapted classifier's weights.
+    """
+
+    def __init__(
+        self,
+        method: str = "unit",
+        backbone: str | nn.Module = "strided",
+        *,
+        trained: bool = False,
+        recipe: str = "folders",
+        settings: dict[str, Any] | None = None,
+        random_state: int = 0,
+        device: str = "auto",
+        precision: str = "auto",
+        out: str | None = None,
+        verbose: bool = False,
+    ) -> None:
+        self.method, self.backbone, self.trained, self.recipe = method, backbone, trained, recipe
+        self.settings, self.random_state = settings, random_state
+        self.device, self.precision, self.out, self.verbose = device, precision, out, verbose
+
+    def fit(self, X_source: ArrayOrPath, y_source: Any = None, X_target: ArrayOrPath = None) -> Adapter:
+        """Trains the source classifier and adapts it to the target.
+
+        Args:
+            X_source: images, or a path to labelled ones (class folders, .csv or .npz).
+            y_source: their labels, of any type that sorts; none where `X_source` is a path.
+            X_target: images or a path; labels there, if any, are not read.
+
+        Raises:
+            ValueError: for wrong input, in one line that says what to do.
+        """
+        source = self._labelled(X_source, y_source)
+        if X_target is None:
+            raise ValueError("no target images; call fit(X_source, y_source, X_target)")
+        target = _found(X_target)
+        wanted = load_recipe(
+            self.recipe,
+            {
+                "data.source": source.path.name,
+                "data.target": target.path.name,
+                "method.name": self.method,
+                "classifier.backbone": GIVEN_IN_PYTHON if isinstance(self.backbone, nn.Module) else self.backbone,
+                "seed": int(self.random_state),
+                **({"classifier.steps": 0} if self.trained else {}),
+                **(self.settings or {}),
+            },
+        )
+        data, display = wanted.data, Display(quiet=not self.verbose)
+        size = data.size or own_size(source)
+        channels = data.channels or (1 if peek(source)[1] and peek(target)[1] else 3)
+        classes, memory = class_names(source), int(data.memory * 2**30)
+        pair = Pair(
+            *hold_out(load_labelled(source, classes, size, channels, memory, display)),
+            load_unlabelled(target, classes, size, channels, memory, display),
+            None,
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            out = self.out or os.path.join(folder, "run")
+            run = start(wanted, pair, choose_runtime(self.device, self.precision), display, out=out, model=self._module)
+            self.recipe_, self.result_ = run.recipe, run.result
+            self.state_ = {name: value.cpu() for name, value in run.classifier.state_dict().items()}
+        return self
+
+    def predict_proba(self, X: ArrayOrPath) -> np.ndarray:
+        """Probabilities of the classes, in the order of `classes_`: (N, K)."""
+        check_is_fitted(self)
+        runtime = choose_runtime(self.device, self.precision)
+        channels, size, _ = self.recipe_.data.shape
+        _, images, unreadable = frame(_found(X), size, channels, int(self.recipe_.data.memory * 2**30), Display(quiet=True))
+        if unreadable:
+            raise ValueError(f"{len(unreadable)} images cannot be read, for example {unreadable[0]}; remove them")
+        classifier = self.classifier_
+        runtime.place(classifier)
+        return predict(classifier, images.to(runtime.device), runtime).softmax(1).cpu().double().numpy()
+
+    def predict(self, X: ArrayOrPath) -> np.ndarray:
+        """The class of each image, among `classes_`: (N,)."""
+        check_is_fitted(self)
+        return self.classes_[self.predict_proba(X).argmax(1)]
+
+    @property
+    def classifier_(self) -> nn.Module:
+        """The adapted classifier: images (N, C, S, S) in -1..1 to logits (N, K)."""
+        check_is_fitted(self)
+        runtime = choose_runtime("cpu", "fp32")
+        source = build_source_classifier(self.recipe_, len(self.classes_), runtime, self._module)
+        classifier = build_method(self.recipe_, source, runtime).classifier()
+        classifier.load_state_dict(self.state_)
+        return classifier.eval()
+
+    @property
+    def _module(self) -> nn.Module | None:
+        return self.backbone if isinstance(self.backbone, nn.Module) else None
+
+    def _labelled(self, X: ArrayOrPath, y: Any) -> Found:
+        """The source; `classes_` from its labels, which become numbers where they were given as an array."""
+        if isinstance(X, str | os.PathLike):
+            if y is not None:
+                raise ValueError("the labels of images at a path are read there; leave y_source out")
+            found = find(Path(X), labelled=True)
+            self.classes_ = np.array(class_names(found))
+            return found
+        if y is None:
+            raise ValueError("requires y to be passed, but the target y is None: give y_source, a label for each image")
+        labels = column_or_1d(y, warn=True)
+        check_classification_targets(labels)
+        self.classes_, numbers = np.unique(labels, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise ValueError(f"y_source holds one class, {self.classes_[0]!r}; a classifier needs two")
+        found = _found(X)
+        if len(labels) != len(found):
+            raise ValueError(f"{len(found)} images but {len(labels)} labels; give one label for each image")
+        return Found(found.path, found.names, found.root, found.pixels, numbers.astype(str), found.note)
+
+
+def _found(X: ArrayOrPath) -> Found:
+    if isinstance(X, str | os.PathLike):
+        return find(Path(X), labelled=False)
+    images = check_array(X, dtype=None, ensure_2d=False, allow_nd=True)  # refuses NaN, complex numbers, sparse matrices
+    if images.ndim not in (3, 4):
+        raise ValueError(f"X has shape {images.shape}; images are (N, H, W), (N, H, W, 3) or (N, 3, H, W)")
+    if images.dtype.kind == "f":
+        if images.min() < 0 or images.max() > 1:
+            raise ValueError("float images must lie in 0..1; scale them, or give uint8 in 0..255")
+        images = np.round(images * 255).astype(np.uint8)
+    return Found(
+        Path("array"), np.array([], dtype=np.bytes_), Path(), as_pixels(images, "X"), None, f"an array of {len(images):,} images"
+    )
