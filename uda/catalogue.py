@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from pathlib import Path
 from typing import Any
 
 from uda.errors import UserError
 
+DATA_SETS = ("mnist", "usps", "svhn", "svhn-extra", "synth", "digits")
+"""data sets that go by name; a folder of the same name is written ./mnist"""
 _PACKAGE = Path(__file__).parent
 # Inside an installed package, or beside it in a checkout.
 RECIPES = _PACKAGE / "recipes" if (_PACKAGE / "recipes").is_dir() else _PACKAGE.parent / "recipes"
+
+
+def is_path(name: str) -> bool:
+    """Whether images are given by their place, and not by a data set's name."""
+    return name not in DATA_SETS and (name.endswith((".npz", ".csv")) or "/" in name or os.sep in name or Path(name).exists())
 
 
 def names() -> list[str]:

@@ -70,7 +70,7 @@ def fit(
         "data.source_test": source_test and _anchored(source_test),
         "data.target_test": target_test and _anchored(target_test),
         "data.size": size,
-        "classifier.backbone": model and _anchored(model),
+        "classifier.backbone": model and _anchored_factory(model),
         "classifier.weights": weights and str(weights.absolute()),
         "classifier.split": split,
         "seed": seed,
@@ -109,10 +109,16 @@ def fit(
 
 
 def _anchored(name: str) -> str:
-    """A path (or FILE.py:FACTORY) made absolute; names of data sets, networks and modules as they are."""
-    place, colon, factory = name.rpartition(":") if ".py:" in name else (name, "", "")
-    is_path = bool(colon) or "/" in place or place.endswith((".npz", ".csv")) or Path(place).exists()
-    return str(Path(place).absolute()) + colon + factory if is_path and not name.startswith("timm:") else name
+    """A path of images made absolute; a data set's name as it is."""
+    from uda import catalogue
+
+    return str(Path(name).absolute()) if catalogue.is_path(name) else name
+
+
+def _anchored_factory(name: str) -> str:
+    """FILE.py:FACTORY with its path made absolute; a module's or timm's as it is."""
+    place, colon, factory = name.rpartition(":")
+    return str(Path(place).absolute()) + colon + factory if place.endswith(".py") else name
 
 
 Which = Annotated[str, typer.Option(help="last, selected (by the label-free score) or source (before adaptation).")]

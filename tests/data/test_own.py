@@ -8,9 +8,10 @@ import torch
 from PIL import Image
 
 from uda import UserError
+from uda.catalogue import is_path
 from uda.data import load_pair, settle_frame
 from uda.data.domain import LabelledDomain
-from uda.data.own import class_names, find, hold_out, is_path, load_labelled, load_unlabelled, own_size
+from uda.data.own import class_names, find, hold_out, load_labelled, load_unlabelled, own_size
 from uda.display import Display
 from uda.recipe import Data
 
@@ -151,5 +152,16 @@ def test_what_cannot_be_used_is_said_in_one_line(tmp_path: Path, make: object, l
 
 def test_names_and_paths_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "photos").mkdir()
-    assert [is_path(name) for name in ("mnist", "photos", "a/b", "x.npz", "x.csv", ".")] == [False, True, True, True, True, True]
+    for name in ("photos", "mnist"):
+        (tmp_path / name).mkdir()
+    names = {
+        "mnist": False,
+        "./mnist": True,
+        "photos": True,
+        "a/b": True,
+        "x.npz": True,
+        "x.csv": True,
+        ".": True,
+        "cifar": False,
+    }
+    assert {name: is_path(name) for name in names} == names

@@ -7,10 +7,11 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from uda.catalogue import DATA_SETS, is_path
 from uda.data.arrays import read_note
 from uda.data.digits import NAMES, NOTES, Split, load_digits, locate
 from uda.data.domain import Domain, LabelledDomain, Pair
-from uda.data.own import class_names, find, hold_out, index_labels, is_path, load_labelled, load_unlabelled, own_size, peek
+from uda.data.own import class_names, find, hold_out, index_labels, load_labelled, load_unlabelled, own_size, peek
 from uda.data.synthetic import HANDWRITTEN_NOTE, STREET_NOTE, load_handwritten_digits, load_street_digits
 from uda.display import Display
 from uda.errors import UserError
@@ -56,7 +57,7 @@ def load_named(name: str, split: Split, root: Path, size: int, channels: int) ->
     if name in EMBEDDED:
         return EMBEDDED[name](split, size, channels)
     if name not in NAMES:
-        raise UserError.unknown("data set", name, [*NAMES, *EMBEDDED], "a folder, a .csv or an .npz")
+        raise UserError.unknown("data set", name, DATA_SETS, "a folder, a .csv or an .npz")
     return load_digits(name, split, root, size, channels)
 
 
@@ -97,8 +98,8 @@ def load_pair(wanted: Data, root: Path, display: Display) -> Pair:
     labelled = {name: find(Path(name), labelled=True) for name in (wanted.source, *tests) if is_path(name)}
     unlabelled = find(Path(wanted.target), labelled=False) if is_path(wanted.target) else None
     for name in (wanted.source, wanted.target, *tests):
-        if not (is_path(name) or name in NAMES or name in EMBEDDED):
-            raise UserError.unknown("data set", name, [*NAMES, *EMBEDDED], "a folder, a .csv or an .npz")
+        if not (is_path(name) or name in DATA_SETS):
+            raise UserError.unknown("data set", name, DATA_SETS, "a folder, a .csv or an .npz")
     size, channels = settle_frame(wanted.source, wanted.target, wanted.size, wanted.channels)
     frame = size, channels, int(wanted.memory * 2**30), display
     if wanted.source in labelled:

@@ -27,16 +27,6 @@ from uda.errors import UserError
 PEEKS = 1000  # images whose headers are read to learn their size and whether they are grey
 
 
-def is_path(name: str) -> bool:
-    """Whether a data set is given by its place, and not by its name."""
-    return (
-        name.endswith((".npz", ".csv"))
-        or any(mark in name for mark in ("/", os.sep))
-        or name in (".", "..")
-        or Path(name).is_dir()
-    )
-
-
 @dataclass(frozen=True)
 class Found:
     """What there is at a path, before pixels are looked at: file names, or pixels; labels by name where they were asked for."""
