@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -12,8 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.conftest import NETS, SHORT
 from uda import catalogue
 from uda.cli import main
+from uda.methods import METHODS, shot
+from uda.recipe import load_recipe
 
 
 def uda(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: str) -> tuple[int, str, str]:
@@ -85,6 +89,49 @@ def test_fit_prints_the_run_and_one_table(
     assert (tmp_path / "run" / "result.json").exists()
 
 
+def test_own_images_and_network_from_fit_to_export(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, folders: Path, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(folders)
+    settings = [word for key, value in SHORT.items() for word in ("--set", f"{key}={value}")]
+    words = ["--model", f"{NETS}:SmallResNet", "--weights", "net.pt", "--source", "source", "--target", "target"]
+    more = ["--target-test", "test", "--out", str(tmp_path / "run"), "--set", "data.channels=1", "--precision", "fp32"]
+    code, out, err = uda(capsys, monkeypatch, "fit", *words, *more, *settings)
+    assert (code, err) == (0, "")
+    assert "stem up to conv1, head fc" in out
+    monkeypatch.chdir(tmp_path)  # a run is found, and finds its images and network, from anywhere
+    code, out, _ = uda(capsys, monkeypatch, "predict", "run", str(folders / "target"), "-o", "p.csv")
+    assert (code, "96 images classified" in out) == (0, True)
+    code, out, _ = uda(capsys, monkeypatch, "evaluate", "run", "--data", str(folders / "test"), "-o", "e.json")
+    assert code == 0
+    assert (
+        json.loads(Path("e.json").read_text())["accuracy"] == json.loads(Path("run/result.json").read_text())["accuracy"]["last"]
+    )
+    code, out, _ = uda(capsys, monkeypatch, "export", "run", "--format", "torch")
+    assert (code, "checked on 64 target images" in out) == (0, True)
+
+
+def test_methods_are_listed_with_their_papers(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    _, out, _ = uda(capsys, monkeypatch, "methods")
+    lines = {line.split()[0]: line for line in out.splitlines()}
+    assert set(METHODS) <= set(lines)
+    assert " no " in lines["shot"]
+    assert "target labels instead" in lines["target_only"]
+    assert "NIPS 2017" in lines["unit"]
+
+
+def test_another_method_brings_its_own_steps(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tiny: Path, tmp_path: Path
+) -> None:
+    few = ["--set", "training.steps=2", "--set", "training.batch=8", "--set", "training.target_batch=8"]
+    out = str(tmp_path / "run")
+    code, *_ = uda(capsys, monkeypatch, "fit", "--recipe", str(tiny), "--method", "dann", "--out", out, *few)
+    assert code == 0
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert (result["method"], result["steps"], "translation" in result) == ("dann", 2, False)
+    assert load_recipe(str(tiny), {"method.name": "shot"}).training.batch == shot.TRAINING["batch"]
+
+
 def test_without_out_the_folder_is_named_after_the_run(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tiny: Path, tmp_path: Path
 ) -> None:
@@ -102,6 +149,8 @@ def test_without_out_the_folder_is_named_after_the_run(
         (["fit", "--recipe", "{tiny}", "--set", "method.feature_nrom=l2"], "did you mean 'method.feature_norm'"),
         (["fit", "--recipe", "{tiny}", "--set", "nonsense"], "KEY=VALUE"),
         (["fit", "--recipe", "{tiny}", "--set", "method.name=unti"], "did you mean 'unit'"),
+        (["fit", "--recipe", "{tiny}", "--method", "shto"], "did you mean 'shot'"),
+        (["fit", "--recipe", "{tiny}", "--method", "mine.py:Mine"], "no file"),
         (["fit", "--recipe", "{tiny}", "--set", "selection.score=entrpy"], "score"),
         (["fit", "--recipe", "{tiny}", "--set", "classifier.backbone=stridde"], "did you mean 'strided'"),
         (["fit", "--recipe", "{tiny}", "--set", "data.size=5"], "need at least 8"),

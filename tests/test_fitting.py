@@ -6,13 +6,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 import uda
 from uda import UserError
+from uda.data import load_pair
 from uda.data.augment import to_float
+from uda.data.domain import Pair
 from uda.fitting import Interrupted, Loop, fit, resume
 from uda.methods import unit
 
@@ -218,3 +221,37 @@ def test_damaged_files_are_named(name: str, tiny: Path, tmp_path: Path, monkeypa
 def test_diverging_training_says_what_to_do(tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="learning_rate"):
         run(tiny, tmp_path / "run", method__reconstruction_weight=float("inf"))
+
+
+@pytest.mark.parametrize(("method", "same"), [("shot", True), ("mcc", False)])
+def test_source_free_means_that_the_source_could_be_gone(
+    method: str, same: bool, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once the source classifier is there, the source's pixels are painted over: who read them would end elsewhere."""
+    overrides = {"method.name": method, "training.steps": 3, "training.batch": 8, "training.target_batch": 8}
+    whole = run(tiny, tmp_path / "whole", overrides=overrides)
+    original, pairs = Loop.train, []
+
+    def load(*given: Any) -> Pair:
+        pairs.append(load_pair(*given))
+        return pairs[-1]
+
+    def train(self: Loop, stage: str, *given: Any) -> Any:
+        if stage == "adaptation":
+            pairs[-1].source.images.zero_()
+        return original(self, stage, *given)
+
+    monkeypatch.setattr("uda.fitting.load_pair", load)
+    monkeypatch.setattr(Loop, "train", train)
+    painted = run(tiny, tmp_path / "painted", overrides=overrides)
+    a, b = (load_file(each.path / "weights" / "last.safetensors") for each in (whole, painted))
+    assert all(torch.equal(a[key], b[key]) for key in a) == same
+
+
+def test_the_upper_bound_trains_on_target_labels_and_nothing_else_does(tiny: Path, tmp_path: Path) -> None:
+    few = {"training.steps": 60, "training.batch": 32}
+    bound = run(tiny, tmp_path / "bound", overrides={"method.name": "target_only"} | few)
+    assert bound.accuracy["last"] > bound.accuracy["source_only"] + 0.1
+    np.savez(tmp_path / "t.npz", images=np.zeros((9, 8, 8), np.uint8))
+    with pytest.raises(UserError, match=r"target_only trains on target labels, and .* has none"):
+        run(tiny, tmp_path / "none", overrides={"method.name": "target_only", "data.target": str(tmp_path / "t.npz")} | few)

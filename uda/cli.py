@@ -43,6 +43,7 @@ def fit(
     weights: Annotated[Path | None, typer.Option(help="Its trained weights: a state dict, .pt or .safetensors.")] = None,
     split: Annotated[str | None, typer.Option(help="The last module of its stem; else found, and printed.")] = None,
     size: Annotated[int | None, typer.Option(help="Side that images are brought to, pixels; else the source's own.")] = None,
+    method: Annotated[str | None, typer.Option(help="Another method: a name from `uda methods`, or FILE.py:CLASS.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; else runs/RECIPE-METHOD-SEED-TIME.")] = None,
     data_root: DataRoot = None,
@@ -73,6 +74,7 @@ def fit(
         "classifier.backbone": model and _anchored_factory(model),
         "classifier.weights": weights and str(weights.absolute()),
         "classifier.split": split,
+        "method.name": method and _anchored_factory(method),
         "seed": seed,
     }
     keys = {key: value for key, value in keys.items() if value is not None}
@@ -207,6 +209,23 @@ def recipes_show(name: str) -> None:
     from uda import catalogue
 
     print(catalogue.find(name).read_text(encoding="utf-8"), end="")
+
+
+@app.command()
+def methods() -> None:
+    """List the methods: what each needs, and the paper it is from."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from uda.methods import METHODS
+
+    table = Table("method", "source images", "makes images", "what it is", box=None, pad_edge=False)
+    for name, module in METHODS.items():
+        needs = "target labels instead" if getattr(module, "READS_TARGET_LABELS", False) else "yes"
+        needs = needs if getattr(module, "READS_SOURCE", True) else "no"
+        makes = "yes" if hasattr(module.Method, "translate") else "no"
+        table.add_row(name, needs, makes, (module.__doc__ or "").partition("\n\n")[0].replace("\n", " "))
+    Console().print(table)
 
 
 @app.command()

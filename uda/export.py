@@ -72,7 +72,7 @@ def export(run: Run, format: str, out: Path | None = None, which: str = "last") 
             got = (_write_torch if format == "torch" else _write_onnx)(module, images, path, facts)
         except (RuntimeError, AssertionError, torch.onnx.OnnxExporterError) as error:
             raise UserError(f"this network cannot be exported ({(str(error).splitlines() or ['no reason given'])[0]})") from error
-        worst = float((got - expected).abs().max())
+        worst = float((got.detach() - expected).abs().max())
         if worst > TOLERANCE or not torch.equal(got.argmax(1), expected.argmax(1)):
             raise UserError(f"the exported file's outputs differ from the classifier's by up to {worst:.2g}; nothing was written")
     own = predict(run.load_classifier(which), sample.to(run.runtime.device), run.runtime).cpu()

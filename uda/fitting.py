@@ -6,6 +6,7 @@ import math
 import signal
 import time
 from collections.abc import Callable
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
@@ -19,12 +20,12 @@ from uda.data import data_root as find_data_root
 from uda.data import load_pair
 from uda.data.augment import to_float
 from uda.data.batches import Batches
-from uda.data.domain import Domain, Pair
+from uda.data.domain import Domain, LabelledDomain, Pair
 from uda.data.files import in_order, read
 from uda.display import Display, duration, result_table
 from uda.errors import UserError
 from uda.evaluation import Evaluator, accuracy, per_class_accuracy, predict
-from uda.methods import Method, source_only
+from uda.methods import Method, find_method, source_only
 from uda.models import GIVEN_IN_PYTHON
 from uda.models.layers import SOURCE, TARGET
 from uda.models.own import whole_state_dict
@@ -101,7 +102,9 @@ def start(
     weights = Path(recipe.classifier.weights) if recipe.classifier.weights is not None else None
     build_method(recipe, build_source_classifier(recipe, len(pair.source.classes), runtime, model, weights), runtime)
     if out is None:
-        stem = Path("runs") / f"{recipe.name}-{recipe.method.name}-{recipe.seed}-{datetime.now():%Y%m%d-%H%M%S}"
+        stem = (
+            Path("runs") / f"{recipe.name}-{recipe.method.name.rpartition(':')[2]}-{recipe.seed}-{datetime.now():%Y%m%d-%H%M%S}"
+        )
         out = next(path for path in (stem, *(stem.with_name(f"{stem.name}-{n}") for n in range(2, 99))) if not path.exists())
     folder = RunFolder.create(
         Path(out),
@@ -213,7 +216,7 @@ def _run(folder: RunFolder, recipe: Recipe, pair: Pair, model: nn.Module | None,
     if hasattr(method, "prepare"):
         method.prepare(unlabelled)
     sizes = recipe.training.batch, recipe.training.target_batch or recipe.training.batch
-    batches = Batches(pair.source, unlabelled, *sizes, recipe.augment.source, recipe.augment.target, runtime)
+    batches = Batches(_read_labels(recipe, pair), unlabelled, *sizes, recipe.augment.source, recipe.augment.target, runtime)
     look = Look(folder, recipe, method, unlabelled, evaluator, runtime)
     rows = loop.train(ADAPTATION_STAGE, method, batches, recipe.training.steps, look)
     adapted = method.classifier()
@@ -273,6 +276,16 @@ def _run(folder: RunFolder, recipe: Recipe, pair: Pair, model: nn.Module | None,
     display.show(result_table(result))
     display.say(f"{duration(result['seconds']['total'])}; everything is in {folder.path}")
     return Run(folder.path, model, device=str(runtime.device))
+
+
+def _read_labels(recipe: Recipe, pair: Pair) -> LabelledDomain | None:
+    """The labelled images that a method's batches hold: the source's, or none, or (of an upper bound, alone) the target's."""
+    method = find_method(recipe.method.name)
+    if not getattr(method, "READS_TARGET_LABELS", False):
+        return pair.source if getattr(method, "READS_SOURCE", True) else None
+    if not isinstance(pair.target, LabelledDomain):
+        raise UserError(f"{recipe.method.name} trains on target labels, and {pair.target.name} has none; choose another --method")
+    return pair.target
 
 
 def _describe(train: Domain, test: Domain | None) -> dict[str, Any]:
@@ -341,7 +354,7 @@ class Loop:
                 }
             )
 
-        with self.display.stage(stage, start, steps) as progress, _signals(self._ask_to_stop):
+        with self.display.stage(stage, start, steps) as progress, _signals(self._ask_to_stop), closing(batches):
             for step in range(start + 1, steps + 1):
                 values = method.step(batches.next())
                 if step == start + 1:  # it also pays for compiling kernels, so the estimate is made from the next five

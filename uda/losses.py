@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -79,3 +80,46 @@ def pseudo_label(student_logits: Tensor, teacher_logits: Tensor, confidence: flo
     sure, label = teacher_logits.detach().float().softmax(1).max(1)
     loss = F.cross_entropy(student_logits.float(), label, reduction="none")
     return (loss * (sure > confidence)).mean()
+
+
+def kl_divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """Mean over the batch of KL(p || q), in nats. Shapes: log-probabilities (N, K), both alike."""
+    return F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
+
+
+def maximum_mean_discrepancy(a: Tensor, b: Tensor, kernels: int = 5) -> Tensor:
+    """MMD^2 = E k(a, a') + E k(b, b') - 2 E k(a, b), k a mean of Gaussian kernels: 0 or more (the biased estimate).
+
+    Their bandwidths are 2^-2 .. 2^2 (five kernels) times the mean squared distance of all pairs. Shapes: (N, D), (M, D).
+    Source: Gretton et al. 2012; Long et al. 2015 (DAN), section 3.1.
+    """
+    both = torch.cat([a, b]).float()
+    distances = torch.cdist(both, both).square()
+    count = len(both)
+    bandwidth = distances.detach().sum() / (count * count - count)
+    scales = bandwidth * 2.0 ** (torch.arange(kernels, device=both.device) - kernels // 2)
+    similar = torch.stack([torch.exp(-distances / scale.clamp_min(1e-12)) for scale in scales]).mean(0)
+    n = len(a)
+    return similar[:n, :n].mean() + similar[n:, n:].mean() - 2 * similar[:n, n:].mean()
+
+
+def coral(a: Tensor, b: Tensor) -> Tensor:
+    """|C_a - C_b|^2_F / (4 D^2), C the covariance of the features. Shapes: (N, D), (M, D); N, M of at least 2.
+
+    Source: Sun and Saenko 2016, eq. 1.
+    """
+    return (a.float().T.cov() - b.float().T.cov()).square().sum() / (4 * a.shape[1] ** 2)
+
+
+def class_confusion(logits: Tensor, temperature: float) -> Tensor:
+    """Mean over the classes of the share of a class's predictions that goes to other classes: 0..1 - 1/K.
+
+    Predictions are softened by `temperature`, images weighted by 1 + exp(-entropy), rows normalised. Shape: (N, K).
+    Source: Jin et al. 2020 (MCC), eq. 3 to 7.
+    """
+    p = (logits.float() / temperature).softmax(1)
+    weight = 1 + torch.special.xlogy(p, p).sum(1).exp()
+    weight = (weight * len(p) / weight.sum()).detach()
+    confusion = (p * weight[:, None]).T @ p
+    confusion = confusion / confusion.sum(1, keepdim=True)
+    return (confusion.sum() - confusion.trace()) / len(confusion)

@@ -22,7 +22,8 @@ from pydantic import (
 from uda import catalogue
 from uda.data.augment import Augment
 from uda.errors import UserError
-from uda.methods import METHODS, source_only
+from uda.methods import find_method, source_only
+from uda.methods.base import TRAINING
 from uda.selection import SCORES
 
 
@@ -131,7 +132,7 @@ class Recipe(Section):
     def _settings(cls, given: object) -> object:
         if not isinstance(given, dict):
             return given
-        settings: type[Any] = METHODS[given["name"]].Settings
+        settings: type[Any] = find_method(given["name"]).Settings
         return TypeAdapter(settings).validate_python(given)
 
     @field_serializer("method")
@@ -161,7 +162,10 @@ def load_recipe(recipe: str | Path | Recipe, overrides: dict[str, Any] | None = 
     overrides = dict(overrides or {})
     method = tables.get("method")
     if isinstance(method, dict) and overrides.get("method.name", method.get("name")) != method.get("name"):
-        tables["method"] = {}  # another method's settings mean nothing to this one
+        # Another method's settings mean nothing to this one, and it takes other steps.
+        tables["method"] = {}
+        wanted = getattr(find_method(str(overrides["method.name"])), "TRAINING", TRAINING)
+        tables["training"] = {**tables.get("training", {}), **wanted}
     if "classifier.backbone" in overrides:
         tables.get("classifier", {}).pop("width", None)  # nor does the width of another network
     for key, value in overrides.items():
@@ -191,9 +195,7 @@ def _validate(tables: dict[str, Any]) -> Recipe:
     method = tables.get("method")
     if not isinstance(method, dict) or "name" not in method:
         raise UserError('the recipe has no table [method] with a name; add: [method] name = "unit"')
-    if method["name"] not in METHODS:
-        raise UserError.unknown("method", str(method["name"]), METHODS)
-    _refuse_unknown(method, METHODS[method["name"]].Settings, "method.")
+    _refuse_unknown(method, find_method(str(method["name"])).Settings, "method.")
     missing = [key for key in ("source", "target") if key not in tables.get("data", {})]
     if missing:
         flags = " ".join(f"--{key} DIR" for key in missing)

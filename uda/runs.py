@@ -23,7 +23,7 @@ import uda
 from uda.data.domain import Domain
 from uda.data.files import in_order, read
 from uda.errors import UserError
-from uda.methods import METHODS, Method
+from uda.methods import Method, find_method
 from uda.models import GIVEN_IN_PYTHON, Classifier, build_classifier, build_foreign
 from uda.models.layers import Normalize
 from uda.models.own import split_network, whole_state_dict
@@ -272,7 +272,7 @@ def build_source_classifier(
 
 def build_method(recipe: Recipe, classifier: Classifier, runtime: Runtime) -> Method:
     """The recipe's method, at its first step, starting from `classifier`."""
-    return METHODS[recipe.method.name].Method(recipe.method, classifier, recipe.data.shape, recipe.training.steps, runtime)
+    return find_method(recipe.method.name).Method(recipe.method, classifier, recipe.data.shape, recipe.training.steps, runtime)
 
 
 class Run:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,12 +18,12 @@ from uda.runtime import Runtime
 
 @dataclass(frozen=True)
 class Batch:
-    """What a method's step is given: float images (B, C, H, W) in -1..1; of the target as many as of the source, or more.
+    """What a method's step is given: float images (B, C, H, W) in -1..1; of a domain that it does not read, none (B = 0).
 
     Attributes:
         source: augmented source images.
         source_labels: their labels, int64 (B,).
-        target: augmented target images; none (B = 0) where a method reads the source alone.
+        target: augmented target images; as many as of the source, or more.
         target_plain: the same target images as they are.
     """
 
@@ -56,7 +56,7 @@ class Stream:
         self.images, self.size = images, size
         self.shuffle = Shuffle(len(images))
         self.ahead: deque[Tensor] = deque()  # positions that were asked for and not yet handed out
-        self.decoded: Iterator[Tensor] | None = None
+        self.decoded: Generator[Tensor, None, None] | None = None
 
     def next(self) -> tuple[Tensor, Tensor]:
         """A batch, uint8 (size, C, H, W), and its positions."""
@@ -72,6 +72,12 @@ class Stream:
             self.ahead.append(block)
             yield block
 
+    def close(self) -> None:
+        """Ends the processes that decode ahead."""
+        if self.decoded is not None:
+            self.decoded.close()
+            self.decoded = None
+
     def state_dict(self) -> dict[str, Any]:
         return {"order": self.shuffle.order, "position": self.shuffle.position, "ahead": list(self.ahead)}
 
@@ -85,7 +91,7 @@ class Batches:
 
     def __init__(
         self,
-        source: LabelledDomain,
+        source: LabelledDomain | None,
         target: Domain | None,
         size: int,
         target_size: int,
@@ -93,26 +99,34 @@ class Batches:
         target_augment: Augment,
         runtime: Runtime,
     ) -> None:
-        self.labels, self.runtime = source.labels, runtime
+        self.labels, self.runtime = source.labels if source else None, runtime
         self.source_augment, self.target_augment = source_augment, target_augment
-        self.source = Stream(source.images, size)
+        self.source = Stream(source.images, size) if source else None
         self.target = Stream(target.images, target_size) if target else None
 
     def next(self) -> Batch:
-        images, picked = self.source.next()
-        source = self.source_augment(to_float(images))
-        if self.target is None:
-            target = target_plain = source[:0]
-        else:
-            target_plain = to_float(self.target.next()[0])
-            target = self.target_augment(target_plain)
-        arrange = self.runtime.arrange
-        return Batch(arrange(source), self.labels[picked], arrange(target), arrange(target_plain))
+        source = labels = target = plain = None
+        if self.source is not None and self.labels is not None:
+            images, picked = self.source.next()
+            source, labels = self.source_augment(to_float(images)), self.labels[picked]
+        if self.target is not None:
+            plain = to_float(self.target.next()[0])
+            target = self.target_augment(plain)
+        none = next(images[:0] for images in (source, target) if images is not None)
+        source, target, plain = (none if part is None else self.runtime.arrange(part) for part in (source, target, plain))
+        return Batch(source, none.new_zeros(0, dtype=torch.int64) if labels is None else labels, target, plain)
+
+    def close(self) -> None:
+        """Ends the processes that decode files ahead, if there are any."""
+        for stream in (self.source, self.target):
+            if stream:
+                stream.close()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"source": self.source.state_dict()} | ({"target": self.target.state_dict()} if self.target else {})
+        streams = {"source": self.source, "target": self.target}
+        return {name: stream.state_dict() for name, stream in streams.items() if stream}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.source.load_state_dict(state["source"])
-        if self.target:
-            self.target.load_state_dict(state["target"])
+        for stream, name in ((self.source, "source"), (self.target, "target")):
+            if stream:
+                stream.load_state_dict(state[name])

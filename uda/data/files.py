@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -121,7 +121,7 @@ def _leave_signals_to_the_main_process(_: int) -> None:
 Images = Tensor | ImageFiles
 
 
-def read(images: Images, blocks: Iterable[Tensor]) -> Iterator[Tensor]:
+def read(images: Images, blocks: Iterable[Tensor]) -> Generator[Tensor, None, None]:
     """For each block of positions, a CPU tensor (B,) int64: those images, uint8 (B, C, S, S), on the images' device.
 
     Raises:

@@ -8,20 +8,67 @@
 
 A method that also makes images has `.translate(images, origin, destination)`; one that looks at the target before its first
 step has `.prepare(target)`, which gets a `Domain` and leaves the random state as it finds it. None is ever given target
-labels: a `Batch` has no place for them.
+labels: a `Batch` has no place for them. The first line of its file says what it is: "NAME: authors, "title", venue year.".
+
+A user's own method is a class, ``FILE.py:CLASS``, in a file that may have its own `Settings`; the easiest is a subclass of
+`uda.methods.base.OneNetwork`.
+
+A module may also say
+    READS_SOURCE = False           it wants no source images: a batch then holds none
+    READS_TARGET_LABELS = True     it is no adaptation: it gets the labelled target in the source's place
+    TRAINING = {"steps": 800}      what it wants of the recipe's [training], where it takes another method's place
 """
 
 from __future__ import annotations
 
-from types import ModuleType
-from typing import Protocol
+from types import ModuleType, SimpleNamespace
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from uda import importing
 from uda.data.batches import Batch
-from uda.methods import source_only, unit
+from uda.errors import UserError
+from uda.methods import (
+    adabn,
+    cdan,
+    dan,
+    dann,
+    deep_coral,
+    dirt_t,
+    mcc,
+    mcd,
+    mean_teacher,
+    shot,
+    source_only,
+    supcon,
+    target_only,
+    unit,
+    vada,
+)
+from uda.methods.base import OptimizerSettings
 
-METHODS: dict[str, ModuleType] = {"source_only": source_only, "unit": unit}
+METHODS: dict[str, ModuleType] = {
+    module.__name__.rpartition(".")[2]: module
+    for module in (
+        source_only, target_only, adabn, dann, cdan, dan, deep_coral, mcd, mcc, mean_teacher, vada, dirt_t, shot, supcon, unit,
+    )
+}  # fmt: skip
+
+
+def find_method(name: str) -> Any:
+    """A method's module, by its name in `METHODS`; or what stands for one, by ``FILE.py:CLASS``.
+
+    Raises:
+        UserError: where there is none.
+    """
+    if name in METHODS:
+        return METHODS[name]
+    if ":" not in name:
+        raise UserError.unknown("method", name, METHODS, "your own: --method FILE.py:CLASS")
+    module, method = importing.load(name)
+    own = {"Settings": OptimizerSettings} | vars(module) | {"Method": method}
+    return SimpleNamespace(**{key: value for key, value in own.items() if not key.startswith("__")})
 
 
 class Method(Protocol):
@@ -30,5 +77,5 @@ class Method(Protocol):
     def step(self, batch: Batch) -> dict[str, Tensor]: ...
     def classifier(self) -> nn.Module: ...
     def networks(self) -> nn.Module: ...
-    def state_dict(self) -> dict: ...
-    def load_state_dict(self, state: dict) -> None: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...

@@ -33,6 +33,7 @@ from uda import losses
 from uda.data.augment import to_float
 from uda.data.batches import Batch
 from uda.data.domain import Domain
+from uda.methods.base import average
 from uda.models.backbones import Backbone, Classifier
 from uda.models.layers import (
     SOURCE,
@@ -205,7 +206,7 @@ class Method:
             streams = self.generators(posterior.sample())
         values = self._update_discriminators(batch, Streams(*(stream.detach() for stream in streams)))
         values |= self._update_generators(batch, posterior, streams)
-        self._update_averages()
+        average(self.averaged, self.trained, self.settings.averaging, self.done)
         self.done += 1
         return {name: value.detach() for name, value in values.items()}
 
@@ -300,14 +301,6 @@ class Method:
         total.backward(inputs=self.generator_parameters)  # D is fixed: no gradient of its weights is computed
         self.generator_optimizer.step()
         return values
-
-    @torch.no_grad()
-    def _update_averages(self) -> None:
-        decay = min(self.settings.averaging, (self.done + 1) / (self.done + 10))  # a short memory at first
-        for mean, now in zip(self.averaged.parameters(), self.trained.parameters(), strict=True):
-            mean.lerp_(now, 1 - decay)
-        for kept, new in zip(self.averaged.buffers(), self.trained.buffers(), strict=True):
-            kept.copy_(new)
 
     def classifier(self) -> nn.Module:
         """The teacher: C_2 with weights averaged over the last steps."""

@@ -34,6 +34,11 @@ class Classifier(nn.Module):
         super().__init__()
         self.backbone, self.head, self.parts = backbone, head, parts
 
+    @property
+    def classes(self) -> int:
+        """How many outputs the head has."""
+        return [module.out_features for module in self.head.modules() if isinstance(module, nn.Linear)][-1]
+
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.backbone(images))
 

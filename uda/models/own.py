@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-import importlib
-import importlib.util
-import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from uda import importing
 from uda.errors import UserError
 from uda.models.backbones import Backbone, Classifier
 from uda.models.layers import Normalize, without_domains
@@ -26,24 +22,12 @@ def is_own(name: str) -> bool:
 
 
 def load_network(name: str) -> nn.Module:
-    """Calls the factory that ``pkg.module:factory`` or ``path/nets.py:factory`` names, without arguments.
-
-    This runs the user's own code, as importing it would.
+    """Calls the factory that ``PACKAGE.MODULE:FACTORY`` or ``FILE.py:FACTORY`` names, without arguments.
 
     Raises:
-        UserError: where there is no such module or factory, or it does not return a network.
+        UserError: where there is no such factory, or it does not return a network.
     """
-    place, _, attribute = name.rpartition(":")
-    try:
-        module = _import_file(Path(place)) if place.endswith(".py") else _import_module(place)
-    except UserError:
-        raise
-    except Exception as error:  # it is the user's code: anything may happen in it
-        raise UserError(f"{place} cannot be imported ({type(error).__name__}: {error})") from error
-    factory = getattr(module, attribute, None)
-    if not callable(factory):
-        public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        raise UserError.unknown(f"factory in {place}", attribute, public or ["(it has none)"])
+    _, factory = importing.load(name)
     try:
         network = factory()
     except Exception as error:
@@ -51,39 +35,6 @@ def load_network(name: str) -> nn.Module:
     if not isinstance(network, nn.Module):
         raise UserError(f"{name}() returned {type(network).__name__}; it must return a torch.nn.Module")
     return network
-
-
-def _import_file(path: Path) -> Any:
-    if not path.is_file():
-        raise UserError(f"no file {path}; give --model FILE.py:FACTORY or --model PACKAGE.MODULE:FACTORY")
-    # A name of its own, which stays the same, so that what it defines can be pickled and found again.
-    name = f"{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    sys.path.insert(0, str(path.parent.resolve()))  # it may import its neighbours
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    finally:
-        sys.path.pop(0)
-    return module
-
-
-def _import_module(name: str) -> Any:
-    sys.path.insert(0, str(Path.cwd()))  # as `python -m` does
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        raise UserError(f"no module {error.name}; give --model PACKAGE.MODULE:FACTORY or --model FILE.py:FACTORY") from error
-    finally:
-        sys.path.pop(0)
 
 
 class _Reached(Exception):

@@ -1,0 +1,174 @@
+"""What methods that train one classifier by one loss have in common. Such a method is its settings and its `losses`."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from pydantic import ConfigDict
+from torch import Tensor, nn
+
+from uda.data.augment import to_float
+from uda.data.batches import Batch
+from uda.data.domain import Domain
+from uda.models.backbones import Classifier
+from uda.models.layers import SOURCE, TARGET, by_domain, domain_norms, learn_statistics, with_domains
+from uda.runtime import Runtime, evaluating
+
+TRAINING: dict[str, int] = {"steps": 800, "batch": 128, "target_batch": 128, "evaluate_every": 100}
+"""what a method of one network wants of a recipe that was written for another method"""
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """AdamW under a one-cycle schedule (Smith and Topin 2018)."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    name: str = ""
+    learning_rate: float = 1e-3
+    """the peak of the cycle"""
+    weight_decay: float = 1e-3
+
+
+@torch.no_grad()
+def average(teacher: nn.Module, student: nn.Module, decay: float, done: int) -> None:
+    """Moves the teacher's weights towards the student's by 1 - decay; faster at first, when there is little to remember."""
+    decay = min(decay, (done + 1) / (done + 10))
+    for mean, now in zip(teacher.parameters(), student.parameters(), strict=True):
+        mean.lerp_(now, 1 - decay)
+    for kept, new in zip(teacher.buffers(), student.buffers(), strict=True):
+        kept.copy_(new)
+
+
+def adapt_statistics(network: Classifier, target: Domain, runtime: Runtime) -> None:
+    """The target's statistics of a network with batch norm, from a sample of its images; without batch norm, nothing."""
+
+    def read(images: Tensor) -> None:
+        with runtime.autocast():
+            network(runtime.arrange(to_float(images)))
+
+    if domain_norms(network):
+        with evaluating(network):
+            learn_statistics(network, read, target.sample().split(250))
+
+
+class OneNetwork:
+    """Trains a copy of the source classifier; a subclass says by what loss.
+
+    `others` are further networks that the loss trains: a domain discriminator, say.
+    """
+
+    settings: Any
+
+    def __init__(self, settings: Any, classifier: Classifier, shape: tuple[int, int, int], steps: int, runtime: Runtime) -> None:
+        self.settings, self.runtime, self.steps, self.done = settings, runtime, steps, 0
+        self.network = copy.deepcopy(classifier)
+        with_domains(self.network)
+        self.others = self.build_others(classifier)
+        runtime.place(self.networks())
+        parameters = [p for p in (*self.network.parameters(), *self.others.parameters()) if p.requires_grad]
+        fused = runtime.device.type != "mps"
+        self.optimizer = torch.optim.AdamW(parameters, settings.learning_rate, weight_decay=settings.weight_decay, fused=fused)
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, settings.learning_rate, total_steps=steps)
+
+    def build_others(self, classifier: Classifier) -> nn.ModuleDict:
+        """Networks beside the classifier, by name; none unless a method has some."""
+        return nn.ModuleDict()
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Every loss of a batch; the sum that is to go down is ``"total"``."""
+        raise NotImplementedError
+
+    def step(self, batch: Batch) -> dict[str, Tensor]:
+        """One step down the total loss."""
+        values = self.losses(batch)
+        self.optimizer.zero_grad()
+        values["total"].backward()
+        self.optimizer.step()
+        self.schedule.step()
+        self.after_step()
+        self.done += 1
+        return {name: value.detach() for name, value in values.items()}
+
+    def after_step(self) -> None:
+        """What follows a step: a moving average of the weights, say."""
+
+    def features(self, images: Tensor, domain: int, network: Classifier | None = None) -> Tensor:
+        """Features (N, D) of one domain's images."""
+        with self.runtime.autocast():
+            return by_domain((network or self.network).backbone, images, (len(images), domain))
+
+    def classify(self, features: Tensor, network: Classifier | None = None) -> Tensor:
+        """Logits (N, K), float32."""
+        with self.runtime.autocast():
+            return (network or self.network).head(features).float()
+
+    def read(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Features of source and (augmented) target, then the logits of both: one pass for all where nothing forbids it."""
+        rows = (len(batch.source), SOURCE), (len(batch.target), TARGET)
+        with self.runtime.autocast():
+            features = by_domain(self.network.backbone, torch.cat([batch.source, batch.target]), *rows)
+        logits = self.classify(features)
+        count = len(batch.source)
+        return features[:count], features[count:], logits[:count], logits[count:]
+
+    def prepare(self, target: Domain) -> None:
+        """Learns the target's statistics of a network with batch norm."""
+        adapt_statistics(self.network, target, self.runtime)
+
+    def classifier(self) -> nn.Module:
+        return self.network
+
+    def networks(self) -> nn.Module:
+        return nn.ModuleDict({"network": self.network, "others": self.others})
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "networks": self.networks().state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "done": self.done,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.networks().load_state_dict(state["networks"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.done = state["done"]
+
+
+@dataclass(frozen=True)
+class TeacherSettings(OptimizerSettings):
+    """With an averaged teacher."""
+
+    averaging: float = 0.99
+    """decay per step of the averaged weights, which teach, and classify in the end"""
+
+
+class Taught(OneNetwork):
+    """Has a teacher: the network with weights averaged over the last steps (Tarvainen and Valpola 2017)."""
+
+    def build_others(self, classifier: Classifier) -> nn.ModuleDict:
+        others = super().build_others(classifier)
+        self.teacher = copy.deepcopy(self.network).requires_grad_(False).eval()
+        others["teacher"] = self.teacher
+        return others
+
+    def prepare(self, target: Domain) -> None:
+        super().prepare(target)
+        self.teacher.load_state_dict(self.network.state_dict())
+
+    @torch.no_grad()
+    def taught(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The teacher's features (N, D) and logits (N, K) of target images."""
+        features = self.features(images, TARGET, self.teacher)
+        return features, self.classify(features, self.teacher)
+
+    def after_step(self) -> None:
+        average(self.teacher, self.network, self.settings.averaging, self.done)
+
+    def classifier(self) -> nn.Module:
+        return self.teacher

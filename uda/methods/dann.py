@@ -1,0 +1,80 @@
+"""DANN: Ganin et al., "Domain-Adversarial Training of Neural Networks", JMLR 2016.
+
+A discriminator d tells source features from target features; the backbone is trained to be told apart badly, by reversing the
+gradient that reaches it:
+
+    total = cross-entropy(source) + weight x [ -log d(f(x_s)) - log(1 - d(f(x_t))) ],   gradient to f times -lambda_p
+    lambda_p = 2 / (1 + exp(-10 p)) - 1,  p = share of the steps done                                  section 5.2.2
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from uda import losses
+from uda.data.batches import Batch
+from uda.methods.base import OneNetwork, OptimizerSettings
+from uda.models.backbones import Classifier
+
+
+@dataclass(frozen=True)
+class Settings(OptimizerSettings):
+    """DANN's settings."""
+
+    name: str = "dann"
+    adversarial_weight: float = 1.0
+    hidden: int = 256
+    """width of the discriminator's two hidden layers"""
+
+
+class ReverseGradient(torch.autograd.Function):
+    """The identity, whose gradient is multiplied by -strength (the paper's eq. 14 and 15)."""
+
+    @staticmethod
+    def forward(context: Any, features: Tensor, strength: float) -> Tensor:
+        context.strength = strength
+        return features.view_as(features)
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return -context.strength * gradients[0], None
+
+
+def discriminator(inputs: int, hidden: int) -> nn.Module:
+    """Feature vectors (N, inputs) to one logit each: that they are the source's."""
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 1))
+
+
+def ramp(done: int, steps: int) -> float:
+    """lambda_p: 0 at the start, 1 in the end."""
+    return 2 / (1 + math.exp(-10 * done / steps)) - 1
+
+
+class Method(OneNetwork):
+    """Source cross-entropy, and features that do not tell their domain."""
+
+    def build_others(self, classifier: Classifier) -> nn.ModuleDict:
+        return nn.ModuleDict({"discriminator": discriminator(classifier.backbone.feature_dim, self.settings.hidden)})
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        source, target, source_logits, target_logits = self.read(batch)
+        adversarial = self.adversarial(source, target, source_logits, target_logits)
+        class_loss = losses.cross_entropy(source_logits, batch.source_labels)
+        return {
+            "class": class_loss,
+            "discriminator_adversarial": adversarial,
+            "target_entropy": losses.entropy(target_logits),
+            "total": class_loss + self.settings.adversarial_weight * adversarial,
+        }
+
+    def adversarial(self, source: Tensor, target: Tensor, source_logits: Tensor, target_logits: Tensor) -> Tensor:
+        """The discriminator's loss; what reaches the backbone of it is reversed."""
+        reversed_ = ReverseGradient.apply(torch.cat([source, target]), ramp(self.done, self.steps))
+        with self.runtime.autocast():
+            is_source = self.others["discriminator"](reversed_)
+        return losses.real_fake(is_source[: len(source)], True) + losses.real_fake(is_source[len(source) :], False)

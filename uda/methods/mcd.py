@@ -1,0 +1,97 @@
+"""MCD: Saito et al., "Maximum Classifier Discrepancy for Unsupervised Domain Adaptation", CVPR 2018.
+
+Two heads on one backbone. In each step                                                               section 3.3
+    A  backbone and heads:  cross-entropy(source) of both
+    B  heads alone:         cross-entropy(source) of both - |p_1 - p_2| on the target: they look for what they can disagree on
+    C  backbone alone, `generator_steps` times:  |p_1 - p_2| on the target: it gives them nothing to disagree on
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from uda import losses
+from uda.data.batches import Batch
+from uda.methods.base import OneNetwork, OptimizerSettings
+from uda.models.backbones import Classifier
+from uda.models.layers import TARGET
+
+TRAINING = {"steps": 400, "batch": 128, "target_batch": 128, "evaluate_every": 50}
+
+
+@dataclass(frozen=True)
+class Settings(OptimizerSettings):
+    """MCD's settings."""
+
+    name: str = "mcd"
+    generator_steps: int = 4
+    discrepancy_weight: float = 1.0
+
+
+class TwoHeads(nn.Module):
+    """The mean of two heads' logits: what classifies in the end."""
+
+    def __init__(self, first: nn.Module, second: nn.Module) -> None:
+        super().__init__()
+        self.first, self.second = first, second
+
+    def forward(self, features: Tensor) -> Tensor:
+        return (self.first(features) + self.second(features)) / 2
+
+
+class Method(OneNetwork):
+    """Heads that disagree as much as they can, and a backbone that lets them as little as it can."""
+
+    def build_others(self, classifier: Classifier) -> nn.ModuleDict:
+        second = copy.deepcopy(self.network.head)
+        for module in second.modules():
+            getattr(module, "reset_parameters", bool)()
+        return nn.ModuleDict({"second": second})
+
+    def both(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of the two heads."""
+        with self.runtime.autocast():
+            return self.network.head(features).float(), self.others["second"](features).float()
+
+    def step(self, batch: Batch) -> dict[str, Tensor]:
+        """The three steps, A, B and C, under one optimiser: each moves only what is its to move."""
+        s = self.settings
+        heads = [*self.network.head.parameters(), *self.others.parameters()]
+        backbone = list(self.network.backbone.parameters())
+        values: dict[str, Tensor] = {}
+
+        def update(total: Tensor, parameters: list[nn.Parameter]) -> None:
+            self.optimizer.zero_grad()
+            total.backward(inputs=parameters)
+            self.optimizer.step()
+
+        def class_loss(features: Tensor) -> Tensor:
+            first, second = self.both(features)
+            return losses.cross_entropy(first, batch.source_labels) + losses.cross_entropy(second, batch.source_labels)
+
+        def disagreement(features: Tensor) -> Tensor:
+            first, second = self.both(features)
+            return (first.softmax(1) - second.softmax(1)).abs().mean()
+
+        source, _, _, _ = self.read(batch)
+        values["class"] = class_loss(source)
+        update(values["class"], [*backbone, *heads])
+
+        with torch.no_grad():
+            source, target, _, _ = self.read(batch)
+        values["head_discrepancy"] = disagreement(target)
+        update(class_loss(source) - s.discrepancy_weight * values["head_discrepancy"], heads)
+
+        for _ in range(s.generator_steps):
+            values["discrepancy"] = disagreement(self.features(batch.target, TARGET))
+            update(s.discrepancy_weight * values["discrepancy"], backbone)
+        self.schedule.step()
+        self.done += 1
+        return {name: value.detach() for name, value in values.items()}
+
+    def classifier(self) -> nn.Module:
+        return Classifier(self.network.backbone, TwoHeads(self.network.head, self.others["second"]))

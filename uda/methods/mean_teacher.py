@@ -1,0 +1,51 @@
+"""Mean teacher: French, Mackiewicz, Fisher, "Self-ensembling for visual domain adaptation", ICLR 2018.
+
+The teacher's weights are an average of the student's over the last steps. On target images, which student and teacher see in
+different forms,
+
+    total = cross-entropy(source) + weight x mean over images that the teacher is sure of of |p_student - p_teacher|^2
+          + balance x cross-entropy between the even distribution and the mean prediction                     section 3.3
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from uda import losses
+from uda.data.batches import Batch
+from uda.methods.base import Taught, TeacherSettings
+
+
+@dataclass(frozen=True)
+class Settings(TeacherSettings):
+    """The mean teacher's settings."""
+
+    name: str = "mean_teacher"
+    consistency_weight: float = 10.0
+    confidence: float = 0.9
+    """the teacher counts when its probability is above this (0.968 in the paper)"""
+    balance_weight: float = 0.1
+
+
+class Method(Taught):
+    """A student that follows its own average where that is sure."""
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        s = self.settings
+        taught = self.taught(batch.target_plain)[1].softmax(1)
+        _, _, source_logits, target_logits = self.read(batch)
+        predicted = target_logits.softmax(1)
+        sure = taught.amax(1) > s.confidence
+        class_loss = losses.cross_entropy(source_logits, batch.source_labels)
+        consistency = ((predicted - taught).square().sum(1) * sure).mean()
+        # Images that the teacher is unsure of say nothing about balance either; early on it would be won by noise.
+        balance = -(predicted.mean(0).clamp_min(1e-6)).log().mean() * sure.float().mean()
+        return {
+            "class": class_loss,
+            "consistency": consistency,
+            "balance": balance,
+            "target_entropy": losses.entropy(target_logits),
+            "total": class_loss + s.consistency_weight * consistency + s.balance_weight * balance,
+        }

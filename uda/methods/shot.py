@@ -1,0 +1,94 @@
+"""SHOT: Liang, Hu, Feng, "Do We Really Need to Access the Source Data?", ICML 2020. Source-free.
+
+The head stays as the source left it; the rest learns from target images alone:
+
+    total = information_weight x ( mean entropy - entropy of the mean )                                   eq. 3, L_IM
+          + pseudo_label_weight x cross-entropy of the nearest centroid's class                           eq. 4 to 6
+
+Centroids are the means of target features weighted by their predictions, then, once more, of the features nearest to each
+(eq. 4, 5); nearest by cosine. They are made anew every `refresh` steps, from a sample of the target. Not in the paper: images are
+augmented, pseudo-labels come from weights averaged over the last steps and from unaugmented images, and those that this
+teacher is not sure of wait.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from uda import losses
+from uda.data.augment import to_float
+from uda.data.batches import Batch
+from uda.data.domain import Domain
+from uda.methods.base import Taught, TeacherSettings
+from uda.models.backbones import Classifier
+from uda.models.layers import TARGET
+
+READS_SOURCE = False
+TRAINING = {"steps": 1000, "batch": 256, "target_batch": 256, "evaluate_every": 100}
+
+
+@dataclass(frozen=True)
+class Settings(TeacherSettings):
+    """SHOT's settings."""
+
+    name: str = "shot"
+    information_weight: float = 1.0
+    pseudo_label_weight: float = 0.3
+    confidence: float = 0.8
+    """the teacher's pseudo-label counts when the classifier's own probability is above this"""
+    refresh: int = 100
+    """steps between two makings of the centroids"""
+    freeze_head: bool = True
+
+
+class Method(Taught):
+    """Sure, even predictions on the target, and agreement with the clusters that they form."""
+
+    def build_others(self, classifier: Classifier) -> nn.ModuleDict:
+        self.network.head.requires_grad_(not self.settings.freeze_head)
+        return super().build_others(classifier)
+
+    def prepare(self, target: Domain) -> None:
+        super().prepare(target)
+        self.sample = target.sample()
+        self.centroids = self.make_centroids()
+
+    @torch.no_grad()
+    def make_centroids(self) -> Tensor:
+        """(K, D), of length 1: two rounds of weighted k-means on the sample, by the teacher."""
+        parts = [self.taught(self.runtime.arrange(to_float(part))) for part in self.sample.split(500)]
+        features = torch.cat([features.float() for features, _ in parts])
+        weights = torch.cat([logits for _, logits in parts]).softmax(1)
+        features = F.normalize(features, dim=1)
+        for _ in range(2):
+            centroids = F.normalize(weights.T @ features / weights.sum(0)[:, None].clamp_min(1e-8), dim=1)
+            weights = F.one_hot((features @ centroids.T).argmax(1), len(centroids)).float()
+        return centroids
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        s = self.settings
+        if self.done and self.done % s.refresh == 0:
+            self.centroids = self.make_centroids()
+        features, taught = self.taught(batch.target_plain)
+        label = (F.normalize(features.float(), dim=1) @ self.centroids.T).argmax(1)
+        sure = taught.softmax(1).amax(1) > s.confidence
+        logits = self.classify(self.features(batch.target, TARGET))
+        information = losses.information_maximization(logits)
+        pseudo_label = (F.cross_entropy(logits, label, reduction="none") * sure).mean()
+        return {
+            "target_entropy": losses.entropy(logits),
+            "target_marginal_entropy": losses.marginal_entropy(logits),
+            "pseudo_label": pseudo_label,
+            "total": s.information_weight * information + s.pseudo_label_weight * pseudo_label,
+        }
+
+    def state_dict(self) -> dict:
+        return super().state_dict() | {"centroids": self.centroids}
+
+    def load_state_dict(self, state: dict) -> None:
+        super().load_state_dict(state)
+        self.centroids = state["centroids"]

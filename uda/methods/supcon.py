@@ -1,0 +1,59 @@
+"""Supervised contrast across domains: Khosla et al., "Supervised Contrastive Learning", NeurIPS 2020, by
+pytorch-metric-learning's loss.
+
+Source images with their labels and target images with the pseudo-labels that an averaged teacher is sure of are one set; in it,
+features of one class attract each other whatever their domain, and features of others repel.
+
+    total = cross-entropy(source) + contrast_weight x contrast(source and sure target)
+          + pseudo_label_weight x cross-entropy(sure target)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from uda import losses
+from uda.data.batches import Batch
+from uda.methods.base import Taught, TeacherSettings
+from uda.models.backbones import Classifier
+
+
+@dataclass(frozen=True)
+class Settings(TeacherSettings):
+    """The method's settings."""
+
+    name: str = "supcon"
+    contrast_weight: float = 0.5
+    pseudo_label_weight: float = 1.0
+    temperature: float = 0.1
+    confidence: float = 0.9
+    """the teacher's class counts when its probability is above this"""
+
+
+class Method(Taught):
+    """Features of one class close together, in both domains at once."""
+
+    def build_others(self, classifier: Classifier) -> nn.ModuleDict:
+        from pytorch_metric_learning.losses import SupConLoss  # takes a second to import
+
+        self.contrast = SupConLoss(self.settings.temperature)
+        return super().build_others(classifier)
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        s, (_, taught) = self.settings, self.taught(batch.target_plain)
+        sure, label = taught.softmax(1).max(1)
+        chosen = sure > s.confidence
+        source, target, source_logits, target_logits = self.read(batch)
+        class_loss = losses.cross_entropy(source_logits, batch.source_labels)
+        pseudo_label = losses.pseudo_label(target_logits, taught, s.confidence)
+        contrast = self.contrast(torch.cat([source, target[chosen]]).float(), torch.cat([batch.source_labels, label[chosen]]))
+        return {
+            "class": class_loss,
+            "contrast": contrast,
+            "pseudo_label": pseudo_label,
+            "target_entropy": losses.entropy(target_logits),
+            "total": class_loss + s.contrast_weight * contrast + s.pseudo_label_weight * pseudo_label,
+        }

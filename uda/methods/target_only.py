@@ -1,0 +1,24 @@
+"""Target only: supervised training on the target's own labels. No adaptation, and no fair rival: the upper bound.
+
+This method alone is given target labels, in place of the source's images and labels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from uda.methods import source_only
+
+READS_TARGET_LABELS = True
+
+
+@dataclass(frozen=True)
+class Settings(source_only.Settings):
+    """As the source classifier's."""
+
+    name: str = "target_only"
+    learning_rate: float = 1e-3
+
+
+class Method(source_only.Method):
+    """Trains on, from the source classifier, on what the loop hands it as its labelled domain."""
