@@ -1,9 +1,10 @@
-"""The digit recipes: every recipe with every seed, one process at a time.
+"""The digits table: methods x pairs x seeds, one process at a time.
 
-    python benchmarks/digits.py svhn2mnist mnist2usps usps2mnist synth2digits --seeds 0 1 2
+    python benchmarks/digits.py svhn2mnist mnist2usps usps2mnist --methods unit shot --seeds 0 1 2
 
-Each run is a folder under --out, so an interrupted bench goes on where it stopped. Two tables are printed as Markdown: every
-run, and the mean with the lowest and highest of the seeds.
+Each cell is a run folder under --out, so an interrupted bench goes on where it stopped. All cells of a pair and seed start from
+one source classifier, which the first of them trains. Tables are printed as Markdown: every run, and mean (lowest .. highest) of
+the seeds.
 """
 
 from __future__ import annotations
@@ -11,48 +12,72 @@ from __future__ import annotations
 import argparse
 import statistics
 from pathlib import Path
+from typing import Any
 
 from cells import run_cell, where
+
+from uda.methods import METHODS
 
 ACCURACIES = ("source", "source_only", "last", "selected", "oracle")
 COLUMNS = (*ACCURACIES, "class consistency", "judge", "seconds")
 
 
+def run(out: Path, pair: str, method: str, seed: int) -> dict[str, Any]:
+    """One cell's result; its source classifier is that of the first finished cell of the pair and seed."""
+    overrides: dict[str, Any] = {"seed": seed}
+    if method != "unit":
+        overrides["method.name"] = method
+    trained = sorted(out.glob(f"{pair}-*-{seed}/weights/source.safetensors"), key=lambda path: path.stat().st_mtime)
+    if trained:
+        overrides["classifier.weights"] = str(trained[0].absolute())
+    return run_cell(out / f"{pair}-{method}-{seed}", pair, overrides)
+
+
+def figures(result: dict[str, Any]) -> list[float | None]:
+    translation = result.get("translation", {})
+    shares = [result["accuracy"][name] for name in ACCURACIES]
+    return [*shares, translation.get("class_consistency"), translation.get("judge_accuracy"), result["seconds"]["total"]]
+
+
+def show(value: float | None, column: str) -> str:
+    return "" if value is None else f"{value:.0f}" if column == "seconds" else f"{value:.4f}"
+
+
+def summary(values: list[Any], column: str) -> str:
+    if None in values:
+        return ""
+    return f"{show(statistics.mean(values), column)} ({show(min(values), column)} .. {show(max(values), column)})"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipes", nargs="+")
+    parser.add_argument("pairs", nargs="+", help="recipes of pairs of digit sets")
+    parser.add_argument("--methods", nargs="+", default=["unit"], choices=METHODS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("runs/digits"))
     given = parser.parse_args()
 
-    figures: dict[str, list[list[float]]] = {}
+    rows: dict[tuple[str, str], list[list[float | None]]] = {}
     notes = {}
-    for recipe in given.recipes:
-        for seed in given.seeds:
-            result = run_cell(given.out / f"{recipe}-{seed}", recipe, {"seed": seed})
-            translation = result["translation"]
-            figures.setdefault(recipe, []).append(
-                [
-                    *(result["accuracy"][name] for name in ACCURACIES),
-                    translation["class_consistency"],
-                    translation["judge_accuracy"],
-                    result["seconds"]["total"],
-                ]
-            )
-            notes[recipe] = f"{result['source']['note']} -> {result['target']['note']}"
+    for pair in given.pairs:
+        for method in given.methods:
+            for seed in given.seeds:
+                result = run(given.out, pair, method, seed)
+                rows.setdefault((pair, method), []).append(figures(result))
+                notes[pair] = f"{result['source']['note']} -> {result['target']['note']}"
 
-    print(f"\n| recipe | seed | {' | '.join(COLUMNS)} |\n|{'---|' * (len(COLUMNS) + 2)}")
-    for recipe, rows in figures.items():
-        for seed, (*shares, seconds) in zip(given.seeds, rows, strict=True):
-            print(f"| {recipe} | {seed} | {' | '.join(f'{share:.4f}' for share in shares)} | {seconds:.0f} |")
-    print(f"\n| recipe | {' | '.join(COLUMNS)} |\n|{'---|' * (len(COLUMNS) + 1)}")
-    for recipe, rows in figures.items():
-        *shares, seconds = zip(*rows, strict=True)
-        cells = [f"{statistics.mean(column):.4f} ({min(column):.4f} .. {max(column):.4f})" for column in shares]
-        print(f"| {recipe} | {' | '.join(cells)} | {statistics.mean(seconds):.0f} ({min(seconds):.0f} .. {max(seconds):.0f}) |")
-    print()
-    for recipe, note in notes.items():
-        print(f"- {recipe}: {note}")
+    print(f"\n| pair | method | seed | {' | '.join(COLUMNS)} |\n|{'---|' * (len(COLUMNS) + 3)}")
+    for (pair, method), runs in rows.items():
+        for seed, values in zip(given.seeds, runs, strict=True):
+            shown = (show(value, column) for value, column in zip(values, COLUMNS, strict=True))
+            print(f"| {pair} | {method} | {seed} | {' | '.join(shown)} |")
+    print(f"\n| pair | method | {' | '.join(COLUMNS)} |\n|{'---|' * (len(COLUMNS) + 2)}")
+    for (pair, method), runs in rows.items():
+        columns = zip(COLUMNS, zip(*runs, strict=True), strict=True)
+        print(f"| {pair} | {method} | {' | '.join(summary(list(values), column) for column, values in columns)} |")
+    print("\nSeconds are of a whole run; the source classifier is trained in the first of a pair and seed.\n")
+    for pair, note in notes.items():
+        print(f"- {pair}: {note}")
     print(f"\n{where()}")
 
 

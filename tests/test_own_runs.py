@@ -126,7 +126,10 @@ def test_the_given_classifier_is_measured_before_it_is_refined(folders: Path, tm
     plain = run(tmp_path / "plain", settings | {"classifier.refine_steps": 0})
     assert done.accuracy["source_only"] == plain.accuracy["source_only"]
     assert done.accuracy["refined"] != done.accuracy["source_only"]
+    assert list(done.accuracy) == ["source", "source_only", "refined", "last", "selected", "oracle"]
     assert "refined" not in plain.accuracy
+    free = run(tmp_path / "free", settings | {"method.name": "shot", "training.steps": 2})
+    assert "refined" not in free.accuracy, "a source-free method's classifier sees no source image"
 
 
 def test_adapting_a_network_with_batch_norm_does_not_fall_below_source_only(tmp_path: Path) -> None:

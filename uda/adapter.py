@@ -13,9 +13,10 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d
 from torch import nn
 
+from uda.data import settle_frame
 from uda.data.arrays import as_pixels
 from uda.data.domain import Pair
-from uda.data.own import Found, class_names, find, frame, hold_out, load_labelled, load_unlabelled, own_size, peek
+from uda.data.own import Found, class_names, find, frame, hold_out, load_labelled, load_unlabelled
 from uda.display import Display
 from uda.evaluation import predict
 from uda.fitting import start
@@ -96,8 +97,7 @@ class Adapter(ClassifierMixin, BaseEstimator):
             },
         )
         data, display = wanted.data, Display(quiet=not self.verbose)
-        size = data.size or own_size(source)
-        channels = data.channels or (1 if peek(source)[1] and peek(target)[1] else 3)
+        size, channels = settle_frame(data, source, target)
         classes, memory = class_names(source), int(data.memory * 2**30)
         pair = Pair(
             *hold_out(load_labelled(source, classes, size, channels, memory, display)),

@@ -21,7 +21,7 @@ from uda.data import load_pair
 from uda.data.augment import to_float
 from uda.data.batches import Batches
 from uda.data.domain import Domain, LabelledDomain, Pair
-from uda.data.files import in_order, read
+from uda.data.files import read
 from uda.display import Display, duration, result_table
 from uda.errors import UserError
 from uda.evaluation import Evaluator, accuracy, per_class_accuracy, predict
@@ -194,13 +194,13 @@ def _run(folder: RunFolder, recipe: Recipe, pair: Pair, model: nn.Module | None,
         f"  source classifier: {source:.4f} on {pair.source_test.name}"
         + (f", {accuracy(before):.4f} on {pair.target_test.name}" if before is not None and pair.target_test else "")
     )
-    if source < 2 / len(pair.source.classes):
+    if source < 1 / len(pair.source.classes) + 0.1:
         display.say(
             "  warning: that is hardly better than guessing; are its preprocessing (classifier.mean, classifier.std, --size) "
             "and the order of its classes (data.classes) right?"
         )
     refined = None
-    if comes_trained and wanted.refine_steps:
+    if comes_trained and wanted.refine_steps and _reads_source(recipe):
         if not folder.has_weights("refined"):
             train_on_source(REFINING_STAGE, wanted.refine_steps)
             folder.write_weights("refined", classifier)
@@ -224,43 +224,17 @@ def _run(folder: RunFolder, recipe: Recipe, pair: Pair, model: nn.Module | None,
     folder.write_weights("method", method.networks())
     folder.write_sample(pair.target)
 
-    # 3. The figures. `selected` is picked by the label-free score; `oracle` by target labels, to be compared with papers.
-    looks = [row for row in rows if "score" in row]
-    selected = max(looks, key=lambda row: row["score"])
-    result: dict[str, Any] = {
-        "recipe": recipe.name,
-        "method": recipe.method.name,
-        "seed": recipe.seed,
-        "device": str(runtime.device),
-        "precision": runtime.precision,
-        "source": _describe(pair.source, pair.source_test),
-        "target": _describe(pair.target, pair.target_test),
-        "classes": list(pair.target.classes),
-        "accuracy": {"source": source, "source_only": None, "last": None, "selected": None, "oracle": None},
-        "selection": {"score": recipe.selection.score, "selected_step": selected["step"]},
-        "steps": recipe.training.steps,
-    }
-    after = evaluator.on_target(adapted)
-    if before is not None and after is not None:
-        oracle = max(looks, key=lambda row: row["target_test_accuracy"])
-        result["accuracy"] |= {
-            "source_only": accuracy(before),
-            **({} if refined is None else {"refined": accuracy(refined)}),
-            "last": accuracy(after),
-            "selected": selected["target_test_accuracy"],
-            "oracle": oracle["target_test_accuracy"],
-        }
-        result["selection"]["oracle_step"] = oracle["step"]
-        result["per_class"] = {"source_only": per_class_accuracy(before), "last": per_class_accuracy(after)}
-        result["confusion"] = {"source_only": before.tolist(), "last": after.tolist()}
+    # 3. The figures.
+    result = _figures(recipe, pair, runtime, source, before, refined, evaluator.on_target(adapted), rows)
+    if "confusion" in result:
         draw_confusions(folder, result)
     if hasattr(method, "translate"):
         consistency = evaluator.class_consistency(lambda images: method.translate(images, SOURCE, TARGET))
         if consistency is not None:
             result["translation"] = consistency
-        shown = [
-            next(read(part.images, in_order(min(12, len(part))))) for part in (pair.source_test, pair.target_test or pair.target)
-        ]
+        # Spread over the set: a folder's first images are all of one class.
+        tests = pair.source_test, pair.target_test or pair.target
+        shown = [next(read(part.images, [torch.linspace(0, len(part) - 1, 12).long()])) for part in tests]
         draw_translations(folder, method, *map(to_float, shown))
     draw_curves(folder, rows)
     if state := whole_state_dict(adapted, classifier):
@@ -278,11 +252,56 @@ def _run(folder: RunFolder, recipe: Recipe, pair: Pair, model: nn.Module | None,
     return Run(folder.path, model, device=str(runtime.device))
 
 
+def _figures(
+    recipe: Recipe,
+    pair: Pair,
+    runtime: Runtime,
+    source: float,
+    before: Tensor | None,
+    refined: Tensor | None,
+    after: Tensor | None,
+    rows: list[dict[str, Any]],
+) -> dict[str, Any]:
+    """What ``result.json`` holds: confusion matrices of before, between and after (None: no target labels), and the looks' best.
+
+    `selected` is picked by the label-free score; `oracle` by target labels, only to be compared with papers.
+    """
+    looks = [row for row in rows if "score" in row]
+    selected = max(looks, key=lambda row: row["score"])
+    accuracies: dict[str, float | None] = {"source": source, "source_only": None if before is None else accuracy(before)}
+    if refined is not None:
+        accuracies["refined"] = accuracy(refined)
+    accuracies |= {"last": None if after is None else accuracy(after), "selected": selected.get("target_test_accuracy")}
+    result: dict[str, Any] = {
+        "recipe": recipe.name,
+        "method": recipe.method.name,
+        "seed": recipe.seed,
+        "device": str(runtime.device),
+        "precision": runtime.precision,
+        "source": _describe(pair.source, pair.source_test),
+        "target": _describe(pair.target, pair.target_test),
+        "classes": list(pair.target.classes),
+        "accuracy": accuracies | {"oracle": None},
+        "selection": {"score": recipe.selection.score, "selected_step": selected["step"]},
+        "steps": recipe.training.steps,
+    }
+    if before is not None and after is not None:
+        oracle = max(looks, key=lambda row: row["target_test_accuracy"])
+        result["accuracy"]["oracle"] = oracle["target_test_accuracy"]
+        result["selection"]["oracle_step"] = oracle["step"]
+        result["per_class"] = {"source_only": per_class_accuracy(before), "last": per_class_accuracy(after)}
+        result["confusion"] = {"source_only": before.tolist(), "last": after.tolist()}
+    return result
+
+
+def _reads_source(recipe: Recipe) -> bool:
+    return getattr(find_method(recipe.method.name), "READS_SOURCE", True)
+
+
 def _read_labels(recipe: Recipe, pair: Pair) -> LabelledDomain | None:
     """The labelled images that a method's batches hold: the source's, or none, or (of an upper bound, alone) the target's."""
-    method = find_method(recipe.method.name)
-    if not getattr(method, "READS_TARGET_LABELS", False):
-        return pair.source if getattr(method, "READS_SOURCE", True) else None
+    if not getattr(find_method(recipe.method.name), "READS_TARGET_LABELS", False):
+        return pair.source if _reads_source(recipe) else None
     if not isinstance(pair.target, LabelledDomain):
         raise UserError(f"{recipe.method.name} trains on target labels, and {pair.target.name} has none; choose another --method")
     return pair.target

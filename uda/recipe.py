@@ -89,7 +89,7 @@ class SourceClassifier(Section):
     steps: NonNegativeInt = 600
     """0: the network is taken as it is"""
     refine_steps: NonNegativeInt = 0
-    """steps on the augmented source that a network which comes trained takes before the method begins"""
+    """steps on the augmented source that a network which comes trained takes before a method begins that reads the source"""
     batch: PositiveInt = 256
     training: source_only.Settings = source_only.Settings()
 

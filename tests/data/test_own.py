@@ -123,11 +123,11 @@ def test_the_side_follows_the_source(tmp_path: Path, sizes: list[tuple[int, int]
 def test_colour_in_either_domain_makes_three_channels(tmp_path: Path) -> None:
     image(tmp_path / "grey/a/x.png")
     image(tmp_path / "colour/x.png", mode="RGB")
-    grey, colour = str(tmp_path / "grey"), str(tmp_path / "colour")
-    assert settle_frame(grey, "usps", None, None) == (8, 1)
-    assert settle_frame(grey, colour, None, None) == (8, 3)
-    assert settle_frame("mnist", "svhn", None, None) == (32, 3)
-    assert settle_frame(grey, colour, 16, 1) == (16, 1)
+    grey, colour = find(tmp_path / "grey", True), find(tmp_path / "colour", False)
+    assert settle_frame(Data(source="own", target="usps"), grey, None) == (8, 1)
+    assert settle_frame(Data(source="own", target="own"), grey, colour) == (8, 3)
+    assert settle_frame(Data(source="mnist", target="svhn"), None, None) == (32, 3)
+    assert settle_frame(Data(source="own", target="own", size=16, channels=1), grey, colour) == (16, 1)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from uda.catalogue import DATA_SETS, is_path
 from uda.data.arrays import read_note
 from uda.data.digits import NAMES, NOTES, Split, load_digits, locate
 from uda.data.domain import Domain, LabelledDomain, Pair
-from uda.data.own import class_names, find, hold_out, index_labels, load_labelled, load_unlabelled, own_size, peek
+from uda.data.own import Found, class_names, find, hold_out, index_labels, load_labelled, load_unlabelled, own_size, peek
 from uda.data.synthetic import HANDWRITTEN_NOTE, STREET_NOTE, load_handwritten_digits, load_street_digits
 from uda.display import Display
 from uda.errors import UserError
@@ -38,18 +38,17 @@ def data_root(given: Path | None) -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "uda"
 
 
-def settle_frame(source: str, target: str, size: int | None, channels: int | None) -> tuple[int, int]:
-    """Image side and channel count of a run, where they are not given.
+def settle_frame(wanted: Data, source: Found | None, target: Found | None) -> tuple[int, int]:
+    """Image side and channel count of a run, where `wanted` leaves them open; None stands for a data set known by name.
 
-    The side: 32 for a data set known by name; a user's own source decides for itself (`own_size`). Channels: 1 where both
-    domains are grey (of a user's images, up to 1,000 are asked, evenly spaced), else 3.
+    The side: 32 for a known source; a user's own decides for itself (`own_size`). Channels: 1 where both domains are grey (of a
+    user's images, up to 1,000 are asked, evenly spaced), else 3.
     """
-    if size is None:
-        size = own_size(find(Path(source), labelled=True)) if is_path(source) else 32
-    if channels is None:
-        grey = [peek(find(Path(name), labelled=False))[1] if is_path(name) else name in GREY for name in (source, target)]
-        channels = 1 if all(grey) else 3
-    return size, channels
+    size = wanted.size or (32 if source is None else own_size(source))
+    if wanted.channels is not None:
+        return size, wanted.channels
+    parts = (wanted.source, source), (wanted.target, target)
+    return size, 1 if all(name in GREY if found is None else peek(found)[1] for name, found in parts) else 3
 
 
 def load_named(name: str, split: Split, root: Path, size: int, channels: int) -> LabelledDomain:
@@ -100,7 +99,7 @@ def load_pair(wanted: Data, root: Path, display: Display) -> Pair:
     for name in (wanted.source, wanted.target, *tests):
         if not (is_path(name) or name in DATA_SETS):
             raise UserError.unknown("data set", name, DATA_SETS, "a folder, a .csv or an .npz")
-    size, channels = settle_frame(wanted.source, wanted.target, wanted.size, wanted.channels)
+    size, channels = settle_frame(wanted, labelled.get(wanted.source), unlabelled)
     frame = size, channels, int(wanted.memory * 2**30), display
     if wanted.source in labelled:
         classes = tuple(wanted.classes or class_names(labelled[wanted.source]))
