@@ -3,8 +3,8 @@
     python benchmarks/own_classifier.py --network SmallResNet --seeds 0 1 2
 
 Writes MNIST as CLASS/IMAGE.png, USPS as unlabelled PNGs and its test set as CLASS/IMAGE.png (from the arrays at $UDA_DATA);
-trains the network for one epoch in plain PyTorch, once, and saves its state dict; then, for each seed, runs `uda fit`, `uda export
---format onnx` and `uda predict`, and compares what onnxruntime makes of the test images with the predictions.
+trains the network for one epoch in plain PyTorch, once, and saves its state dict; then, for each seed, runs `uda fit`,
+`uda export --format onnx` and `uda predict`, and compares what onnxruntime makes of the test images with the predictions.
 """
 
 from __future__ import annotations

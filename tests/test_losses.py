@@ -70,3 +70,32 @@ def test_losses_are_float32_for_bf16_inputs() -> None:
         losses.distance(logits, logits, "l1"),
     ]
     assert {value.dtype for value in values} == {torch.float32}
+
+
+def test_kl_divergence_of_known_distributions() -> None:
+    p, q = torch.tensor([[0.5, 0.5]]), torch.tensor([[0.9, 0.1]])
+    expected = 0.5 * math.log(0.5 / 0.9) + 0.5 * math.log(0.5 / 0.1)
+    assert losses.kl_divergence(p.log(), q.log()).item() == pytest.approx(expected, rel=1e-5)
+    assert losses.kl_divergence(p.log(), p.log()).item() == pytest.approx(0, abs=1e-7)
+
+
+def test_mmd_tells_distributions_apart_and_not_samples_of_one() -> None:
+    generator = torch.Generator().manual_seed(0)
+    a, b, c = (torch.randn(200, 5, generator=generator) + shift for shift in (0, 0, 2))
+    same, other = losses.maximum_mean_discrepancy(a, b), losses.maximum_mean_discrepancy(a, c)
+    assert 0 <= same < 0.02
+    assert other > 10 * same
+    assert losses.maximum_mean_discrepancy(a, a).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_coral_is_the_distance_of_covariances() -> None:
+    a = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+    assert losses.coral(a, a + 7).item() == pytest.approx(0, abs=1e-9), "means do not count"
+    covariance = 2 / 3  # of each coordinate of a; of 2a four times that
+    assert losses.coral(a, 2 * a).item() == pytest.approx(2 * (3 * covariance) ** 2 / 16, rel=1e-5)
+
+
+def test_class_confusion_is_none_for_sure_predictions_and_most_for_wavering_ones() -> None:
+    sure, wavering = torch.eye(4) * 100, torch.zeros(4, 4)
+    assert losses.class_confusion(sure, 1.0).item() == pytest.approx(0, abs=1e-6)
+    assert losses.class_confusion(wavering, 1.0).item() == pytest.approx(0.75, rel=1e-5)

@@ -56,13 +56,14 @@ def draw_translations(folder: RunFolder, method: Any, source: Tensor, target: Te
 # Which losses share a panel of the curves: each entry's title, and the losses (of those a method has) that it shows.
 PANELS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("class losses", ("class", "translated_class", "generator_class")),
-    ("anchor: target entropy and marginal entropy (nats)", ("target_entropy", "target_marginal_entropy")),
-    ("anchor: pseudo-labels", ("pseudo_label",)),
+    ("entropy of target predictions, and of their mean (nats)", ("target_entropy", "target_marginal_entropy")),
+    ("pseudo-labels", ("pseudo_label",)),
     ("adversarial", ("discriminator_adversarial", "generator_adversarial")),
     ("reconstruction and cycle (sum over pixels)", ("reconstruction", "cycle")),
     ("KL of the codes", ("kl", "cycle_kl")),
     ("feature matching", ("feature",)),
 )
+NO_LOSSES = {"stage", "step", "seconds", "score", "target_test_accuracy", "target_mean_entropy"}
 
 
 def draw_curves(folder: RunFolder, rows: list[dict[str, Any]]) -> None:
@@ -71,6 +72,8 @@ def draw_curves(folder: RunFolder, rows: list[dict[str, Any]]) -> None:
     named = set().union(*(row.keys() for row in rows))
     panels = [(title, [name for name in names if name in named]) for title, names in PANELS]
     panels = [(title, names) for title, names in panels if names]
+    shown = {name for _, names in PANELS for name in names} | NO_LOSSES
+    panels += [(name.replace("_", " "), [name]) for name in sorted(named - shown)]
     grid = (len(panels) + 3) // 2
     figure, axes = plt.subplots(grid, 2, figsize=(10, 2.3 * grid), layout="constrained")
     flat = list(axes.flat)
