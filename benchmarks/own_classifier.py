@@ -4,7 +4,8 @@
 
 Writes MNIST as CLASS/IMAGE.png, USPS as unlabelled PNGs and its test set as CLASS/IMAGE.png (from the arrays at $UDA_DATA);
 trains the network for one epoch in plain PyTorch, once, and saves its state dict; then, for each seed, runs `uda fit`,
-`uda export --format onnx` and `uda predict`, and compares what onnxruntime makes of the test images with the predictions.
+`uda export --format onnx` and `uda predict --precision fp32`, and compares what onnxruntime makes of the test images with the
+predictions.
 """
 
 from __future__ import annotations
@@ -154,7 +155,7 @@ def main() -> None:
                 "--set", f"classifier.std=[{STD}]", "--seed", str(seed), "--out", run,
             )  # fmt: skip
         uda(folder, "export", run, "--format", "onnx")
-        uda(folder, "predict", run, "./usps_test", "-o", f"{run}.csv")
+        uda(folder, "predict", run, "./usps_test", "-o", f"{run}.csv", "--precision", "fp32")
         result = json.loads((folder / run / "result.json").read_text())
         same, count = same_as_onnx(folder, run)
         rows.append([result["accuracy"][name] for name in ("source_only", "refined", "last")] + [result["seconds"]["total"]])

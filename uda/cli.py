@@ -125,6 +125,7 @@ def _anchored_factory(name: str) -> str:
 
 Which = Annotated[str, typer.Option(help="last, selected (by the label-free score) or source (before adaptation).")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+Precision = Annotated[str | None, typer.Option(help="bf16 or fp32; else as the run was computed.")]
 
 
 @app.command()
@@ -134,6 +135,7 @@ def predict(
     out: Annotated[Path, typer.Option("-o", "--out", help="The CSV to write.")] = Path("predictions.csv"),
     which: Which = "last",
     device: Device = "auto",
+    precision: Precision = None,
 ) -> None:
     """Class and probability of every image at a path (a folder, .csv, .npz or one file), as a CSV."""
     from uda.applying import write_predictions
@@ -141,7 +143,7 @@ def predict(
     from uda.runs import Run
 
     display = Display()
-    count = write_predictions(Run(run, device=device), images, out, which, display)
+    count = write_predictions(Run(run, device=device, precision=precision), images, out, which, display)
     display.say(f"{count:,} images classified; see {out}")
 
 
@@ -153,6 +155,7 @@ def evaluate(
     which: Which = "last",
     data_root: DataRoot = None,
     device: Device = "auto",
+    precision: Precision = None,
 ) -> None:
     """Accuracy of a run's classifier on labelled images, by class, and what was taken for what."""
     import json
@@ -163,7 +166,7 @@ def evaluate(
     from uda.runs import Run, whole
 
     display = Display()
-    result = run_evaluate(Run(run, device=device), _anchored(data), which, data_root, display)
+    result = run_evaluate(Run(run, device=device, precision=precision), _anchored(data), which, data_root, display)
     if out is not None:
         with whole(out) as path:
             path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
@@ -173,9 +176,7 @@ def evaluate(
 @app.command()
 def export(
     run: Path,
-    format: Annotated[
-        str, typer.Option(help="torch (torch.export, .pt2) or onnx (needs the extra: uda-toolkit[onnx]).")
-    ] = "onnx",
+    format: Annotated[str, typer.Option(help="torch (torch.export, .pt2) or onnx (needs the extra onnx).")] = "onnx",
     out: Annotated[Path | None, typer.Option("-o", "--out", help="The file; else RUN/classifier.pt2 or .onnx.")] = None,
     which: Which = "last",
 ) -> None:

@@ -96,7 +96,9 @@ def _write_onnx(module: nn.Module, images: Tensor, path: Path, facts: dict[str, 
         import onnxruntime
         import onnxscript  # noqa: F401 - the exporter needs it
     except ImportError as error:
-        raise UserError(f"ONNX needs packages that are not here ({error.name}); pip install 'uda-toolkit[onnx]'") from error
+        raise UserError(
+            f"ONNX needs packages that are not here ({error.name}); pip install onnx onnxscript onnxruntime"
+        ) from error
     program = torch.onnx.export(
         module,
         (images[:2],),

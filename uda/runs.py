@@ -282,15 +282,18 @@ class Run:
         path: the run folder.
         model: the network, where the run was given one in Python.
         device: ``"auto"`` or a torch device.
+        precision: ``"bf16"`` or ``"fp32"``; left out, as the run was computed.
 
     Attributes:
         path: the run folder.
         result: the contents of ``result.json``.
     """
 
-    def __init__(self, path: str | Path, model: nn.Module | None = None, device: str = "auto") -> None:
+    def __init__(
+        self, path: str | Path, model: nn.Module | None = None, device: str = "auto", precision: str | None = None
+    ) -> None:
         self._folder = RunFolder.open(Path(path))
-        self.path, self._model, self._device = self._folder.path, model, device
+        self.path, self._model, self._device, self._precision = self._folder.path, model, device, precision
         self.result: dict[str, Any] = self._folder.read_json("result.json")
 
     @cached_property
@@ -312,7 +315,7 @@ class Run:
 
     @cached_property
     def runtime(self) -> Runtime:
-        return choose_runtime(self._device, self.result["precision"])
+        return choose_runtime(self._device, self._precision or self.result["precision"])
 
     @property
     def classes(self) -> tuple[str, ...]:
