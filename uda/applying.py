@@ -10,11 +10,13 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from uda.catalogue import is_path
 from uda.data import data_root as find_data_root
-from uda.data import load_test
+from uda.data import load_named_test
 from uda.data.arrays import fit_frame
+from uda.data.domain import LabelledDomain
 from uda.data.files import ImageFiles, in_order
-from uda.data.own import find
+from uda.data.own import check_classes, find, load_labelled
 from uda.display import Display
 from uda.evaluation import accuracy, per_class_accuracy, predict, test
 from uda.runs import Run, whole
@@ -71,8 +73,13 @@ def evaluate(run: Run, data: str, which: str, data_root: Path | None, display: D
     """
     classifier = run.load_classifier(which)
     channels, size, _ = run.recipe.data.shape
-    memory = int(run.recipe.data.memory * 2**30)
-    domain = load_test(data, run.classes, find_data_root(data_root), size, channels, memory, display, every_class=False)
+    domain: LabelledDomain
+    if is_path(data):
+        found = find(Path(data), labelled=True)
+        check_classes(found, run.classes, every_class=False)
+        domain = load_labelled(found, run.classes, size, channels, int(run.recipe.data.memory * 2**30), display)
+    else:
+        domain = load_named_test(data, run.classes, find_data_root(data_root), size, channels)
     matrix = test(classifier, domain.to(run.runtime.device), run.runtime)
     return {
         "data": domain.name,

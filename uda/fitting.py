@@ -101,6 +101,7 @@ def start(
     # Before the folder is made, all that can be wrong is tried: it leaves nothing behind and costs no time.
     weights = Path(recipe.classifier.weights) if recipe.classifier.weights is not None else None
     build_method(recipe, build_source_classifier(recipe, len(pair.source.classes), runtime, model, weights), runtime)
+    _read_labels(recipe, pair)
     if out is None:
         stem = (
             Path("runs") / f"{recipe.name}-{recipe.method.name.rpartition(':')[2]}-{recipe.seed}-{datetime.now():%Y%m%d-%H%M%S}"

@@ -51,15 +51,15 @@ class Data(Section):
     memory: float = Field(1.0, ge=0)
     """GiB: images of your own that take more than this, decoded, are decoded when needed instead"""
 
+    target_inverted_copies: bool = False
+    """whether the target's training images are doubled by their negatives"""
+
     @property
     def shape(self) -> tuple[int, int, int]:
         """(C, S, S) of every image; known once `size` and `channels` are."""
         assert self.size is not None
         assert self.channels is not None
         return self.channels, self.size, self.size
-
-    target_inverted_copies: bool = False
-    """whether the target's training images are doubled by their negatives"""
 
 
 class Augmentation(Section):

@@ -340,9 +340,11 @@ class Run:
         It is in evaluation mode, takes float images (N, C, H, W) in -1..1 (see `uda.data.augment.to_float`) and returns
         logits (N, K).
         """
+        return self._load(self._source_classifier(), which)
+
+    def _load(self, source: Classifier, which: str) -> nn.Module:
         if which not in ("last", "selected", "source"):
             raise UserError.unknown("classifier", which, ("last", "selected", "source"))
-        source = self._source_classifier()
         classifier = source if which == "source" else build_method(self.recipe, source, self.runtime).classifier()
         self._folder.read_weights(which, classifier)
         return classifier.eval()
@@ -358,8 +360,8 @@ class Run:
         Raises:
             UserError: where the network was one of ours, or the method has changed its layers.
         """
-        source, adapted = self._source_classifier(), self.load_classifier(which)
-        state = whole_state_dict(adapted, source)
+        source = self._source_classifier()
+        state = whole_state_dict(self._load(source, which), source)
         if state is None:
             raise UserError(
                 f"the adapted classifier does not fit {self.recipe.classifier.backbone} as it was written: use Run.classifier"

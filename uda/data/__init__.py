@@ -11,7 +11,7 @@ from uda.catalogue import DATA_SETS, is_path
 from uda.data.arrays import read_note
 from uda.data.digits import NAMES, NOTES, Split, load_digits, locate
 from uda.data.domain import Domain, LabelledDomain, Pair
-from uda.data.own import Found, class_names, find, hold_out, index_labels, load_labelled, load_unlabelled, own_size, peek
+from uda.data.own import Found, check_classes, class_names, find, hold_out, load_labelled, load_unlabelled, own_size, peek
 from uda.data.synthetic import HANDWRITTEN_NOTE, STREET_NOTE, load_handwritten_digits, load_street_digits
 from uda.display import Display
 from uda.errors import UserError
@@ -60,23 +60,12 @@ def load_named(name: str, split: Split, root: Path, size: int, channels: int) ->
     return load_digits(name, split, root, size, channels)
 
 
-def load_test(
-    name: str,
-    classes: tuple[str, ...],
-    root: Path,
-    size: int,
-    channels: int,
-    memory: int,
-    display: Display,
-    every_class: bool = True,
-) -> LabelledDomain:
-    """Labelled images to test on: a path, or a data set's test split by name.
+def load_named_test(name: str, classes: tuple[str, ...], root: Path, size: int, channels: int) -> LabelledDomain:
+    """A data set's test split by name.
 
     Raises:
-        UserError: where their classes are not `classes`; a user's own images may lack some without `every_class`.
+        UserError: where its classes are not `classes`.
     """
-    if is_path(name):
-        return load_labelled(find(Path(name), labelled=True), classes, size, channels, memory, display, every_class)
     domain = load_named(name, "test", root, size, channels)
     if domain.classes != classes:
         raise UserError(f"{name} has the classes {', '.join(domain.classes)}, not {', '.join(classes)}")
@@ -101,17 +90,16 @@ def load_pair(wanted: Data, root: Path, display: Display) -> Pair:
             raise UserError.unknown("data set", name, DATA_SETS, "a folder, a .csv or an .npz")
     size, channels = settle_frame(wanted, labelled.get(wanted.source), unlabelled)
     frame = size, channels, int(wanted.memory * 2**30), display
-    if wanted.source in labelled:
-        classes = tuple(wanted.classes or class_names(labelled[wanted.source]))
-        for found in labelled.values():
-            index_labels(found, classes, every_class=True)
-        source = load_labelled(labelled[wanted.source], classes, *frame)
-    else:
-        source = load_named(wanted.source, "train", root, size, channels)
-        classes = source.classes
+    named = None if wanted.source in labelled else load_named(wanted.source, "train", root, size, channels)
+    classes = named.classes if named is not None else tuple(wanted.classes or class_names(labelled[wanted.source]))
+    for found in labelled.values():
+        check_classes(found, classes)
+    source = named if named is not None else load_labelled(labelled[wanted.source], classes, *frame)
 
     def test(name: str) -> LabelledDomain:
-        return load_test(name, classes, root, *frame)
+        if name in labelled:
+            return load_labelled(labelled[name], classes, *frame)
+        return load_named_test(name, classes, root, size, channels)
 
     if wanted.source_test is not None:
         source_test = test(wanted.source_test)

@@ -1,4 +1,4 @@
-"""Endless shuffled batches from images that lie in memory."""
+"""Endless shuffled batches from images in memory, or from files that are decoded ahead."""
 
 from __future__ import annotations
 

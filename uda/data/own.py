@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from uda.data.arrays import as_pixels, fit_frame, open_arrays, read_note
+from uda.data.arrays import as_pixels, fit_frame, open_arrays
 from uda.data.domain import Domain, LabelledDomain
 from uda.data.files import EXTENSIONS, GREY_MODES, ImageFiles, Images, check
 from uda.display import Display
@@ -101,7 +101,7 @@ def _find_arrays(path: Path, labelled: bool) -> Found:
     with open_arrays(path) as file:
         pixels = as_pixels(file["images"], str(path))
         labels = file["labels"].astype(str) if labelled else None
-        note = read_note(path) if "note" in file else f"the array file {path.name}"
+        note = str(file["note"]) if "note" in file else f"the array file {path.name}"
     if labels is not None and labels.shape != (len(pixels),):
         raise UserError(f"{path}: {len(pixels)} images but labels of shape {labels.shape}; give one label per image")
     return Found(path, np.array([], dtype=np.bytes_), path.parent, pixels, labels, note)
@@ -116,8 +116,8 @@ def class_names(found: Found) -> tuple[str, ...]:
     return tuple(sorted(names, key=int) if numbers else sorted(names))
 
 
-def index_labels(found: Found, classes: Iterable[str], every_class: bool) -> Tensor:
-    """int64 (N,): each label's position in `classes`.
+def check_classes(found: Found, classes: Iterable[str], every_class: bool = True) -> None:
+    """Compares the labels with `classes`, before minutes are spent on decoding.
 
     Raises:
         UserError: for labels that are no class, and, with `every_class`, for classes that no image has.
@@ -128,8 +128,6 @@ def index_labels(found: Found, classes: Iterable[str], every_class: bool) -> Ten
     if extra or missing:
         parts = [f"{kind}: {', '.join(names[:8])}" for kind, names in (("unknown", extra), ("missing", missing)) if names]
         raise UserError(f"{found.path} has other classes than the source; {'; '.join(parts)} (the source has {', '.join(known)})")
-    index = {name: number for number, name in enumerate(known)}
-    return torch.tensor([index[str(label)] for label in found.labels], dtype=torch.int64)
 
 
 def peek(found: Found) -> tuple[list[tuple[int, int]], bool]:
@@ -182,12 +180,13 @@ def load_unlabelled(found: Found, classes: tuple[str, ...], size: int, channels:
 
 
 def load_labelled(
-    found: Found, classes: tuple[str, ...], size: int, channels: int, memory: int, display: Display, every_class: bool = True
+    found: Found, classes: tuple[str, ...], size: int, channels: int, memory: int, display: Display
 ) -> LabelledDomain:
-    """Images with labels, all of which are among `classes`."""
-    index_labels(found, classes, every_class)  # before minutes are spent on decoding
+    """Images with labels, all of which are among `classes` (see `check_classes`)."""
     found, images, unreadable = frame(found, size, channels, memory, display)
-    labels = index_labels(found, classes, False)
+    assert found.labels is not None
+    index = {name: number for number, name in enumerate(classes)}
+    labels = torch.tensor([index[str(label)] for label in found.labels], dtype=torch.int64)
     return LabelledDomain(found.path.stem, images, classes, _note(found, images, unreadable), labels, unreadable=unreadable)
 
 

@@ -48,7 +48,7 @@ class Method:
             )
 
     def prepare(self, target: Domain) -> None:
-        adapt_statistics(self.network, target, self.runtime)
+        adapt_statistics(self.network, self.network, target, self.runtime)
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         return {"total": torch.zeros(())}

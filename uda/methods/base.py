@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -43,16 +44,19 @@ def average(teacher: nn.Module, student: nn.Module, decay: float, done: int) -> 
         kept.copy_(new)
 
 
-def adapt_statistics(network: Classifier, target: Domain, runtime: Runtime) -> None:
-    """The target's statistics of a network with batch norm, from a sample of its images; without batch norm, nothing."""
+def adapt_statistics(network: nn.Module, read: Callable[[Tensor], object], target: Domain, runtime: Runtime) -> None:
+    """The target's statistics of a network with batch norm, from a sample of its images; without batch norm, nothing.
 
-    def read(images: Tensor) -> None:
+    `read` sends float images (N, C, H, W) in -1..1 through the network.
+    """
+
+    def read_pixels(images: Tensor) -> None:
         with runtime.autocast():
-            network(runtime.arrange(to_float(images)))
+            read(runtime.arrange(to_float(images)))
 
     if domain_norms(network):
         with evaluating(network):
-            learn_statistics(network, read, target.sample().split(250))
+            learn_statistics(network, read_pixels, target.sample().split(250))
 
 
 class OneNetwork:
@@ -117,7 +121,7 @@ class OneNetwork:
 
     def prepare(self, target: Domain) -> None:
         """Learns the target's statistics of a network with batch norm."""
-        adapt_statistics(self.network, target, self.runtime)
+        adapt_statistics(self.network, self.network, target, self.runtime)
 
     def classifier(self) -> nn.Module:
         return self.network

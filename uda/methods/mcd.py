@@ -18,7 +18,7 @@ from uda import losses
 from uda.data.batches import Batch
 from uda.methods.base import OneNetwork, OptimizerSettings
 from uda.models.backbones import Classifier
-from uda.models.layers import TARGET
+from uda.models.layers import SOURCE, TARGET
 
 TRAINING = {"steps": 400, "batch": 128, "target_batch": 128, "evaluate_every": 50}
 
@@ -77,12 +77,11 @@ class Method(OneNetwork):
             first, second = self.both(features)
             return (first.softmax(1) - second.softmax(1)).abs().mean()
 
-        source, _, _, _ = self.read(batch)
-        values["class"] = class_loss(source)
+        values["class"] = class_loss(self.features(batch.source, SOURCE))
         update(values["class"], [*backbone, *heads])
 
         with torch.no_grad():
-            source, target, _, _ = self.read(batch)
+            source, target = self.features(batch.source, SOURCE), self.features(batch.target, TARGET)
         values["head_discrepancy"] = disagreement(target)
         update(class_loss(source) - s.discrepancy_weight * values["head_discrepancy"], heads)
 

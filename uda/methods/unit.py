@@ -30,20 +30,11 @@ from pydantic import ConfigDict
 from torch import Tensor, nn
 
 from uda import losses
-from uda.data.augment import to_float
 from uda.data.batches import Batch
 from uda.data.domain import Domain
-from uda.methods.base import average
+from uda.methods.base import adapt_statistics, average
 from uda.models.backbones import Backbone, Classifier
-from uda.models.layers import (
-    SOURCE,
-    TARGET,
-    by_domain,
-    domain_norms,
-    learn_statistics,
-    widen_for_coordinates,
-    with_domains,
-)
+from uda.models.layers import SOURCE, TARGET, by_domain, widen_for_coordinates, with_domains
 from uda.models.translators import (
     Posterior,
     Streams,
@@ -53,7 +44,7 @@ from uda.models.translators import (
     backbone_layers,
     convolutional_layers,
 )
-from uda.runtime import Runtime, evaluating
+from uda.runtime import Runtime
 
 
 @dataclass(frozen=True)
@@ -182,18 +173,12 @@ class Method:
 
     def prepare(self, target: Domain) -> None:
         """Learns the target's statistics of a network with batch norm, for D_2 and E_2 alike."""
-        networks = nn.ModuleList([self.student, self.encoders])
-        if not domain_norms(networks):
-            return
 
         def read(images: Tensor) -> None:
-            with self.runtime.autocast():
-                images = self.runtime.arrange(to_float(images))
-                self.student(images)
-                self.encoders.encode(images, TARGET)
+            self.student(images)
+            self.encoders.encode(images, TARGET)
 
-        with evaluating(networks):
-            learn_statistics(networks, read, target.sample().split(250))
+        adapt_statistics(nn.ModuleList([self.student, self.encoders]), read, target, self.runtime)
         self.averaged.load_state_dict(self.trained.state_dict())
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
