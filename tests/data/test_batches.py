@@ -46,3 +46,16 @@ def test_labels_stay_with_their_images(small_pair: Pair, fp32: Runtime) -> None:
 def test_target_plain_is_the_same_images_unchanged(small_pair: Pair, fp32: Runtime) -> None:
     batch = Batches(small_pair.source, small_pair.target.without_labels(), 8, 8, Augment(), Augment(invert=1.0), fp32).next()
     assert torch.equal(batch.target, -batch.target_plain)
+
+
+@given(counts=st.lists(st.integers(1, 40), min_size=2, max_size=5))
+@settings(max_examples=40, deadline=None)
+def test_even_classes_come_equally_often_in_an_epoch(counts: list[int]) -> None:
+    labels = torch.cat([torch.full((count,), k) for k, count in enumerate(counts)])
+    share = -(-len(labels) // len(counts))
+    drawn = Shuffle(len(labels), labels).take(share * len(counts))
+    assert labels[drawn].bincount().tolist() == [share] * len(counts)
+    for k, count in enumerate(counts):  # and within a class no image a second time before all came once
+        times = drawn[labels[drawn] == k].bincount(minlength=len(labels))[labels == k]
+        assert times.max() - times.min() <= 1
+        assert times.sum() >= min(count, share)

@@ -34,17 +34,33 @@ class Batch:
 
 
 class Shuffle:
-    """Endless indices 0..count-1, each once per epoch, in an order drawn from torch's global generator."""
+    """Endless indices 0..count-1, each once per epoch, in an order drawn from torch's global generator.
 
-    def __init__(self, count: int) -> None:
-        self.order, self.position = torch.randperm(count), 0
+    With `labels` (count,), an epoch holds each class equally often: rare classes' images come several times.
+    """
+
+    def __init__(self, count: int, labels: Tensor | None = None) -> None:
+        self.count = count
+        self.members = [] if labels is None else [(labels.cpu() == k).nonzero().squeeze(1) for k in labels.unique().cpu()]
+        self.order, self.position = self._epoch(), 0
+
+    def _epoch(self) -> Tensor:
+        if not self.members:
+            return torch.randperm(self.count)
+        share = -(-self.count // len(self.members))
+        drawn = []
+        for members in self.members:
+            rounds = [members[torch.randperm(len(members))] for _ in range(-(-share // len(members)))]
+            drawn.append(torch.cat(rounds)[:share])
+        order = torch.cat(drawn)
+        return order[torch.randperm(len(order))]
 
     def take(self, size: int) -> Tensor:
         """The next `size` indices; an epoch's rest that is too short for a batch is filled up from the next epoch."""
         taken = self.order[self.position : self.position + size]
         self.position += size
         while len(taken) < size:
-            self.order, self.position = torch.randperm(len(self.order)), size - len(taken)
+            self.order, self.position = self._epoch(), size - len(taken)
             taken = torch.cat([taken, self.order[: self.position]])
         return taken
 
@@ -52,9 +68,9 @@ class Shuffle:
 class Stream:
     """Endless shuffled batches of one set of images; files are decoded ahead, and what is ahead belongs to the state."""
 
-    def __init__(self, images: Images, size: int) -> None:
+    def __init__(self, images: Images, size: int, even: Tensor | None = None) -> None:
         self.images, self.size = images, size
-        self.shuffle = Shuffle(len(images))
+        self.shuffle = Shuffle(len(images), even)
         self.ahead: deque[Tensor] = deque()  # positions that were asked for and not yet handed out
         self.decoded: Generator[Tensor, None, None] | None = None
 
@@ -87,7 +103,10 @@ class Stream:
 
 
 class Batches:
-    """Draws batches from both domains; its state makes an interrupted run continue with the very next batch."""
+    """Draws batches from both domains; its state makes an interrupted run continue with the very next batch.
+
+    With `even_classes`, the source's classes come equally often.
+    """
 
     def __init__(
         self,
@@ -98,10 +117,11 @@ class Batches:
         source_augment: Augment,
         target_augment: Augment,
         runtime: Runtime,
+        even_classes: bool = False,
     ) -> None:
         self.labels, self.runtime = source.labels if source else None, runtime
         self.source_augment, self.target_augment = source_augment, target_augment
-        self.source = Stream(source.images, size) if source else None
+        self.source = Stream(source.images, size, source.labels if even_classes else None) if source else None
         self.target = Stream(target.images, target_size) if target else None
 
     def next(self) -> Batch:

@@ -50,9 +50,11 @@ class Domain:
 
     def sample(self, count: int = 2000) -> Tensor:
         """The same images at each call, in an order without meaning: uint8 (n, C, H, W), of at most 128 MiB."""
+        return torch.cat(list(read(self.images, self._sampled(count).split(BLOCK))))
+
+    def _sampled(self, count: int) -> Tensor:
         count = min(count, 2**27 // self.images.shape[1:].numel())
-        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(0))[:count]
-        return torch.cat(list(read(self.images, order.split(BLOCK))))
+        return torch.randperm(len(self), generator=torch.Generator().manual_seed(0))[:count]
 
     def without_labels(self) -> Domain:
         """The images alone; labels, where there were some, are not reachable from what is returned."""
@@ -74,6 +76,10 @@ class LabelledDomain(Domain):
         low, high = int(self.labels.min()), int(self.labels.max())
         if low < 0 or high >= len(self.classes):
             raise UserError(f"{self.name}: labels run from {low} to {high}, but the classes are 0..{len(self.classes) - 1}")
+
+    def sample_labels(self, count: int = 2000) -> Tensor:
+        """The labels of the images that `sample` returns, int64 (n,)."""
+        return self.labels[self._sampled(count).to(self.labels.device)]
 
     def to(self, device: torch.device) -> LabelledDomain:
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))

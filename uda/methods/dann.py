@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
 
 from uda import losses
 from uda.data.batches import Batch
@@ -46,8 +48,13 @@ class ReverseGradient(torch.autograd.Function):
 
 
 def discriminator(inputs: int, hidden: int) -> nn.Module:
-    """Feature vectors (N, inputs) to one logit each: that they are the source's."""
-    return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 1))
+    """Feature vectors (N, inputs) to one logit each: that they are the source's.
+
+    Spectral norm (Miyato et al. 2018) bounds the gradient that is reversed; without it the backbone is thrown off time and again.
+    """
+    widths = inputs, hidden, hidden, 1
+    layers = [spectral_norm(nn.Linear(before, after)) for before, after in pairwise(widths)]
+    return nn.Sequential(layers[0], nn.ReLU(), layers[1], nn.ReLU(), layers[2])
 
 
 def ramp(done: int, steps: int) -> float:

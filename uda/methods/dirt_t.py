@@ -14,11 +14,11 @@ from torch import Tensor
 
 from uda import losses
 from uda.data.batches import Batch
-from uda.methods import vada
+from uda.methods import base, vada
 from uda.methods.base import Taught, TeacherSettings
 from uda.models.layers import TARGET
 
-TRAINING = {"steps": 600, "batch": 128, "target_batch": 128, "evaluate_every": 100}
+TRAINING = base.TRAINING | {"steps": 600, "evaluate_every": 100}
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,12 @@ from torch import Tensor, nn
 
 from uda import losses
 from uda.data.batches import Batch
+from uda.methods import base
 from uda.methods.base import OneNetwork, OptimizerSettings
 from uda.models.backbones import Classifier
 from uda.models.layers import SOURCE, TARGET
 
-TRAINING = {"steps": 400, "batch": 128, "target_batch": 128, "evaluate_every": 50}
+TRAINING = base.TRAINING | {"steps": 400, "evaluate_every": 50}
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from uda import losses
 from uda.data.batches import Batch
-from uda.methods import dann
+from uda.methods import base, dann
 from uda.models.layers import SOURCE, TARGET
 
-TRAINING = {"steps": 500, "batch": 128, "target_batch": 128, "evaluate_every": 100}
+TRAINING = base.TRAINING | {"steps": 500, "evaluate_every": 100}
 
 
 @dataclass(frozen=True)
