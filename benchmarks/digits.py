@@ -22,9 +22,9 @@ ACCURACIES = ("source", "source_only", "last", "selected", "oracle")
 COLUMNS = (*ACCURACIES, "class consistency", "judge", "seconds")
 
 
-def run(out: Path, pair: str, method: str, seed: int) -> dict[str, Any]:
+def run(out: Path, pair: str, method: str, seed: int, keep: bool) -> dict[str, Any]:
     """One cell's result; its source classifier is that of the first finished cell of the pair and seed."""
-    overrides: dict[str, Any] = {"seed": seed}
+    overrides: dict[str, Any] = {"seed": seed, "selection.keep": keep}
     if method != "unit":
         overrides["method.name"] = method
     trained = sorted(out.glob(f"{pair}-*-{seed}/weights/source.safetensors"), key=lambda path: path.stat().st_mtime)
@@ -55,6 +55,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=["unit"], choices=METHODS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("runs/digits"))
+    parser.add_argument("--keep", action="store_true", help="keep each look's outputs, for benchmarks/selection.py")
     given = parser.parse_args()
 
     rows: dict[tuple[str, str], list[list[float | None]]] = {}
@@ -62,7 +63,7 @@ def main() -> None:
     for pair in given.pairs:
         for method in given.methods:
             for seed in given.seeds:
-                result = run(given.out, pair, method, seed)
+                result = run(given.out, pair, method, seed, given.keep)
                 rows.setdefault((pair, method), []).append(figures(result))
                 notes[pair] = f"{result['source']['note']} -> {result['target']['note']}"
 

@@ -67,8 +67,10 @@ def test_brackets_in_a_note_are_shown_as_they_are() -> None:
 
 def test_the_table_shows_the_notes_of_the_data_and_what_each_figure_is() -> None:
     data = {"name": "x", "note": "SVHN-10k, not SVHN", "train": 7501, "test": 2499}
+    estimated = {"accuracy": 0.96, "interval": [0.95, 0.97], "by": "mean_confidence"}
     accuracy = {"source": 0.9, "source_only": 0.75, "last": 0.98, "selected": 0.97, "oracle": 0.99}
     result = {"recipe": "svhn2mnist", "method": "unit", "seed": 0, "source": data, "target": data, "accuracy": accuracy}
+    result["estimated"] = estimated
     shown, out = watched(terminal=False)
     shown.show(result_table(result | {"translation": {"class_consistency": 0.8123, "judge_accuracy": 0.985}}))
     text = out.getvalue()

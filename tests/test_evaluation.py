@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from uda.data.domain import Pair
-from uda.evaluation import Evaluator, accuracy, confusion, per_class_accuracy, predict, train_judge
+from uda.evaluation import Evaluator, confusion, per_class_accuracy, predict, train_judge
 from uda.models import build_classifier
 from uda.runtime import Runtime, evaluating
 from uda.selection import information_maximization
@@ -27,10 +27,10 @@ class Oracle(nn.Module):
 
 def test_accuracy_and_confusion_of_a_known_classifier(small_pair: Pair, fp32: Runtime) -> None:
     evaluator, oracle = Evaluator(small_pair, fp32), Oracle(small_pair)
-    matrix = evaluator.on_target(oracle)
-    assert matrix is not None
-    assert accuracy(matrix) == 1.0
-    assert torch.equal(matrix, torch.diag(small_pair.target_test.labels.bincount(minlength=10)))
+    answers = evaluator.on_target(oracle)
+    assert answers is not None
+    assert answers.accuracy == 1.0
+    assert torch.equal(answers.confusion, torch.diag(small_pair.target_test.labels.bincount(minlength=10)))
 
 
 def test_confusion_has_true_classes_in_rows() -> None:

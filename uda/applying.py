@@ -18,7 +18,7 @@ from uda.data.domain import LabelledDomain
 from uda.data.files import ImageFiles, in_order
 from uda.data.own import check_classes, find, load_labelled
 from uda.display import Display
-from uda.evaluation import accuracy, per_class_accuracy, predict, test
+from uda.evaluation import per_class_accuracy, predict, test
 from uda.runs import Run, whole
 
 BLOCK = 256
@@ -80,14 +80,14 @@ def evaluate(run: Run, data: str, which: str, data_root: Path | None, display: D
         domain = load_labelled(found, run.classes, size, channels, int(run.recipe.data.memory * 2**30), display)
     else:
         domain = load_named_test(data, run.classes, find_data_root(data_root), size, channels)
-    matrix = test(classifier, domain.to(run.runtime.device), run.runtime)
+    answers = test(classifier, domain.to(run.runtime.device), run.runtime)
     return {
         "data": domain.name,
         "note": domain.note,
         "images": len(domain),
-        "accuracy": accuracy(matrix),
-        "per_class": per_class_accuracy(matrix),
-        "confusion": matrix.tolist(),
+        "accuracy": answers.accuracy,
+        "per_class": per_class_accuracy(answers.confusion),
+        "confusion": answers.confusion.tolist(),
         "classes": list(run.classes),
     }
 

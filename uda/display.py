@@ -84,6 +84,7 @@ MEANINGS = {
     "last": "the adapted classifier after the last step, on target test images",
     "selected": "the step with the best label-free score",
     "oracle": "the best step by target labels: only to compare with papers",
+    "estimated": "`last`, as far as images without target labels can tell",
 }
 
 
@@ -102,6 +103,8 @@ def result_table(result: dict[str, Any]) -> Table:
     for name, value in result["accuracy"].items():
         if value is not None:
             table.add_row(name, f"{value:.4f}", MEANINGS[name], style="bold" if name == "last" else None)
+    low, high = result["estimated"]["interval"]
+    table.add_row("estimated", f"{result['estimated']['accuracy']:.4f}", f"{MEANINGS['estimated']} ({low:.3f} .. {high:.3f})")
     if "translation" in result:
         table.add_row(
             "class consistency", f"{result['translation']['class_consistency']:.4f}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +13,9 @@ from uda.data.batches import Batches
 from uda.data.domain import LabelledDomain, Pair
 from uda.data.files import Images, in_order, read
 from uda.methods import source_only
-from uda.models import build_classifier
+from uda.models import Classifier, build_classifier
 from uda.runtime import Runtime, evaluating, seed_everything
+from uda.selection import Evidence
 
 JUDGE_STEPS, JUDGE_BATCH = 200, 128
 
@@ -32,6 +34,23 @@ def predict(classifier: nn.Module, images: Images, runtime: Runtime) -> Tensor:
     return torch.cat(list(predictions(classifier, images, runtime)))
 
 
+def observe(classifier: nn.Module, images: Tensor, runtime: Runtime) -> tuple[Tensor, Tensor]:
+    """Images uint8 (N, C, H, W) to features (N, D) and float32 logits (N, K).
+
+    A classifier without a backbone and a head has no features that are known: its logits stand for them.
+    """
+    if not isinstance(classifier, Classifier):
+        only = predict(classifier, images, runtime)
+        return only, only
+    features: list[Tensor] = []
+    logits: list[Tensor] = []
+    for part in images.split(1000):
+        with evaluating(classifier), runtime.autocast():
+            features.append(classifier.backbone(runtime.arrange(to_float(part))))
+            logits.append(classifier.head(features[-1]).float())
+    return torch.cat(features), torch.cat(logits)
+
+
 def confusion(predicted: Tensor, labels: Tensor, classes: int) -> Tensor:
     """int64 (K, K): row = true class, column = predicted class."""
     return torch.bincount(labels * classes + predicted, minlength=classes * classes).view(classes, classes)
@@ -47,10 +66,35 @@ def accuracy(matrix: Tensor) -> float:
     return int(matrix.diagonal().sum()) / int(matrix.sum())
 
 
-def test(classifier: nn.Module, domain: LabelledDomain, runtime: Runtime) -> Tensor:
-    """The confusion matrix of a classifier on a labelled domain, int64 (K, K): row = true class, column = predicted class."""
-    predicted = predict(classifier, domain.images, runtime).argmax(1)
-    return confusion(predicted, domain.labels, len(domain.classes)).cpu()
+@dataclass(frozen=True)
+class Answers:
+    """A classifier's logits (N, K) for labelled images, and the labels (N,), both on the CPU."""
+
+    logits: Tensor
+    labels: Tensor
+
+    @property
+    def confusion(self) -> Tensor:
+        """int64 (K, K): row = true class, column = predicted class."""
+        return confusion(self.logits.argmax(1), self.labels, self.logits.shape[1])
+
+    @property
+    def accuracy(self) -> float:
+        """The share of right classes, 0..1."""
+        return accuracy(self.confusion)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was seen of a classifier: of samples, without target labels; and on the target's test images, where there are any."""
+
+    evidence: Evidence
+    test: Answers | None
+
+
+def test(classifier: nn.Module, domain: LabelledDomain, runtime: Runtime) -> Answers:
+    """A classifier's answers on a labelled domain."""
+    return Answers(predict(classifier, domain.images, runtime).cpu(), domain.labels.cpu())
 
 
 class Evaluator:
@@ -58,14 +102,34 @@ class Evaluator:
 
     def __init__(self, pair: Pair, runtime: Runtime) -> None:
         self.pair, self.runtime = pair, runtime
+        self.source_sample: Tensor | None = None
+        self.target_sample: Tensor | None = None
 
-    def on_source(self, classifier: nn.Module) -> Tensor:
-        """The confusion matrix on the source test images."""
+    def evidence(self, classifier: nn.Module, source: bool = True) -> Evidence:
+        """What the classifier says of a sample of the target's training images, and (if `source`) of the source test images.
+
+        Samples of up to 2,000 images, the same at each call. No target label is read.
+        """
+        held_out: tuple[Tensor, ...] = ()
+        if self.target_sample is None:
+            self.target_sample = self.pair.target.sample()
+        if source:
+            if self.source_sample is None:
+                self.source_sample = self.pair.source_test.sample()
+            held_out = *observe(classifier, self.source_sample, self.runtime), self.pair.source_test.sample_labels()
+        return Evidence(*observe(classifier, self.target_sample, self.runtime), *held_out)
+
+    def on_source(self, classifier: nn.Module) -> Answers:
+        """Its answers on the source test images."""
         return test(classifier, self.pair.source_test, self.runtime)
 
-    def on_target(self, classifier: nn.Module) -> Tensor | None:
-        """The confusion matrix on the target test images; None where there are none."""
+    def on_target(self, classifier: nn.Module) -> Answers | None:
+        """Its answers on the target test images; None where there are none."""
         return None if self.pair.target_test is None else test(classifier, self.pair.target_test, self.runtime)
+
+    def see(self, classifier: nn.Module) -> Seen:
+        """All that can be seen of a classifier."""
+        return Seen(self.evidence(classifier), self.on_target(classifier))
 
     def class_consistency(self, translate: Callable[[Tensor], Tensor]) -> dict[str, float] | None:
         """The share of translated source test images to which a judge gives the class of their source label.
@@ -88,8 +152,8 @@ class Evaluator:
             labels = test.labels[block.to(test.labels.device)]
             with evaluating(judge), self.runtime.autocast():
                 right += int((judge(self.runtime.arrange(translated)).argmax(1) == labels).sum())
-        matrix = self.on_target(judge)
-        judged = {} if matrix is None else {"judge_accuracy": accuracy(matrix)}
+        answers = self.on_target(judge)
+        judged = {} if answers is None else {"judge_accuracy": answers.accuracy}
         return {"class_consistency": right / len(test)} | judged
 
 

@@ -13,18 +13,19 @@ from types import FrameType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from uda import losses
 from uda.data import data_root as find_data_root
 from uda.data import load_pair
 from uda.data.augment import to_float
 from uda.data.batches import Batches
-from uda.data.domain import Domain, LabelledDomain, Pair
+from uda.data.domain import LabelledDomain, Pair
 from uda.data.files import read
+from uda.diagnosis import Concern
 from uda.display import Display, duration, result_table
 from uda.errors import UserError
-from uda.evaluation import Evaluator, accuracy, per_class_accuracy, predict
+from uda.evaluation import Evaluator, Seen
+from uda.figures import figures, looks_of, select
 from uda.methods import Method, find_method, source_only
 from uda.models import GIVEN_IN_PYTHON
 from uda.models.layers import SOURCE, TARGET
@@ -33,7 +34,7 @@ from uda.recipe import Recipe, load_recipe
 from uda.report.plots import draw_confusions, draw_curves, draw_translations
 from uda.runs import Run, RunFolder, build_method, build_source_classifier, versions
 from uda.runtime import Runtime, choose_runtime, machine, random_state, restore_random_state, seed_everything
-from uda.selection import SCORES
+from uda.selection import SCORES, entropy
 
 SAVE_EVERY = 30.0  # seconds between two checkpoints
 SOURCE_STAGE, REFINING_STAGE, ADAPTATION_STAGE = "source classifier", "refining on the augmented source", "adaptation"
@@ -190,10 +191,10 @@ def _run(folder: RunFolder, recipe: Recipe, pair: Pair, model: nn.Module | None,
             train_on_source(SOURCE_STAGE, wanted.steps)
         folder.write_weights("source", classifier)
     folder.read_weights("source", classifier)
-    source, before = accuracy(evaluator.on_source(classifier)), evaluator.on_target(classifier)
+    source, before = evaluator.on_source(classifier).accuracy, evaluator.see(classifier)
     display.say(
         f"  source classifier: {source:.4f} on {pair.source_test.name}"
-        + (f", {accuracy(before):.4f} on {pair.target_test.name}" if before is not None and pair.target_test else "")
+        + (f", {before.test.accuracy:.4f} on {pair.target_test.name}" if before.test and pair.target_test else "")
     )
     if source < 1 / len(pair.source.classes) + 0.1:
         display.say(
@@ -216,17 +217,24 @@ def _run(folder: RunFolder, recipe: Recipe, pair: Pair, model: nn.Module | None,
         unlabelled = unlabelled.with_inverted_copies()
     if hasattr(method, "prepare"):
         method.prepare(unlabelled)
-    sizes = recipe.training.batch, recipe.training.target_batch or recipe.training.batch
-    batches = Batches(_read_labels(recipe, pair), unlabelled, *sizes, recipe.augment.source, recipe.augment.target, runtime)
-    look = Look(folder, recipe, method, unlabelled, evaluator, runtime)
+    wanted_batches = recipe.training
+    sizes = wanted_batches.batch, wanted_batches.target_batch or wanted_batches.batch
+    augments = recipe.augment.source, recipe.augment.target
+    batches = Batches(_read_labels(recipe, pair), unlabelled, *sizes, *augments, runtime, wanted_batches.even_classes)
+    look = Look(folder, recipe, method, evaluator)
     rows = loop.train(ADAPTATION_STAGE, method, batches, recipe.training.steps, look)
     adapted = method.classifier()
     folder.write_weights("last", adapted)
     folder.write_weights("method", method.networks())
+    folder.keep_weights(f"look-{select(looks_of(rows))['step']}", "selected")
     folder.write_sample(pair.target)
 
     # 3. The figures.
-    result = _figures(recipe, pair, runtime, source, before, refined, evaluator.on_target(adapted), rows)
+    after = evaluator.see(adapted)
+    folder.write_seen("source_only", before)
+    folder.write_seen("last", after)
+    result = figures(recipe, pair, source, before, refined, after, rows)
+    result |= {"device": str(runtime.device), "precision": runtime.precision}
     if "confusion" in result:
         draw_confusions(folder, result)
     if hasattr(method, "translate"):
@@ -249,50 +257,10 @@ def _run(folder: RunFolder, recipe: Recipe, pair: Pair, model: nn.Module | None,
     folder.write_json("result.json", result)
     (folder.path / "checkpoint.pt").unlink(missing_ok=True)
     display.show(result_table(result))
+    for concern in result["warnings"]:
+        display.say(f"warning: {Concern(**concern)}")
     display.say(f"{duration(result['seconds']['total'])}; everything is in {folder.path}")
     return Run(folder.path, model, device=str(runtime.device))
-
-
-def _figures(
-    recipe: Recipe,
-    pair: Pair,
-    runtime: Runtime,
-    source: float,
-    before: Tensor | None,
-    refined: Tensor | None,
-    after: Tensor | None,
-    rows: list[dict[str, Any]],
-) -> dict[str, Any]:
-    """What ``result.json`` holds: confusion matrices of before, between and after (None: no target labels), and the looks' best.
-
-    `selected` is picked by the label-free score; `oracle` by target labels, only to be compared with papers.
-    """
-    looks = [row for row in rows if "score" in row]
-    selected = max(looks, key=lambda row: row["score"])
-    accuracies: dict[str, float | None] = {"source": source, "source_only": None if before is None else accuracy(before)}
-    if refined is not None:
-        accuracies["refined"] = accuracy(refined)
-    accuracies |= {"last": None if after is None else accuracy(after), "selected": selected.get("target_test_accuracy")}
-    result: dict[str, Any] = {
-        "recipe": recipe.name,
-        "method": recipe.method.name,
-        "seed": recipe.seed,
-        "device": str(runtime.device),
-        "precision": runtime.precision,
-        "source": _describe(pair.source, pair.source_test),
-        "target": _describe(pair.target, pair.target_test),
-        "classes": list(pair.target.classes),
-        "accuracy": accuracies | {"oracle": None},
-        "selection": {"score": recipe.selection.score, "selected_step": selected["step"]},
-        "steps": recipe.training.steps,
-    }
-    if before is not None and after is not None:
-        oracle = max(looks, key=lambda row: row["target_test_accuracy"])
-        result["accuracy"]["oracle"] = oracle["target_test_accuracy"]
-        result["selection"]["oracle_step"] = oracle["step"]
-        result["per_class"] = {"source_only": per_class_accuracy(before), "last": per_class_accuracy(after)}
-        result["confusion"] = {"source_only": before.tolist(), "last": after.tolist()}
-    return result
 
 
 def _reads_source(recipe: Recipe) -> bool:
@@ -308,30 +276,30 @@ def _read_labels(recipe: Recipe, pair: Pair) -> LabelledDomain | None:
     return pair.target
 
 
-def _describe(train: Domain, test: Domain | None) -> dict[str, Any]:
-    return {"name": train.name.split()[0], "note": train.note, "train": len(train), "test": len(test) if test else 0}
-
-
 class Look:
-    """A look at the method while it trains: its label-free score, and beside it what the evaluator sees."""
+    """A look at the method while it trains: its label-free scores, and beside them what the evaluator sees."""
 
-    def __init__(
-        self, folder: RunFolder, recipe: Recipe, method: Method, target: Domain, evaluator: Evaluator, runtime: Runtime
-    ) -> None:
-        self.folder, self.method, self.evaluator, self.runtime = folder, method, evaluator, runtime
-        self.score, self.every = SCORES[recipe.selection.score], recipe.training.evaluate_every
-        self.images: Tensor = target.sample()
+    def __init__(self, folder: RunFolder, recipe: Recipe, method: Method, evaluator: Evaluator) -> None:
+        self.folder, self.method, self.evaluator = folder, method, evaluator
+        self.wanted, self.every = recipe.selection, recipe.training.evaluate_every
 
-    def __call__(self, earlier: list[dict[str, Any]]) -> dict[str, float]:
-        """The figures to write down; the weights are kept if the score beats those of all `earlier` rows."""
+    def __call__(self, step: int, earlier: list[dict[str, Any]]) -> dict[str, Any]:
+        """The figures to write down. Weights that may yet be selected are kept, under ``look-STEP``."""
         classifier = self.method.classifier()
-        logits = predict(classifier, self.images, self.runtime)
-        score = self.score(logits)
-        if score > max((row["score"] for row in earlier if "score" in row), default=-math.inf):
-            self.folder.write_weights("selected", classifier)
-        row = {"score": score, "target_mean_entropy": float(losses.entropy(logits))}
-        matrix = self.evaluator.on_target(classifier)
-        return row if matrix is None else row | {"target_test_accuracy": accuracy(matrix)}
+        evidence = self.evaluator.evidence(classifier, self.wanted.reads_source or self.wanted.keep)
+        scores = {name: SCORES[name](evidence) for name in self.wanted.score}
+        self.folder.write_weights(f"look-{step}", classifier)
+        if self.wanted.keep:
+            self.folder.write_seen(f"look-{step}", Seen(evidence, None))
+        row = {"scores": scores, "target_mean_entropy": entropy(evidence.target_logits)}
+        looks = [*looks_of(earlier), {"step": step, **row}]
+        if len(scores) == 1:  # by one score, what is not best now will never be; ranks by several may change
+            leading = select(looks)["step"]
+            for look in looks:
+                if look["step"] != leading:
+                    self.folder.drop_weights(f"look-{look['step']}")
+        answers = self.evaluator.on_target(classifier)
+        return row if answers is None else row | {"target_test_accuracy": answers.accuracy}
 
 
 class Loop:
@@ -388,8 +356,8 @@ class Loop:
                     self._refuse_nan(stage, step, row)
                     note = "  ".join(f"{name} {value:.3g}" for name, value in row.items() if name in SHOWN)
                 if look and (step % look.every == 0 or step == steps):
-                    row |= look(rows)
-                    note += f"  label-free score {row['score']:.3f}"
+                    row |= look(step, rows)
+                    note += "".join(f"  {name} {value:.3f}" for name, value in row["scores"].items())
                 if row:
                     row = {"stage": stage, "step": step, "seconds": round(before + time.perf_counter() - began, 2), **row}
                     rows.append(row)

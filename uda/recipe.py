@@ -24,7 +24,7 @@ from uda.data.augment import Augment
 from uda.errors import UserError
 from uda.methods import find_method, source_only
 from uda.methods.base import TRAINING
-from uda.selection import SCORES
+from uda.selection import OF_SOURCE, SCORES
 
 
 class Section(BaseModel):
@@ -102,6 +102,8 @@ class Training(Section):
     """images of each domain in a step"""
     target_batch: PositiveInt | None = None
     """target images in a step, where there are to be more of them; left out: as many as `batch`"""
+    even_classes: bool = False
+    """whether source images of each class are drawn equally often, whatever their number"""
     log_every: PositiveInt = 10
     evaluate_every: PositiveInt = 100
     """steps between two label-free scores (and accuracies for `oracle`)"""
@@ -110,7 +112,25 @@ class Training(Section):
 class Selection(Section):
     """Which label-free score picks `selected`."""
 
-    score: str = "information_maximization"
+    score: tuple[str, ...] = ("information_maximization",)
+    """a name from `uda.selection.SCORES`, or a list of some: then the mean of the ranks that they give decides"""
+    keep: bool = False
+    """whether each look's features and logits are kept (``outputs/``), to study scores later"""
+
+    @field_validator("score", mode="before")
+    @classmethod
+    def _names(cls, given: object) -> object:
+        names = (given,) if isinstance(given, str) else given
+        if not isinstance(names, list | tuple) or not names:
+            raise ValueError("give the name of a score, or a list of some")
+        for name in names:
+            if name not in SCORES:
+                raise UserError.unknown("score", str(name), SCORES)
+        return names
+
+    @property
+    def reads_source(self) -> bool:
+        return any(name in OF_SOURCE for name in self.score)
 
 
 class Recipe(Section):
@@ -206,8 +226,10 @@ def _validate(tables: dict[str, Any]) -> Recipe:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise UserError(f"setting {where!r}: {first['msg'][0].lower()}{first['msg'][1:]} (got {first['input']!r})") from error
-    if recipe.selection.score not in SCORES:
-        raise UserError.unknown("score", recipe.selection.score, SCORES)
+    if recipe.selection.reads_source and not getattr(find_method(recipe.method.name), "READS_SOURCE", True):
+        raise UserError(
+            f"{recipe.method.name} reads no source image, but the score {recipe.selection.score[0]} does; choose another score"
+        )
     return recipe
 
 

@@ -23,12 +23,14 @@ import uda
 from uda.data.domain import Domain
 from uda.data.files import in_order, read
 from uda.errors import UserError
+from uda.evaluation import Answers, Seen
 from uda.methods import Method, find_method
 from uda.models import GIVEN_IN_PYTHON, Classifier, build_classifier, build_foreign
 from uda.models.layers import Normalize
 from uda.models.own import split_network, whole_state_dict
 from uda.recipe import Recipe, load_recipe
 from uda.runtime import Runtime, choose_runtime
+from uda.selection import Evidence
 
 PACKAGES = ("torch", "torchvision", "timm", "scikit-learn", "numpy")
 
@@ -49,7 +51,8 @@ class RunFolder:
     """Reads and writes one run folder.
 
     ``recipe.toml`` the resolved recipe · ``setting.json`` versions, machine, data root · ``metrics.jsonl`` losses and looks
-    · ``weights/*.safetensors`` · ``checkpoint.pt`` while training · ``result.json`` · pictures.
+    · ``weights/*.safetensors`` · ``outputs/*.safetensors`` features and logits · ``checkpoint.pt`` while training
+    · ``result.json`` · pictures.
     """
 
     def __init__(self, path: Path) -> None:
@@ -108,6 +111,18 @@ class RunFolder:
         with whole(self.path / "weights" / f"{name}.safetensors") as path:
             save_file(tensors, path)
 
+    def drop_weights(self, name: str) -> None:
+        """Deletes ``weights/name.safetensors``, where there is one."""
+        (self.path / "weights" / f"{name}.safetensors").unlink(missing_ok=True)
+
+    def keep_weights(self, name: str, new: str) -> None:
+        """Gives ``weights/name.safetensors`` the name `new`, and deletes the looks' weights that nobody chose."""
+        folder = self.path / "weights"
+        if self.has_weights(name):  # else an interrupted run has come so far before
+            os.replace(folder / f"{name}.safetensors", folder / f"{new}.safetensors")
+        for other in folder.glob("look-*.safetensors"):
+            other.unlink()
+
     def write_state(self, name: str, state: dict[str, Tensor]) -> None:
         """Saves a state dict as `torch.save` does, for other programs to read."""
         with whole(self.path / name) as path:
@@ -124,6 +139,29 @@ class RunFolder:
         try:
             return load_file(path)["target"]
         except (OSError, SafetensorError, KeyError) as error:
+            raise UserError(f"{path} is missing or damaged; fit again") from error
+
+    def write_seen(self, name: str, seen: Seen) -> None:
+        """Keeps a classifier's logits, and features as float16, in ``outputs/name.safetensors``."""
+        tensors = {field: value.cpu() for field, value in vars(seen.evidence).items() if value is not None}
+        tensors |= {field: value.half() for field, value in tensors.items() if field.endswith("features")}
+        if seen.test is not None:
+            tensors |= {"test_logits": seen.test.logits, "test_labels": seen.test.labels}
+        with whole(self.path / "outputs" / f"{name}.safetensors") as path:
+            save_file({field: value.contiguous() for field, value in tensors.items()}, path)
+
+    def read_seen(self, name: str) -> Seen:
+        """What `write_seen` kept.
+
+        Raises:
+            UserError: where the file is missing or damaged.
+        """
+        path = self.path / "outputs" / f"{name}.safetensors"
+        try:
+            tensors = load_file(path)
+            test = Answers(tensors.pop("test_logits"), tensors.pop("test_labels")) if "test_logits" in tensors else None
+            return Seen(Evidence(**tensors), test)
+        except (OSError, SafetensorError, KeyError, TypeError) as error:
             raise UserError(f"{path} is missing or damaged; fit again") from error
 
     def read_weights(self, name: str, module: nn.Module) -> None:

@@ -34,7 +34,7 @@ def test_the_translation_grid_has_its_six_rows_in_order(tmp_path: Path, channels
 def test_curves_are_drawn_for_whatever_losses_a_method_has(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     rows: list[dict[str, Any]] = [{"stage": "adaptation", "step": step, "seconds": 1.0, "class": 1 / step} for step in (1, 2, 3)]
-    rows[-1] |= {"score": 1.5, "target_test_accuracy": 0.5}
+    rows[-1] |= {"scores": {"entropy": 1.5}, "target_test_accuracy": 0.5}
     draw_curves(folder, rows)
     assert picture(folder, "curves.png").std() > 0.01
 

@@ -63,12 +63,12 @@ PANELS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("KL of the codes", ("kl", "cycle_kl")),
     ("feature matching", ("feature",)),
 )
-NO_LOSSES = {"stage", "step", "seconds", "score", "target_test_accuracy", "target_mean_entropy"}
+NO_LOSSES = {"stage", "step", "seconds", "scores", "target_test_accuracy", "target_mean_entropy"}
 
 
 def draw_curves(folder: RunFolder, rows: list[dict[str, Any]]) -> None:
     """``curves.png``: accuracy and label-free score at each look, then the losses over the steps of the adaptation."""
-    looks = [row for row in rows if "score" in row]
+    looks = [row | row["scores"] for row in rows if "scores" in row]
     named = set().union(*(row.keys() for row in rows))
     panels = [(title, [name for name in names if name in named]) for title, names in PANELS]
     panels = [(title, names) for title, names in panels if names]
@@ -81,7 +81,8 @@ def draw_curves(folder: RunFolder, rows: list[dict[str, Any]]) -> None:
         _curve(flat[0], "accuracy on target test images (for your eyes only)", looks, ["target_test_accuracy"])
     else:
         _curve(flat[0], "mean entropy on target images (nats)", looks, ["target_mean_entropy"])
-    _curve(flat[1], "label-free score", looks, ["score"])
+    scores = list(looks[0]["scores"])
+    _curve(flat[1], "label-free score: " + " and ".join(scores).replace("_", " "), looks, scores)
     for axis, (title, names) in zip(flat[2:], panels, strict=False):
         _curve(axis, title, rows, names)
     for axis in flat[2 + len(panels) :]:
