@@ -16,8 +16,8 @@ from uda.runtime import choose_runtime, machine
 def run_cell(folder: Path, recipe: str, overrides: dict[str, Any]) -> dict[str, Any]:
     """The result of one run: what is there of it already, or what is there and the rest, or all of it."""
     if (folder / "recipe.toml").exists():
-        return resume(folder, Display()).result
-    return fit(recipe, out=folder, overrides=overrides, display=Display()).result
+        return resume(folder, Display(), report=False).result
+    return fit(recipe, out=folder, overrides=overrides, display=Display(), report=False).result
 
 
 def where() -> str:

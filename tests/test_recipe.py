@@ -10,6 +10,7 @@ from uda.methods import unit
 from uda.recipe import Recipe, load_recipe, parse_override
 
 IMAGES = {"data.source": "mnist", "data.target": "usps"}
+MINIMAL = '[data]\nsource = "mnist"\ntarget = "usps"\n[method]\nname = "unit"\n[training]\nsteps = 1\n'
 
 
 @pytest.mark.parametrize("name", catalogue.names())
@@ -144,3 +145,20 @@ def test_a_recipe_without_images_says_how_to_give_them() -> None:
 
 def test_another_backbone_drops_the_first_ones_width() -> None:
     assert load_recipe("svhn2mnist", {"classifier.backbone": "timm:resnet18"}).classifier.width is None
+
+
+def test_what_a_recipe_says_of_another_method_counts_when_that_is_chosen(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(MINIMAL + "[methods.dann]\nadversarial_weight = 0.25\n")
+    assert load_recipe(path, {"method.name": "dann"}).method.adversarial_weight == 0.25
+    assert load_recipe(path, {"method.name": "dann", "method.adversarial_weight": 2}).method.adversarial_weight == 2
+    assert load_recipe(path, {"method.name": "cdan"}).method.adversarial_weight == 1
+    assert load_recipe(path).method.name == "unit"
+
+
+@pytest.mark.parametrize(("table", "said"), [("[methods.dan]\nweight = 1", "methods.dan.weight"), ("[methods.dnan]\n", "dnan")])
+def test_a_wrong_table_of_another_method_is_refused(tmp_path: Path, table: str, said: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(f"{MINIMAL}{table}\n")
+    with pytest.raises(UserError, match=said):
+        load_recipe(path)

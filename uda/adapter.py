@@ -106,7 +106,8 @@ class Adapter(ClassifierMixin, BaseEstimator):
         )
         with tempfile.TemporaryDirectory() as folder:
             out = self.out or os.path.join(folder, "run")
-            run = start(wanted, pair, choose_runtime(self.device, self.precision), display, out=out, model=self._module)
+            runtime = choose_runtime(self.device, self.precision)
+            run = start(wanted, pair, runtime, display, out=out, model=self._module, report=self.out is not None)
             self.recipe_, self.result_ = run.recipe, run.result
             self.state_ = {name: value.cpu() for name, value in run.classifier.state_dict().items()}
         return self

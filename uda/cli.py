@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -45,6 +45,7 @@ def fit(
     size: Annotated[int | None, typer.Option(help="Side that images are brought to, pixels; else the source's own.")] = None,
     method: Annotated[str | None, typer.Option(help="Another method: a name from `uda methods`, or FILE.py:CLASS.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="So many runs, with seeds from --seed on, and their mean and spread.")] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; else runs/RECIPE-METHOD-SEED-TIME.")] = None,
     data_root: DataRoot = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
@@ -79,32 +80,37 @@ def fit(
     }
     keys = {key: value for key, value in keys.items() if value is not None}
     if resume is not None:
-        if keys or out or data_root or set_:
+        if keys or out or data_root or set_ or seeds is not None:
             raise UserError("--resume goes on as the run began; leave out all other settings, or start anew with --recipe")
     else:
         from uda import catalogue
 
         catalogue.find(str(recipe))  # a wrong name is answered before torch is loaded
-    from uda.display import Display
+    from uda.comparing import compare as run_compare
+    from uda.display import Display, comparison_table
     from uda.fitting import Interrupted
     from uda.fitting import fit as run_fit
     from uda.fitting import resume as run_resume
     from uda.recipe import parse_override
+    from uda.report.page import write_comparison
+    from uda.seeds import ASKED, fit_seeds, resume_seeds
 
-    display = Display()
+    display, group = Display(), None
+    overrides = {**dict(parse_override(text) for text in set_ or ()), **keys}
+    where: Any = {"out": out, "data_root": data_root, "device": device, "precision": precision, "display": display}
     try:
-        if resume is not None:
+        if resume is not None and (resume / ASKED).exists():
+            group = resume_seeds(resume, display)
+        elif resume is not None:
             run_resume(resume, display)
+        elif seeds is not None:
+            group = fit_seeds(str(recipe), seeds, overrides=overrides, **where)
         else:
-            run_fit(
-                str(recipe),
-                out=out,
-                data_root=data_root,
-                device=device,
-                precision=precision,
-                display=display,
-                overrides={**dict(parse_override(text) for text in set_ or ()), **keys},
-            )
+            run_fit(str(recipe), overrides=overrides, **where)
+        if group is not None:
+            figures = run_compare([group])
+            display.show(comparison_table(figures))
+            display.say(f"everything is in {group.path}; look at {write_comparison(figures, group.path / 'report.html')}")
     except Interrupted as stop:
         display.say(f"{stop}; go on with: uda fit --resume {stop.path}")
         raise typer.Exit(130) from None
@@ -171,6 +177,37 @@ def evaluate(
         with whole(out) as path:
             path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     display.show(evaluation_table(result))
+
+
+@app.command()
+def report(run: Path) -> None:
+    """Make report.html anew from what lies in a run folder, or in a folder of seeds."""
+    from uda.comparing import compare as run_compare
+    from uda.comparing import open_group
+    from uda.display import Display
+    from uda.report.page import write_comparison, write_report
+    from uda.seeds import ASKED
+
+    several = (run / ASKED).exists()
+    path = write_comparison(run_compare([open_group(run)]), run / "report.html") if several else write_report(run)
+    Display().say(str(path))
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, or folders of seeds; the first is the measure of the others.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The page to write.")] = Path("comparison.html"),
+) -> None:
+    """Put runs in one table: means, spreads, and a paired test of each against the first."""
+    from uda.comparing import compare as run_compare
+    from uda.comparing import open_group
+    from uda.display import Display, comparison_table
+    from uda.report.page import write_comparison
+
+    figures = run_compare([open_group(run) for run in runs])
+    display = Display()
+    display.show(comparison_table(figures))
+    display.say(f"see {write_comparison(figures, out)}")
 
 
 @app.command()

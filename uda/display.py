@@ -84,7 +84,7 @@ MEANINGS = {
     "last": "the adapted classifier after the last step, on target test images",
     "selected": "the step with the best label-free score",
     "oracle": "the best step by target labels: only to compare with papers",
-    "estimated": "`last`, as far as images without target labels can tell",
+    "estimated": "last, as far as images without target labels can tell",
 }
 
 
@@ -110,4 +110,32 @@ def result_table(result: dict[str, Any]) -> Table:
             "class consistency", f"{result['translation']['class_consistency']:.4f}",
             f"translated source digits read as their class by a judge ({result['translation']['judge_accuracy']:.3f} on target)",
         )  # fmt: skip
+    return table
+
+
+def spread(figure: dict[str, float] | None) -> str:
+    """``"0.9851 (0.9847 .. 0.9855)"``: mean, lowest and highest over the seeds; of one run, its figure alone."""
+    if figure is None:
+        return ""
+    if figure["lowest"] == figure["highest"]:
+        return f"{figure['mean']:.4f}"
+    return f"{figure['mean']:.4f} ({figure['lowest']:.4f} .. {figure['highest']:.4f})"
+
+
+def comparison_table(groups: list[dict[str, Any]]) -> Table:
+    """What `uda.comparing.compare` returns, a row for each group of runs."""
+    table = Table(box=box.SIMPLE_HEAD, caption_justify="left")
+    for name in ("runs", "method", "seeds", "source_only", "last", "95 % interval", "estimated", "to the first", "p"):
+        table.add_column(name, justify="left" if name in ("runs", "method") else "right")
+    for group in groups:
+        interval, difference = group.get("interval"), group.get("difference")
+        table.add_row(
+            group["name"], group["method"], str(len(group["seeds"])), spread(group.get("source_only")), spread(group.get("last")),
+            f"{interval[0]:.4f} .. {interval[1]:.4f}" if interval else "", spread(group["estimated"]),
+            f"{difference['mean']:+.4f}" if difference else "", f"{difference['p']:.4f}" if difference else "",
+        )  # fmt: skip
+    table.caption = (
+        "Mean (lowest .. highest) of the seeds. Interval: seeds and test images drawn anew. "
+        "p: paired test of `last` on the same test images, against the first row; it covers the images, not the seeds."
+    )
     return table

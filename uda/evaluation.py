@@ -127,6 +127,25 @@ class Evaluator:
         """Its answers on the target test images; None where there are none."""
         return None if self.pair.target_test is None else test(classifier, self.pair.target_test, self.runtime)
 
+    def examples(self, seen: Seen, count: int = 24) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Target images worth a look: the test images that are wrong most confidently; where there are none, the least certain.
+
+        Returns:
+            images uint8 (n, C, S, S), labels (-1: unknown), predicted classes, and their probabilities; n at most `count`.
+        """
+        logits = seen.evidence.target_logits.cpu() if seen.test is None else seen.test.logits
+        confidence, predicted = logits.softmax(1).max(1)
+        if seen.test is None or self.pair.target_test is None:
+            assert self.target_sample is not None
+            shown, labels = confidence.argsort()[:count], torch.full_like(predicted, -1)
+            images = self.target_sample[shown.to(self.target_sample.device)]
+        else:
+            labels = seen.test.labels
+            wrong = (predicted != labels).nonzero().squeeze(1)
+            shown = wrong[confidence[wrong].argsort(descending=True)][:count]
+            images = next(read(self.pair.target_test.images, [shown])) if len(shown) else self.pair.target_test.sample(0)
+        return images, labels[shown], predicted[shown], confidence[shown]
+
     def see(self, classifier: nn.Module) -> Seen:
         """All that can be seen of a classifier."""
         return Seen(self.evidence(classifier), self.on_target(classifier))

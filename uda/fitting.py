@@ -31,7 +31,8 @@ from uda.models import GIVEN_IN_PYTHON
 from uda.models.layers import SOURCE, TARGET
 from uda.models.own import whole_state_dict
 from uda.recipe import Recipe, load_recipe
-from uda.report.plots import draw_confusions, draw_curves, draw_translations
+from uda.report.page import write_report
+from uda.report.plots import draw_translations
 from uda.runs import Run, RunFolder, build_method, build_source_classifier, versions
 from uda.runtime import Runtime, choose_runtime, machine, random_state, restore_random_state, seed_everything
 from uda.selection import SCORES, entropy
@@ -57,6 +58,7 @@ def fit(
     device: str = "auto",
     precision: str = "auto",
     display: Display | None = None,
+    report: bool = True,
     overrides: dict[str, Any] | None = None,
     **settings: Any,
 ) -> Run:
@@ -71,6 +73,7 @@ def fit(
         device: ``"auto"`` or a torch device.
         precision: ``"auto"`` (a probe decides), ``"bf16"`` or ``"fp32"``.
         display: who tells the user; left out, nobody.
+        report: whether to write ``report.html``, which takes some seconds; `uda.report.page.write_report` can do it later.
         overrides: dotted keys of the recipe, such as ``{"method.feature_norm": "l2"}``.
         settings: the same as keywords, two underscores for the dot: ``seed=1, method__feature_norm="l2"``.
 
@@ -84,7 +87,8 @@ def fit(
     root = find_data_root(Path(data_root) if data_root is not None else None).absolute()
     display = display or Display(quiet=True)
     runtime = choose_runtime(device, precision)
-    return start(wanted, load_pair(wanted.data, root, display), runtime, display, out=out, data_root=root, model=model)
+    pair = load_pair(wanted.data, root, display)
+    return start(wanted, pair, runtime, display, out=out, data_root=root, model=model, report=report)
 
 
 def start(
@@ -96,6 +100,7 @@ def start(
     out: str | Path | None,
     data_root: Path | None = None,
     model: nn.Module | None = None,
+    report: bool = True,
 ) -> Run:
     """Runs a checked recipe on data at hand, in a new run folder."""
     recipe = recipe.framed(*pair.source.images.shape[1:3])
@@ -122,16 +127,17 @@ def start(
             "started": datetime.now().isoformat(timespec="seconds"),
         },
     )
-    return _run(folder, recipe, pair, model, runtime, display)
+    return _run(folder, recipe, pair, model, runtime, display, report)
 
 
-def resume(run: str | Path, display: Display | None = None, model: nn.Module | None = None) -> Run:
+def resume(run: str | Path, display: Display | None = None, model: nn.Module | None = None, report: bool = True) -> Run:
     """Continues an interrupted run to the end it would have had; a finished one is returned as it is.
 
     Args:
         run: the run folder.
         display: who tells the user; left out, nobody.
         model: the network, where the run was given one in Python.
+        report: whether to write ``report.html``.
 
     Raises:
         UserError: where `run` is not a run folder, its files are damaged, or the images have changed in number.
@@ -147,7 +153,7 @@ def resume(run: str | Path, display: Display | None = None, model: nn.Module | N
     pair = load_pair(recipe.data, Path(setting["data_root"]), display)
     if counts(pair) != setting["images"]:
         raise UserError(f"the images have changed since {folder.path} began ({setting['images']}, now {counts(pair)}); fit anew")
-    return _run(folder, recipe, pair, model, runtime, display)
+    return _run(folder, recipe, pair, model, runtime, display, report)
 
 
 def counts(pair: Pair) -> dict[str, int]:
@@ -156,7 +162,9 @@ def counts(pair: Pair) -> dict[str, int]:
     return {name: len(domain) for name, domain in splits.items() if domain is not None}
 
 
-def _run(folder: RunFolder, recipe: Recipe, pair: Pair, model: nn.Module | None, runtime: Runtime, display: Display) -> Run:
+def _run(
+    folder: RunFolder, recipe: Recipe, pair: Pair, model: nn.Module | None, runtime: Runtime, display: Display, report: bool
+) -> Run:
     began = time.perf_counter()
     display.say(f"{recipe.name}: {recipe.method.name}, seed {recipe.seed}, into {folder.path}")
     display.say(f"  on {runtime}")
@@ -235,8 +243,7 @@ def _run(folder: RunFolder, recipe: Recipe, pair: Pair, model: nn.Module | None,
     folder.write_seen("last", after)
     result = figures(recipe, pair, source, before, refined, after, rows)
     result |= {"device": str(runtime.device), "precision": runtime.precision}
-    if "confusion" in result:
-        draw_confusions(folder, result)
+    folder.write_examples(*evaluator.examples(after))
     if hasattr(method, "translate"):
         consistency = evaluator.class_consistency(lambda images: method.translate(images, SOURCE, TARGET))
         if consistency is not None:
@@ -245,7 +252,6 @@ def _run(folder: RunFolder, recipe: Recipe, pair: Pair, model: nn.Module | None,
         tests = pair.source_test, pair.target_test or pair.target
         shown = [next(read(part.images, [torch.linspace(0, len(part) - 1, 12).long()])) for part in tests]
         draw_translations(folder, method, *map(to_float, shown))
-    draw_curves(folder, rows)
     if state := whole_state_dict(adapted, classifier):
         folder.write_state("adapted.pt", state)
         display.say(f"  {folder.path / 'adapted.pt'} is a state dict for {wanted.backbone}, as its author wrote it")
@@ -255,11 +261,16 @@ def _run(folder: RunFolder, recipe: Recipe, pair: Pair, model: nn.Module | None,
         "adaptation": round(loop.seconds.get(ADAPTATION_STAGE, 0.0), 1),
     }
     folder.write_json("result.json", result)
+    if report:
+        write_report(folder.path)
     (folder.path / "checkpoint.pt").unlink(missing_ok=True)
     display.show(result_table(result))
     for concern in result["warnings"]:
         display.say(f"warning: {Concern(**concern)}")
-    display.say(f"{duration(result['seconds']['total'])}; everything is in {folder.path}")
+    display.say(
+        f"{duration(result['seconds']['total'])}; everything is in {folder.path}"
+        + ("; look at its report.html" if report else "")
+    )
     return Run(folder.path, model, device=str(runtime.device))
 
 

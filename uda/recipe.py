@@ -171,6 +171,9 @@ class Recipe(Section):
 def load_recipe(recipe: str | Path | Recipe, overrides: dict[str, Any] | None = None) -> Recipe:
     """A recipe by name, path or object, with dotted overrides such as ``{"method.feature_norm": "l2", "seed": 1}``.
 
+    An override of ``method.name`` leaves the recipe's own method behind: its settings, its steps and its batches. What the recipe
+    says of the new one under ``[methods.NAME]`` then counts.
+
     Raises:
         UserError: for an unknown recipe, key or method, or a value of the wrong kind.
     """
@@ -180,12 +183,15 @@ def load_recipe(recipe: str | Path | Recipe, overrides: dict[str, Any] | None = 
         path = catalogue.find(str(recipe))
         tables = {"name": path.stem, **catalogue.read(path)}
     overrides = dict(overrides or {})
+    others = tables.pop("methods", {})
+    for name, settings in others.items():
+        _refuse_unknown(settings, find_method(name).Settings, f"methods.{name}.")
     method = tables.get("method")
     if isinstance(method, dict) and overrides.get("method.name", method.get("name")) != method.get("name"):
         # Another method's settings mean nothing to this one, and it takes other steps.
-        tables["method"] = {}
-        wanted = getattr(find_method(str(overrides["method.name"])), "TRAINING", TRAINING)
-        tables["training"] = {**tables.get("training", {}), **wanted}
+        name = str(overrides["method.name"])
+        tables["method"] = dict(others.get(name, {}))
+        tables["training"] = {**tables.get("training", {}), **getattr(find_method(name), "TRAINING", TRAINING)}
     if "classifier.backbone" in overrides:
         tables.get("classifier", {}).pop("width", None)  # nor does the width of another network
     for key, value in overrides.items():

@@ -135,11 +135,7 @@ class RunFolder:
 
     def read_sample(self) -> Tensor:
         """The target images that the run has kept, uint8 (n, C, S, S)."""
-        path = self.path / "sample.safetensors"
-        try:
-            return load_file(path)["target"]
-        except (OSError, SafetensorError, KeyError) as error:
-            raise UserError(f"{path} is missing or damaged; fit again") from error
+        return self._tensors("sample.safetensors")["target"]
 
     def write_seen(self, name: str, seen: Seen) -> None:
         """Keeps a classifier's logits, and features as float16, in ``outputs/name.safetensors``."""
@@ -156,12 +152,30 @@ class RunFolder:
         Raises:
             UserError: where the file is missing or damaged.
         """
-        path = self.path / "outputs" / f"{name}.safetensors"
+        tensors = self._tensors(f"outputs/{name}.safetensors")
+        test = Answers(tensors.pop("test_logits"), tensors.pop("test_labels")) if "test_logits" in tensors else None
+        return Seen(Evidence(**tensors), test)
+
+    def write_examples(self, images: Tensor, labels: Tensor, predicted: Tensor, confidence: Tensor) -> None:
+        """Keeps telling target images, uint8 (n, C, S, S); labels (n,), -1 where unknown; predicted classes; probabilities."""
+        tensors = {"images": images, "labels": labels, "predicted": predicted, "confidence": confidence}
+        with whole(self.path / "outputs" / "examples.safetensors") as path:
+            save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, path)
+
+    def read_examples(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What `write_examples` kept.
+
+        Raises:
+            UserError: where the file is missing or damaged.
+        """
+        tensors = self._tensors("outputs/examples.safetensors")
+        return tensors["images"], tensors["labels"], tensors["predicted"], tensors["confidence"]
+
+    def _tensors(self, name: str) -> dict[str, Tensor]:
+        path = self.path / name
         try:
-            tensors = load_file(path)
-            test = Answers(tensors.pop("test_logits"), tensors.pop("test_labels")) if "test_logits" in tensors else None
-            return Seen(Evidence(**tensors), test)
-        except (OSError, SafetensorError, KeyError, TypeError) as error:
+            return load_file(path)
+        except (OSError, SafetensorError) as error:
             raise UserError(f"{path} is missing or damaged; fit again") from error
 
     def read_weights(self, name: str, module: nn.Module) -> None:

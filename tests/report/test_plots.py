@@ -1,3 +1,5 @@
+import re
+import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
@@ -6,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from uda.report.plots import draw_confusions, draw_curves, draw_translations
+from uda.report import plots
 from uda.runs import RunFolder
 
 
@@ -17,30 +19,63 @@ class Mirror:
         return images if origin == destination else torch.full_like(images, 1.0 if origin == 0 else -1.0)
 
 
-def picture(folder: RunFolder, name: str) -> np.ndarray:
-    return matplotlib.image.imread(folder.path / name)[..., :3]
-
-
 @pytest.mark.parametrize("channels", [1, 3])
 def test_the_translation_grid_has_its_six_rows_in_order(tmp_path: Path, channels: int) -> None:
     folder = RunFolder(tmp_path)
-    draw_translations(folder, Mirror(), torch.full((5, channels, 16, 16), 0.5), torch.full((5, channels, 16, 16), -0.5))
-    pixels = picture(folder, "translations.png")
+    plots.draw_translations(folder, Mirror(), torch.full((5, channels, 16, 16), 0.5), torch.full((5, channels, 16, 16), -0.5))
+    pixels = matplotlib.image.imread(tmp_path / "translations.png")[..., :3]
     height, width, _ = pixels.shape
     middle = [pixels[int((row + 0.5) * height / 6), int(width * 0.75)].mean() for row in range(6)]
     assert middle == pytest.approx([0.75, 0.75, 1.0, 0.25, 0.25, 0.0], abs=0.02)
 
 
-def test_curves_are_drawn_for_whatever_losses_a_method_has(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
-    rows: list[dict[str, Any]] = [{"stage": "adaptation", "step": step, "seconds": 1.0, "class": 1 / step} for step in (1, 2, 3)]
-    rows[-1] |= {"scores": {"entropy": 1.5}, "target_test_accuracy": 0.5}
-    draw_curves(folder, rows)
-    assert picture(folder, "curves.png").std() > 0.01
+def rows() -> list[dict[str, Any]]:
+    """A method's own losses, one of which is not there from the start, and two looks."""
+    logged: list[dict[str, Any]] = [
+        {"stage": "adaptation", "step": step, "seconds": 1.0, "class": 1 / step} for step in (1, 2, 3)
+    ]
+    logged[2]["discrepancy"] = 0.5
+    for row in logged[1:]:
+        row |= {"scores": {"entropy": 1.5}, "target_mean_entropy": 0.4, "target_test_accuracy": 0.5}
+    return logged
 
 
-def test_confusions_show_the_share_of_each_row(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
-    matrices = {"source_only": [[1, 9], [0, 0]], "last": [[10, 0], [0, 0]]}
-    draw_confusions(folder, {"classes": ["a", "b"], "confusion": matrices, "accuracy": {"source_only": 0.1, "last": 1.0}})
-    assert picture(folder, "confusion.png").shape[1] > picture(folder, "confusion.png").shape[0]
+DRAWN = {
+    "losses": lambda: plots.draw_losses(rows()),
+    "looks": lambda: plots.draw_looks(rows()[1:], 2),
+    "classes": lambda: [plots.draw_classes(["a & b", 'the "c"', "d"], [0.5, 0.1, None], [0.9, 0.05, 1.0])],
+    "reliability": lambda: [plots.draw_reliability("before", [(3, 0.5, 0.4), (9, 0.9, 1.0)])],
+    "map": lambda: [plots.draw_map("after", np.random.default_rng(0).random((6, 2)), np.arange(6) % 3, np.arange(6) > 2, 3)],
+}
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_pictures_are_well_formed_tell_what_they_show_and_take_the_pages_colours(name: str) -> None:
+    for picture in DRAWN[name]():
+        root = ET.fromstring(picture)
+        assert root.get("role") == "img"
+        assert len(root.get("aria-label", "")) > 10
+        assert root.get("width") is None  # it fits the column that it is in
+        assert not set(re.findall(r"#[0-9a-f]{6}", picture)) & plots.VARIABLES.keys()
+        assert "var(--" in picture
+
+
+def test_what_one_class_without_images_does_not_hide_the_others() -> None:
+    (picture,) = DRAWN["classes"]()
+    assert "a & b: 50% to 90%" in (ET.fromstring(picture).get("aria-label") or "")
+    assert "d:" not in picture
+
+
+def test_every_loss_is_in_one_panel() -> None:
+    labels = [ET.fromstring(picture).get("aria-label") or "" for picture in plots.draw_losses(rows())]
+    assert sum("class from 1 at step 1" in label for label in labels) == 1
+    assert sum("discrepancy from 0.5 at step 3" in label for label in labels) == 1
+
+
+def test_names_in_two_pictures_do_not_meet() -> None:
+    def names(picture: str) -> set[str]:
+        return set(re.findall(r'<clipPath id="([^"]+)"', picture))
+
+    first, second = DRAWN["looks"]()[:2]
+    assert names(first)
+    assert not names(first) & names(second)

@@ -19,7 +19,7 @@ from uda.models.layers import SOURCE, TARGET, by_domain, domain_norms, learn_sta
 from uda.runtime import Runtime, evaluating
 
 TRAINING: dict[str, int | bool] = {
-    "steps": 800, "batch": 128, "target_batch": 128, "even_classes": True, "evaluate_every": 100,
+    "steps": 400, "batch": 128, "target_batch": 128, "even_classes": True, "evaluate_every": 100,
 }  # fmt: skip
 """what a method of one network wants of a recipe that was written for another method; even classes, since two domains whose
 classes have different shares cannot have the same features"""
@@ -95,6 +95,10 @@ class OneNetwork:
         self.optimizer.zero_grad()
         values["total"].backward()
         self.optimizer.step()
+        return self.advance(values)
+
+    def advance(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Ends a step: the learning rate moves on, averages follow, and the losses are handed out."""
         self.schedule.step()
         self.after_step()
         self.done += 1

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from uda.methods import dann
 from uda.models.backbones import Classifier
 
+TRAINING = dann.TRAINING
+
 
 @dataclass(frozen=True)
 class Settings(dann.Settings):

@@ -20,8 +20,11 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from uda import losses
 from uda.data.batches import Batch
+from uda.methods import base
 from uda.methods.base import OneNetwork, OptimizerSettings
 from uda.models.backbones import Classifier
+
+TRAINING = base.TRAINING | {"steps": 800}
 
 
 @dataclass(frozen=True)

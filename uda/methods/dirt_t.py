@@ -18,7 +18,7 @@ from uda.methods import base, vada
 from uda.methods.base import Taught, TeacherSettings
 from uda.models.layers import TARGET
 
-TRAINING = base.TRAINING | {"steps": 600, "evaluate_every": 100}
+TRAINING = base.TRAINING | {"steps": 400}
 
 
 @dataclass(frozen=True)

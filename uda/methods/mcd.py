@@ -31,6 +31,8 @@ class Settings(OptimizerSettings):
     name: str = "mcd"
     generator_steps: int = 4
     discrepancy_weight: float = 1.0
+    warm_up: float = 0.15
+    """the share of the steps that take A alone: until the second head has learned the classes, the first must not follow it"""
 
 
 class TwoHeads(nn.Module):
@@ -81,6 +83,9 @@ class Method(OneNetwork):
         values["class"] = class_loss(self.features(batch.source, SOURCE))
         update(values["class"], [*backbone, *heads])
 
+        if self.done < s.warm_up * self.steps:
+            return self.advance(values)
+
         with torch.no_grad():
             source, target = self.features(batch.source, SOURCE), self.features(batch.target, TARGET)
         values["head_discrepancy"] = disagreement(target)
@@ -89,9 +94,7 @@ class Method(OneNetwork):
         for _ in range(s.generator_steps):
             values["discrepancy"] = disagreement(self.features(batch.target, TARGET))
             update(s.discrepancy_weight * values["discrepancy"], backbone)
-        self.schedule.step()
-        self.done += 1
-        return {name: value.detach() for name, value in values.items()}
+        return self.advance(values)
 
     def classifier(self) -> nn.Module:
         return Classifier(self.network.backbone, TwoHeads(self.network.head, self.others["second"]))

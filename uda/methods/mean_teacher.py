@@ -15,7 +15,10 @@ from torch import Tensor
 
 from uda import losses
 from uda.data.batches import Batch
+from uda.methods import base
 from uda.methods.base import Taught, TeacherSettings
+
+TRAINING = base.TRAINING | {"steps": 800}
 
 
 @dataclass(frozen=True)

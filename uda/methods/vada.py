@@ -19,7 +19,7 @@ from uda.data.batches import Batch
 from uda.methods import base, dann
 from uda.models.layers import SOURCE, TARGET
 
-TRAINING = base.TRAINING | {"steps": 500, "evaluate_every": 100}
+TRAINING = base.TRAINING | {"steps": 300}
 
 
 @dataclass(frozen=True)

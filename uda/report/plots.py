@@ -1,7 +1,10 @@
-"""Pictures of a run, written into its folder."""
+"""Pictures of a run: the translations as a PNG in its folder, all others as SVG for a page, in that page's colours."""
 
 from __future__ import annotations
 
+import io
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
@@ -15,14 +18,37 @@ from torch import Tensor
 from uda.models.layers import SOURCE, TARGET
 from uda.runs import RunFolder, whole
 
-INK, MUTED = "#1f2430", "#6b7280"
+INK, MUTED, PAPER = "#1f2430", "#6b7280", "#fefefe"
 ACCENTS = ("#2563eb", "#d97706", "#059669", "#be185d")
+BEFORE, AFTER = ACCENTS[1], ACCENTS[0]
+# A page says what these are in light and in dark; everything else in a picture keeps its colour.
+VARIABLES = {INK: "--ink", MUTED: "--muted", PAPER: "--paper"} | {hue: f"--accent-{n}" for n, hue in enumerate(ACCENTS, 1)}
+PANEL = (4.2, 1.9)  # inches: two side by side fill the page, one fills a phone
 
 
-def _save(folder: RunFolder, name: str, figure: Figure) -> None:
-    with whole(folder.path / name) as path:
-        figure.savefig(path, format="png", dpi=110, bbox_inches="tight", facecolor="white")
+def svg(figure: Figure, what: str) -> str:
+    """An inline SVG whose colours are the page's variables, with `what` as its text for those who cannot see it."""
+    for axis in figure.axes:
+        axis.set_facecolor("none")
+        axis.tick_params(labelsize=8, colors=MUTED)
+        for label in (axis.xaxis.label, axis.yaxis.label):
+            label.set_color(MUTED)
+        for spine in axis.spines.values():
+            spine.set_color(MUTED)
+    out = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": what}):  # text stays text; names differ by picture
+        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     plt.close(figure)
+    text = out.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    for colour, variable in VARIABLES.items():
+        text = text.replace(colour, f"var({variable})")
+    # Its own size in points would not shrink with a narrow page.
+    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
+    text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
+    words = what.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+    return text.replace("<svg", f'<svg role="img" aria-label="{words}"', 1)
 
 
 def draw_translations(folder: RunFolder, method: Any, source: Tensor, target: Tensor) -> None:
@@ -50,7 +76,9 @@ def draw_translations(folder: RunFolder, method: Any, source: Tensor, target: Te
         axis.set_yticks([])
         axis.spines[:].set_visible(False)
     figure.subplots_adjust(hspace=0.06)
-    _save(folder, "translations.png", figure)
+    with whole(folder.path / "translations.png") as path:
+        figure.savefig(path, format="png", dpi=110, bbox_inches="tight", facecolor="white")
+    plt.close(figure)
 
 
 # Which losses share a panel of the curves: each entry's title, and the losses (of those a method has) that it shows.
@@ -66,67 +94,135 @@ PANELS: tuple[tuple[str, tuple[str, ...]], ...] = (
 NO_LOSSES = {"stage", "step", "seconds", "scores", "target_test_accuracy", "target_mean_entropy"}
 
 
-def draw_curves(folder: RunFolder, rows: list[dict[str, Any]]) -> None:
-    """``curves.png``: accuracy and label-free score at each look, then the losses over the steps of the adaptation."""
-    looks = [row | row["scores"] for row in rows if "scores" in row]
+def draw_looks(looks: list[dict[str, Any]], selected: int) -> list[str]:
+    """Over the steps: accuracy on target test images, where it is known, mean entropy on the target, and each label-free score.
+
+    A dashed line marks the selected step.
+    """
+    curves = {}
+    if "target_test_accuracy" in looks[0]:
+        curves["accuracy on target test images"] = [look["target_test_accuracy"] for look in looks]
+    curves["mean entropy on the target (nats)"] = [look["target_mean_entropy"] for look in looks]
+    for name in looks[0]["scores"]:
+        curves[name.replace("_", " ")] = [look["scores"][name] for look in looks]
+    steps = [look["step"] for look in looks]
+    return [_curve(title, {title: list(zip(steps, values, strict=True))}, selected) for title, values in curves.items()]
+
+
+def draw_losses(rows: list[dict[str, Any]]) -> list[str]:
+    """The losses over the steps of the adaptation, one panel for those that belong together."""
     named = set().union(*(row.keys() for row in rows))
     panels = [(title, [name for name in names if name in named]) for title, names in PANELS]
     panels = [(title, names) for title, names in panels if names]
     shown = {name for _, names in PANELS for name in names} | NO_LOSSES
     panels += [(name.replace("_", " "), [name]) for name in sorted(named - shown)]
-    grid = (len(panels) + 3) // 2
-    figure, axes = plt.subplots(grid, 2, figsize=(10, 2.3 * grid), layout="constrained")
-    flat = list(axes.flat)
-    if "target_test_accuracy" in named:
-        _curve(flat[0], "accuracy on target test images (for your eyes only)", looks, ["target_test_accuracy"])
-    else:
-        _curve(flat[0], "mean entropy on target images (nats)", looks, ["target_mean_entropy"])
-    scores = list(looks[0]["scores"])
-    _curve(flat[1], "label-free score: " + " and ".join(scores).replace("_", " "), looks, scores)
-    for axis, (title, names) in zip(flat[2:], panels, strict=False):
-        _curve(axis, title, rows, names)
-    for axis in flat[2 + len(panels) :]:
-        axis.set_visible(False)
-    for axis in flat:
-        axis.set_xlabel("step", fontsize=8, color=MUTED)
-    _save(folder, "curves.png", figure)
+    drawn = []
+    for title, names in panels:
+        drawn.append(_curve(title, {name: [(row["step"], row[name]) for row in rows if name in row] for name in names}))
+    return drawn
 
 
-def _curve(axis: Any, title: str, rows: list[dict[str, Any]], names: list[str]) -> None:
+def _curve(title: str, lines: dict[str, list[tuple[int, float]]], mark: int | None = None) -> str:
+    """Lines of (step, value), and a dashed line at the step `mark`."""
+    figure, axis = plt.subplots(figsize=PANEL, layout="constrained")
+    if mark is not None:
+        axis.axvline(mark, color=MUTED, linewidth=0.8, linestyle=(0, (3, 3)))
+    for (name, points), colour in zip(lines.items(), ACCENTS, strict=False):
+        few = len(points) < 20
+        axis.plot(*zip(*points, strict=True), color=colour, linewidth=1.4, marker="o" if few else None, markersize=3, label=name)
+    if len(lines) > 1:
+        axis.legend(fontsize=7, frameon=False, labelcolor=MUTED)
     axis.set_title(title, fontsize=9, loc="left", color=INK)
-    for name, colour in zip(names, ACCENTS, strict=False):
-        points = [(row["step"], row[name]) for row in rows if name in row]
-        axis.plot(
-            *zip(*points, strict=True),
-            color=colour,
-            linewidth=1.4,
-            marker="o" if len(points) < 20 else None,
-            markersize=3,
-            label=name,
-        )
-    if len(names) > 1:
-        axis.legend(fontsize=7, frameon=False)
-    axis.tick_params(labelsize=8, colors=MUTED)
     axis.spines[["top", "right"]].set_visible(False)
-    axis.grid(alpha=0.25, linewidth=0.5)
+    axis.grid(alpha=0.3, linewidth=0.5, color=MUTED)
+    ends = "; ".join(
+        f"{name} from {points[0][1]:.3g} at step {points[0][0]} to {points[-1][1]:.3g} at {points[-1][0]}"
+        for name, points in lines.items()
+    )
+    return svg(figure, ends)
 
 
-def draw_confusions(folder: RunFolder, result: dict[str, Any]) -> None:
-    """``confusion.png``: target test images by true class (rows) and predicted class, before and after, in percent of the row."""
-    classes = result["classes"]
-    figure, axes = plt.subplots(1, 2, figsize=(0.5 * len(classes) * 2 + 2.5, 0.5 * len(classes) + 1), layout="constrained")
-    for axis, key, title in zip(axes, ("source_only", "last"), ("before adaptation", "after"), strict=True):
-        matrix = np.array(result["confusion"][key], float)
-        share = 100 * matrix / np.maximum(1, matrix.sum(1, keepdims=True))
-        axis.imshow(share, cmap="Blues", vmin=0, vmax=100)
-        for row, column in zip(*np.nonzero(share >= 0.5), strict=True):
-            value = share[row, column]
-            axis.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=8, color="white" if value > 55 else INK)
-        axis.set_title(f"{title}: {result['accuracy'][key]:.1%}", fontsize=10, loc="left", color=INK)
-        axis.set_xticks(range(len(classes)), classes, fontsize=8)
-        axis.set_yticks(range(len(classes)), classes, fontsize=8)
-        axis.set_xlabel("predicted", fontsize=8, color=MUTED)
-        axis.set_ylabel("true", fontsize=8, color=MUTED)
-        axis.tick_params(length=0)
-        axis.spines[:].set_visible(False)
-    _save(folder, "confusion.png", figure)
+def draw_classes(classes: Sequence[str], before: Sequence[float | None], after: Sequence[float | None]) -> str:
+    """Accuracy of each class before and after, on one line each."""
+    rows = [(name, b, a) for name, b, a in zip(classes, before, after, strict=True) if b is not None and a is not None]
+    figure, axis = plt.subplots(figsize=(PANEL[0] * 1.4, 0.26 * len(rows) + 0.9), layout="constrained")
+    for place, (_, b, a) in enumerate(rows):
+        axis.plot([b, a], [place, place], color=MUTED, linewidth=1.2, zorder=1)
+    axis.scatter([b for _, b, _ in rows], range(len(rows)), color=BEFORE, s=26, label="before", zorder=2)
+    axis.scatter([a for _, _, a in rows], range(len(rows)), color=AFTER, s=26, label="after", zorder=2)
+    axis.set_yticks(range(len(rows)), [name for name, _, _ in rows])
+    axis.invert_yaxis()
+    axis.set_xlabel("share of the class's target test images that are right", fontsize=8)
+    axis.legend(fontsize=8, frameon=False, labelcolor=MUTED, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
+    axis.spines[["top", "right", "left"]].set_visible(False)
+    axis.tick_params(length=0)
+    axis.grid(axis="x", alpha=0.3, linewidth=0.5, color=MUTED)
+    words = "; ".join(f"{name}: {b:.0%} to {a:.0%}" for name, b, a in rows)
+    return svg(figure, f"Accuracy by class, before and after: {words}")
+
+
+def draw_reliability(title: str, points: list[tuple[int, float, float]]) -> str:
+    """Accuracy over confidence; circles grow with the number of images, and the dashed line is perfect calibration.
+
+    `points`: what `uda.calibration.reliability` returns.
+    """
+    figure, axis = plt.subplots(figsize=(2.8, 2.9), layout="constrained")
+    axis.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=(0, (3, 3)))
+    counts, confidence, right = zip(*points, strict=True)
+    axis.plot(confidence, right, color=ACCENTS[0], linewidth=1)
+    axis.scatter(confidence, right, s=[12 + 240 * count / sum(counts) for count in counts], color=ACCENTS[0], alpha=0.7)
+    axis.set_title(title, fontsize=9, loc="left", color=INK)
+    axis.set_xlim(0, 1.04)
+    axis.set_ylim(0, 1.04)
+    axis.set_xlabel("confidence", fontsize=8)
+    axis.set_ylabel("share that is right", fontsize=8)
+    axis.spines[["top", "right"]].set_visible(False)
+    most = max(points)
+    return svg(figure, f"Reliability {title}: of {most[0]} images with a confidence about {most[1]:.0%}, {most[2]:.0%} are right")
+
+
+def class_colours(count: int) -> list[str]:
+    """A colour for each class, as #rrggbb."""
+    hues = matplotlib.colormaps["tab10" if count <= 10 else "turbo"]
+    return [matplotlib.colors.to_hex(hues(k if count <= 10 else k / (count - 1))) for k in range(count)]
+
+
+def draw_map(title: str, places: np.ndarray, labels: np.ndarray, of_target: np.ndarray, classes: int) -> str:
+    """A map of features: a hollow circle for a source image, a full one for a target image, coloured by class.
+
+    Shapes: positions (n, 2), classes (n,), and whether each is of the target (n,).
+    """
+    figure, axis = plt.subplots(figsize=(4.2, 4.2), layout="constrained")
+    for k, colour in enumerate(class_colours(classes)):
+        source, target = places[(labels == k) & ~of_target], places[(labels == k) & of_target]
+        axis.scatter(source[:, 0], source[:, 1], s=9, facecolors="none", edgecolors=colour, linewidths=0.6)
+        axis.scatter(target[:, 0], target[:, 1], s=7, color=colour, linewidths=0)
+    axis.set_title(title, fontsize=9, loc="left", color=INK)
+    axis.set_xticks([])
+    axis.set_yticks([])
+    axis.spines[:].set_visible(False)
+    return svg(
+        figure, f"Features {title} in two dimensions (t-SNE), {(~of_target).sum()} source and {of_target.sum()} target images"
+    )
+
+
+def draw_groups(groups: list[dict[str, Any]]) -> str:
+    """Accuracy on target test images, a line for each group: before, after, and the span of the seeds."""
+    figure, axis = plt.subplots(figsize=(PANEL[0] * 1.4, 0.4 * len(groups) + 0.9), layout="constrained")
+    for place, group in enumerate(groups):
+        before, after = group["source_only"], group["last"]
+        axis.plot([before["mean"], after["mean"]], [place, place], color=MUTED, linewidth=0.8, zorder=1)
+        for spread, colour in ((before, BEFORE), (after, AFTER)):
+            axis.plot([spread["lowest"], spread["highest"]], [place, place], color=colour, linewidth=5, alpha=0.45, zorder=2)
+    rows = range(len(groups))
+    axis.scatter([g["source_only"]["mean"] for g in groups], rows, color=BEFORE, s=26, label="source only", zorder=3)
+    axis.scatter([g["last"]["mean"] for g in groups], rows, color=AFTER, s=26, label="last", zorder=3)
+    axis.set_yticks(rows, [group["name"] for group in groups])
+    axis.invert_yaxis()
+    axis.set_xlabel("accuracy on target test images (band: lowest to highest seed)", fontsize=8)
+    axis.legend(fontsize=8, frameon=False, labelcolor=MUTED, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
+    axis.spines[["top", "right", "left"]].set_visible(False)
+    axis.tick_params(length=0)
+    axis.grid(axis="x", alpha=0.3, linewidth=0.5, color=MUTED)
+    words = "; ".join(f"{g['name']}: {g['source_only']['mean']:.2%} to {g['last']['mean']:.2%}" for g in groups)
+    return svg(figure, f"Accuracy before and after: {words}")
