@@ -13,9 +13,11 @@ from tests.models.nets import SmallResNet
 from uda.data.domain import LabelledDomain, Pair
 from uda.data.synthetic import draw_street_digits
 from uda.fitting import fit
+from uda.report import page
 from uda.runs import Run
 from uda.runtime import Runtime
 
+page.MAPPED = 30  # hundreds of runs make a page, and none of these tests is about how good t-SNE looks
 torch.set_num_threads(1)  # tests run side by side; two thread pools on two cores spin against each other
 
 CHECKOUT = Path(__file__).parent.parent

@@ -132,6 +132,24 @@ def test_another_method_brings_its_own_steps(
     assert load_recipe(str(tiny), {"method.name": "shot"}).training.batch == shot.TRAINING["batch"]
 
 
+def test_several_seeds_are_run_compared_and_reported(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tiny: Path, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    few = ["--set", "training.steps=2", "--set", "classifier.steps=2", "--method", "dann", "--set", "training.batch=8"]
+    code, out, _ = uda(capsys, monkeypatch, "fit", "--recipe", str(tiny), "--seeds", "2", "--seed", "3", "--out", "both", *few)
+    assert code == 0
+    assert sorted(path.name for path in (tmp_path / "both").glob("seed-*")) == ["seed-3", "seed-4"]
+    assert (tmp_path / "both" / "report.html").exists()
+    code, out, _ = uda(capsys, monkeypatch, "compare", "both", "both/seed-4", "-o", "page.html")
+    assert (code, "seed-4" in out, (tmp_path / "page.html").exists()) == (0, True, True)
+    (tmp_path / "both" / "report.html").unlink()
+    for folder in ("both", "both/seed-3"):
+        code, out, _ = uda(capsys, monkeypatch, "report", folder)
+        assert (code, out.strip()) == (0, f"{folder}/report.html")
+        assert (tmp_path / folder / "report.html").exists()
+
+
 def test_without_out_the_folder_is_named_after_the_run(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tiny: Path, tmp_path: Path
 ) -> None:
@@ -167,6 +185,9 @@ def test_without_out_the_folder_is_named_after_the_run(
         (["predict", "{tmp}", "{tmp}"], "not a run folder"),
         (["evaluate", "{tmp}", "--data", "mnist"], "not a run folder"),
         (["export", "{tmp}"], "not a run folder"),
+        (["report", "{tmp}"], "not a run folder"),
+        (["compare", "{tmp}", "{tmp}"], "not a run folder"),
+        (["fit", "--recipe", "{tiny}", "--seeds", "0"], "no number of seeds"),
         (["recipes", "show", "mnist2ups"], "did you mean 'mnist2usps'"),
         (["data", "--data-root", "/nowhere/at/all"], "not a folder"),
     ],

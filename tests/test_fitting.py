@@ -19,7 +19,7 @@ from uda.data.domain import Pair
 from uda.fitting import Interrupted, Loop, fit, resume
 from uda.methods import unit
 
-FILES = ["recipe.toml", "setting.json", "metrics.jsonl", "result.json", "translations.png", "curves.png", "confusion.png"]
+FILES = ["recipe.toml", "setting.json", "metrics.jsonl", "result.json", "translations.png", "report.html"]
 
 
 def run(recipe: Path, out: Path, **settings: Any) -> uda.Run:

@@ -53,9 +53,8 @@ def test_without_target_labels_there_are_weights_pictures_and_scores(folders: Pa
     assert [done.accuracy[name] for name in ("source_only", "last", "selected", "oracle")] == [None] * 4
     assert done.target_accuracy is None
     assert "translation" not in done.result
-    assert (done.path / "curves.png").exists()
+    assert (done.path / "report.html").exists()
     assert (done.path / "translations.png").exists()
-    assert not (done.path / "confusion.png").exists()
 
 
 def test_a_run_from_files_on_disk_stops_and_resumes_to_the_same_end(
