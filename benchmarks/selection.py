@@ -27,7 +27,8 @@ import matplotlib.pyplot as plt
 from cells import where
 from scipy.stats import spearmanr
 
-from uda.estimation import ESTIMATES, agreement
+from uda.calibration import expected_calibration_error, fit_temperature, match_confidence
+from uda.estimation import DEFAULT, ESTIMATES, agreement
 from uda.figures import looks_of
 from uda.runs import Run, RunFolder, whole
 from uda.selection import SCORES, mean_ranks
@@ -147,13 +148,31 @@ def estimate_table(runs: list[Run]) -> None:
         print(f"| {name} | {' | '.join(shown)} |")
 
 
+def calibration_errors(run: Run) -> tuple[float, ...]:
+    """Of the source classifier and of `last`, then of `last` at the temperature of its estimate and at that of the source."""
+    before, after = (RunFolder.open(run.path).read_seen(name) for name in ("source_only", "last"))
+    assert before.test is not None
+    assert after.test is not None
+    evidence, answers = after.evidence, after.test
+    held_out = evidence.source_logits, evidence.source_labels
+    temperatures = (
+        1.0,
+        match_confidence(evidence.target_logits, ESTIMATES[DEFAULT](*held_out, evidence.target_logits)),
+        fit_temperature(*held_out),
+    )
+    errors = (expected_calibration_error(answers.logits / temperature, answers.labels) for temperature in temperatures)
+    return expected_calibration_error(before.test.logits, before.test.labels), *errors
+
+
 def calibration_table(runs: list[Run]) -> None:
-    """Expected calibration error on the target, before and after adaptation, and at the temperature fitted on the source."""
+    """Expected calibration error on the target, before and after adaptation, and at two temperatures."""
     print("\nExpected calibration error on target test images, mean of all runs of a method, points.\n")
-    print("| method | source_only | last | last, temperature from the source |\n|---|---|---|---|")
+    print(
+        "| method | source_only | last | last, as sure as estimated | last, at the source's temperature |\n|---|---|---|---|---|"
+    )
     for method in dict.fromkeys(run.result["method"] for run in runs):
-        found = [run.result["calibration_error"] for run in runs if run.result["method"] == method]
-        means = [100 * statistics.mean(error[name] for error in found) for name in ("source_only", "last", "last_calibrated")]
+        found = [calibration_errors(run) for run in runs if run.result["method"] == method]
+        means = [100 * statistics.mean(column) for column in zip(*found, strict=True)]
         print(f"| {method} | {' | '.join(f'{mean:.1f}' for mean in means)} |")
 
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uda.calibration import expected_calibration_error, fit_temperature, reliability
+from uda.calibration import expected_calibration_error, fit_temperature, match_confidence, reliability
 
 
 def calibrated(count: int = 6000, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -51,3 +51,17 @@ def test_error_is_a_share_and_every_image_has_a_place(count, seed):
     logits, labels = calibrated(count, seed)
     assert 0 <= expected_calibration_error(logits, labels) <= 1
     assert sum(images for images, _, _ in reliability(logits, labels)) == count
+
+
+@pytest.mark.parametrize("scale", [0.3, 4.0])
+def test_the_right_accuracy_undoes_a_scale_without_labels(scale):
+    logits, labels = calibrated()
+    accuracy = float((logits.argmax(1) == labels).float().mean())
+    assert match_confidence(logits * scale, accuracy) == pytest.approx(scale, rel=0.1)
+
+
+@given(st.floats(0.25, 0.99))
+def test_confidence_is_matched_wherever_it_can_be(accuracy):
+    logits, _ = calibrated(300)
+    temperature = match_confidence(logits, accuracy)
+    assert float((logits / temperature).softmax(1).amax(1).mean()) == pytest.approx(accuracy, abs=0.01) or temperature > 19

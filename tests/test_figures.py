@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import uda
-from uda.calibration import expected_calibration_error, fit_temperature
+from uda.calibration import expected_calibration_error, fit_temperature, match_confidence
 from uda.errors import UserError
 from uda.estimation import DEFAULT, ESTIMATES
 from uda.figures import looks_of, select
@@ -43,8 +43,9 @@ def test_the_result_says_what_the_kept_outputs_say(run: uda.Run):
     assert run.result["estimated"]["accuracy"] == ESTIMATES[DEFAULT](*held_out, seen.evidence.target_logits)
     low, high = run.result["estimated"]["interval"]
     assert 0 <= low <= run.result["estimated"]["accuracy"] <= high <= 1
-    assert run.result["calibration"]["temperature"] == pytest.approx(fit_temperature(*held_out))
-    temperature = run.result["calibration"]["temperature"]
+    assert run.result["calibration"]["source_temperature"] == pytest.approx(fit_temperature(*held_out))
+    temperature = match_confidence(seen.evidence.target_logits, run.result["estimated"]["accuracy"])
+    assert run.result["calibration"]["temperature"] == pytest.approx(temperature)
     expected = expected_calibration_error(seen.test.logits / temperature, seen.test.labels)
     assert run.result["calibration_error"]["last_calibrated"] == pytest.approx(expected)
 

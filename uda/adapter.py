@@ -113,7 +113,7 @@ class Adapter(ClassifierMixin, BaseEstimator):
         return self
 
     def predict_proba(self, X: ArrayOrPath) -> np.ndarray:
-        """Probabilities of the classes, in the order of `classes_`: (N, K)."""
+        """Calibrated probabilities of the classes, in the order of `classes_`: (N, K)."""
         check_is_fitted(self)
         runtime = choose_runtime(self.device, self.precision)
         channels, size, _ = self.recipe_.data.shape
@@ -122,7 +122,8 @@ class Adapter(ClassifierMixin, BaseEstimator):
             raise ValueError(f"{len(unreadable)} images cannot be read, for example {unreadable[0]}; remove them")
         classifier = self.classifier_
         runtime.place(classifier)
-        return predict(classifier, images.to(runtime.device), runtime).softmax(1).cpu().double().numpy()
+        logits = predict(classifier, images.to(runtime.device), runtime)
+        return (logits.double() / self.result_["calibration"]["temperature"]).softmax(1).cpu().numpy()
 
     def predict(self, X: ArrayOrPath) -> np.ndarray:
         """The class of each image, among `classes_`: (N,)."""

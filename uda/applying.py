@@ -25,7 +25,7 @@ BLOCK = 256
 
 
 def write_predictions(run: Run, images: Path, out: Path, which: str, display: Display) -> int:
-    """Classifies the images at a path (folder, .csv, .npz, one file) and writes a CSV: path, class, probability.
+    """Classifies the images at a path (folder, .csv, .npz, one file) and writes a CSV: path, class, probability (calibrated).
 
     Images are decoded in worker processes and classified block by block, so memory does not grow with their number. Those
     that cannot be read have no row, and are named. The path of an image in an .npz is its number.
@@ -33,7 +33,7 @@ def write_predictions(run: Run, images: Path, out: Path, which: str, display: Di
     Returns:
         How many images were classified.
     """
-    classifier, found = run.load_classifier(which), find(images, labelled=False)
+    classifier, found, temperature = run.load_classifier(which), find(images, labelled=False), run.temperature(which)
     channels, size, _ = run.recipe.data.shape
     blocks = in_order(len(found), BLOCK)
     if found.pixels is None:
@@ -47,7 +47,8 @@ def write_predictions(run: Run, images: Path, out: Path, which: str, display: Di
         table = csv.writer(file)
         table.writerow(("path", "class", "probability"))
         for block, (part, failed) in zip(blocks, decoded, strict=True):
-            probabilities, classes = predict(classifier, part.to(run.runtime.device), run.runtime).softmax(1).max(1)
+            logits = predict(classifier, part.to(run.runtime.device), run.runtime)
+            probabilities, classes = (logits / temperature).softmax(1).max(1)
             left_out = {position for position, _ in failed}
             for position, probability, number in zip(block.tolist(), probabilities.tolist(), classes.tolist(), strict=True):
                 if position not in left_out:

@@ -50,3 +50,18 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
         (slope,) = torch.autograd.grad(F.cross_entropy(logits.cpu() * inverse, labels.cpu()), inverse)
         low, high = (middle, high) if slope < 0 else (low, middle)
     return math.exp(-(low + high) / 2)
+
+
+def match_confidence(logits: Tensor, accuracy: float) -> float:
+    """The T, 0.05..20, at which the mean probability of the predicted class is `accuracy` (0..1), or nearest to it.
+
+    Shape: (N, K). No label is needed: with an estimate of the accuracy it calibrates on the very images that are to be
+    classified. A calibrated classifier is as sure, on average, as it is right; the converse holds of the average alone.
+    """
+    logits = logits.double()
+    low, high = math.log(0.05), math.log(20.0)
+    for _ in range(40):
+        middle = (low + high) / 2
+        sure = float((logits / math.exp(middle)).softmax(1).amax(1).mean())
+        low, high = (middle, high) if sure > accuracy else (low, middle)
+    return math.exp((low + high) / 2)

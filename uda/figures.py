@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from uda.calibration import expected_calibration_error, fit_temperature
+from uda.calibration import expected_calibration_error, fit_temperature, match_confidence
 from uda.data.domain import Domain, Pair
 from uda.diagnosis import concerns
 from uda.estimation import DEFAULT, ESTIMATES, interval
@@ -54,12 +54,12 @@ def figures(
         "accuracy": {"source": source, "source_only": None, "last": None, "selected": None, "oracle": None},
         "selection": {"score": " + ".join(recipe.selection.score), "selected_step": selected["step"]},
         "steps": recipe.training.steps,
-        **_without_labels(recipe, pair, before.evidence, after.evidence),
+        **_without_labels(recipe, before.evidence, after.evidence, pair.target.classes),
     }
     if before.test is not None and after.test is not None:
         oracle = max(looks, key=lambda row: row["target_test_accuracy"])
         result["selection"]["oracle_step"] = oracle["step"]
-        result |= _with_labels(before.test, after.test, result["calibration"]["temperature"])
+        result |= _with_labels(before.test, after.test, **result["calibration"])
         result["accuracy"] = {
             "source": source,
             "source_only": before.test.accuracy,
@@ -71,10 +71,11 @@ def figures(
     return result
 
 
-def _without_labels(recipe: Recipe, pair: Pair, before: Evidence, after: Evidence) -> dict[str, Any]:
+def _without_labels(recipe: Recipe, before: Evidence, after: Evidence, classes: tuple[str, ...]) -> dict[str, Any]:
     """What is said of the adapted classifier (`after`) from target images without labels, and held-out source images with.
 
-    ``estimated`` accuracy with its interval, the ``temperature`` that calibrates it on the source, and ``warnings``.
+    ``estimated`` accuracy with its interval; the ``temperature`` at which it is as sure, on the target, as that estimate says it
+    is right (and the one that calibrates it on the source, to compare); and ``warnings``.
     """
     assert after.source_logits is not None
     assert after.source_labels is not None
@@ -84,14 +85,14 @@ def _without_labels(recipe: Recipe, pair: Pair, before: Evidence, after: Evidenc
     return {
         "estimated": {"accuracy": found, "interval": interval(ESTIMATES[DEFAULT], *held_out, after.target_logits), "by": DEFAULT},
         "calibration": {
-            "temperature": fit_temperature(*held_out),
-            "fitted_on": f"{len(after.source_labels):,} images of {pair.source_test.name}",
+            "temperature": match_confidence(after.target_logits, found),
+            "source_temperature": fit_temperature(*held_out),
         },
-        "warnings": [asdict(concern) for concern in concerns(before, after, pair.target.classes, trains)],
+        "warnings": [asdict(concern) for concern in concerns(before, after, classes, trains)],
     }
 
 
-def _with_labels(before: Answers, after: Answers, temperature: float) -> dict[str, Any]:
+def _with_labels(before: Answers, after: Answers, temperature: float, source_temperature: float) -> dict[str, Any]:
     """Accuracy by class, confusion matrices and calibration error on the target's test images."""
     return {
         "per_class": {"source_only": per_class_accuracy(before.confusion), "last": per_class_accuracy(after.confusion)},
@@ -100,6 +101,7 @@ def _with_labels(before: Answers, after: Answers, temperature: float) -> dict[st
             "source_only": expected_calibration_error(before.logits, before.labels),
             "last": expected_calibration_error(after.logits, after.labels),
             "last_calibrated": expected_calibration_error(after.logits / temperature, after.labels),
+            "last_source_temperature": expected_calibration_error(after.logits / source_temperature, after.labels),
         },
     }
 

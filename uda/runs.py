@@ -373,6 +373,10 @@ class Run:
     def classes(self) -> tuple[str, ...]:
         return tuple(self.result["classes"])
 
+    def temperature(self, which: str = "last") -> float:
+        """What an adapted classifier's logits are divided by, to be as sure as it is estimated to be right; 1 for the source's."""
+        return 1.0 if which == "source" else self.result["calibration"]["temperature"]
+
     def sample(self) -> Tensor:
         """Some of the target images that were adapted to, uint8 (n, C, S, S), n at most 64."""
         return self._folder.read_sample()

@@ -98,9 +98,7 @@ def _advice(result: dict[str, Any]) -> list[str]:
             "The estimate without labels is far from the true accuracy here: do not trust it on other targets of this kind."
         )
     if "calibration_error" in result and result["calibration_error"]["last_calibrated"] > result["calibration_error"]["last"]:
-        steps.append(
-            "The temperature that was fitted on the source makes probabilities on the target less true: read them as they are."
-        )
+        steps.append("The temperature made probabilities less true on these test images: the estimate that it rests on is off.")
     steps.append("Run several seeds (--seeds 3): one run's figure may be luck.")
     return steps
 
