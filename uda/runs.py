@@ -374,7 +374,7 @@ class Run:
         return tuple(self.result["classes"])
 
     def temperature(self, which: str = "last") -> float:
-        """What an adapted classifier's logits are divided by, to be as sure as it is estimated to be right; 1 for the source's."""
+        """What an adapted classifier's logits are divided by, so that it is as sure as it is right, by the estimate."""
         return 1.0 if which == "source" else self.result["calibration"]["temperature"]
 
     def sample(self) -> Tensor:
