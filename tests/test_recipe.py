@@ -149,14 +149,23 @@ def test_another_backbone_drops_the_first_ones_width() -> None:
 
 def test_what_a_recipe_says_of_another_method_counts_when_that_is_chosen(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
-    path.write_text(MINIMAL + "[methods.dann]\nadversarial_weight = 0.25\n")
+    path.write_text(MINIMAL + "[methods.dann.method]\nadversarial_weight = 0.25\n[methods.dann.augment.target]\nerase = 0.1\n")
     assert load_recipe(path, {"method.name": "dann"}).method.adversarial_weight == 0.25
     assert load_recipe(path, {"method.name": "dann", "method.adversarial_weight": 2}).method.adversarial_weight == 2
+    assert load_recipe(path, {"method.name": "dann"}).augment.target.erase == 0.1
+    assert load_recipe(path).augment.target.erase == 0
     assert load_recipe(path, {"method.name": "cdan"}).method.adversarial_weight == 1
     assert load_recipe(path).method.name == "unit"
 
 
-@pytest.mark.parametrize(("table", "said"), [("[methods.dan]\nweight = 1", "methods.dan.weight"), ("[methods.dnan]\n", "dnan")])
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("[methods.dan.method]\nweight = 1", "methods.dan.method.weight"),
+        ("[methods.dan.trainin]\nsteps = 1", "did you mean"),
+        ("[methods.dnan]\n", "dnan"),
+    ],
+)
 def test_a_wrong_table_of_another_method_is_refused(tmp_path: Path, table: str, said: str) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(f"{MINIMAL}{table}\n")

@@ -225,12 +225,12 @@ def _run(
         unlabelled = unlabelled.with_inverted_copies()
     if hasattr(method, "prepare"):
         method.prepare(unlabelled)
-    wanted_batches = recipe.training
-    sizes = wanted_batches.batch, wanted_batches.target_batch or wanted_batches.batch
+    training = recipe.training
+    sizes = training.batch, training.target_batch or training.batch
     augments = recipe.augment.source, recipe.augment.target
-    batches = Batches(_read_labels(recipe, pair), unlabelled, *sizes, *augments, runtime, wanted_batches.even_classes)
+    batches = Batches(_read_labels(recipe, pair), unlabelled, *sizes, *augments, runtime, training.even_classes)
     look = Look(folder, recipe, method, evaluator)
-    rows = loop.train(ADAPTATION_STAGE, method, batches, recipe.training.steps, look)
+    rows = loop.train(ADAPTATION_STAGE, method, batches, training.steps, look)
     adapted = method.classifier()
     folder.write_weights("last", adapted)
     folder.write_weights("method", method.networks())
@@ -294,8 +294,8 @@ class Look:
         self.folder, self.method, self.evaluator = folder, method, evaluator
         self.wanted, self.every = recipe.selection, recipe.training.evaluate_every
 
-    def __call__(self, step: int, earlier: list[dict[str, Any]]) -> dict[str, Any]:
-        """The figures to write down. Weights that may yet be selected are kept, under ``look-STEP``."""
+    def __call__(self, step: int) -> dict[str, Any]:
+        """The figures to write down. The weights are kept until one look of all is selected."""
         classifier = self.method.classifier()
         evidence = self.evaluator.evidence(classifier, self.wanted.reads_source or self.wanted.keep)
         scores = {name: SCORES[name](evidence) for name in self.wanted.score}
@@ -303,12 +303,6 @@ class Look:
         if self.wanted.keep:
             self.folder.write_seen(f"look-{step}", Seen(evidence, None))
         row = {"scores": scores, "target_mean_entropy": entropy(evidence.target_logits)}
-        looks = [*looks_of(earlier), {"step": step, **row}]
-        if len(scores) == 1:  # by one score, what is not best now will never be; ranks by several may change
-            leading = select(looks)["step"]
-            for look in looks:
-                if look["step"] != leading:
-                    self.folder.drop_weights(f"look-{look['step']}")
         answers = self.evaluator.on_target(classifier)
         return row if answers is None else row | {"target_test_accuracy": answers.accuracy}
 
@@ -367,7 +361,7 @@ class Loop:
                     self._refuse_nan(stage, step, row)
                     note = "  ".join(f"{name} {value:.3g}" for name, value in row.items() if name in SHOWN)
                 if look and (step % look.every == 0 or step == steps):
-                    row |= look(step, rows)
+                    row |= look(step)
                     note += "".join(f"  {name} {value:.3f}" for name, value in row["scores"].items())
                 if row:
                     row = {"stage": stage, "step": step, "seconds": round(before + time.perf_counter() - began, 2), **row}

@@ -171,8 +171,8 @@ class Recipe(Section):
 def load_recipe(recipe: str | Path | Recipe, overrides: dict[str, Any] | None = None) -> Recipe:
     """A recipe by name, path or object, with dotted overrides such as ``{"method.feature_norm": "l2", "seed": 1}``.
 
-    An override of ``method.name`` leaves the recipe's own method behind: its settings, its steps and its batches. What the recipe
-    says of the new one under ``[methods.NAME]`` then counts.
+    An override of ``method.name`` leaves the recipe's own method behind: its settings, its steps and its batches. The tables that
+    the recipe has for the new one, under ``[methods.NAME.method]`` or ``[methods.NAME.augment.target]``, then count.
 
     Raises:
         UserError: for an unknown recipe, key or method, or a value of the wrong kind.
@@ -184,14 +184,16 @@ def load_recipe(recipe: str | Path | Recipe, overrides: dict[str, Any] | None = 
         tables = {"name": path.stem, **catalogue.read(path)}
     overrides = dict(overrides or {})
     others = tables.pop("methods", {})
-    for name, settings in others.items():
-        _refuse_unknown(settings, find_method(name).Settings, f"methods.{name}.")
+    for name, changes in others.items():
+        _refuse_unknown(changes, Recipe, f"methods.{name}.")
+        _refuse_unknown(changes.get("method", {}), find_method(name).Settings, f"methods.{name}.method.")
     method = tables.get("method")
     if isinstance(method, dict) and overrides.get("method.name", method.get("name")) != method.get("name"):
         # Another method's settings mean nothing to this one, and it takes other steps.
         name = str(overrides["method.name"])
-        tables["method"] = dict(others.get(name, {}))
+        tables["method"] = {}
         tables["training"] = {**tables.get("training", {}), **getattr(find_method(name), "TRAINING", TRAINING)}
+        tables = _merged(tables, others.get(name, {}))
     if "classifier.backbone" in overrides:
         tables.get("classifier", {}).pop("width", None)  # nor does the width of another network
     for key, value in overrides.items():
@@ -203,6 +205,14 @@ def load_recipe(recipe: str | Path | Recipe, overrides: dict[str, Any] | None = 
                 raise UserError(f"unknown setting {key!r}; {parent!r} is a value, not a table")
         table[last] = value
     return _validate(tables)
+
+
+def _merged(tables: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`tables` with the values of `changes`, table by table."""
+    merged = dict(tables)
+    for key, value in changes.items():
+        merged[key] = _merged(merged.get(key, {}), value) if isinstance(value, dict) else value
+    return merged
 
 
 def parse_override(text: str) -> tuple[str, Any]:

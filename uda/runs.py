@@ -111,10 +111,6 @@ class RunFolder:
         with whole(self.path / "weights" / f"{name}.safetensors") as path:
             save_file(tensors, path)
 
-    def drop_weights(self, name: str) -> None:
-        """Deletes ``weights/name.safetensors``, where there is one."""
-        (self.path / "weights" / f"{name}.safetensors").unlink(missing_ok=True)
-
     def keep_weights(self, name: str, new: str) -> None:
         """Gives ``weights/name.safetensors`` the name `new`, and deletes the looks' weights that nobody chose."""
         folder = self.path / "weights"
