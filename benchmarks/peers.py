@@ -36,7 +36,7 @@ from network import Net  # noqa: E402
 
 PACKAGES = {
     "with_pytorch_adapt": ["pytorch-adapt==0.0.83", "torchmetrics==0.9.3", "pytorch-metric-learning==1.6.3", "setuptools<81"],
-    "with_skada": ["skada==0.6.0", "skorch==1.3.1"],
+    "with_skada": ["skada==0.6.0", "skorch==1.4.0"],
 }
 SIDES = [
     ("with_uda", "dann", "bf16"),

@@ -127,7 +127,7 @@ def estimate_table(runs: list[Run]) -> None:
     errors: dict[str, dict[str, list[float]]] = {}
     ends: dict[tuple[str, str], list[tuple[Any, float]]] = {}
     for run in runs:
-        seen = RunFolder.open(run.path).read_seen("last")
+        seen = run.seen()
         true, method = run.accuracy["last"], run.result["method"]
         assert true is not None
         for name, estimate in ESTIMATES.items():
@@ -150,7 +150,7 @@ def estimate_table(runs: list[Run]) -> None:
 
 def calibration_errors(run: Run) -> tuple[float, ...]:
     """Of the source classifier and of `last`, then of `last` at the temperature of its estimate and at that of the source."""
-    before, after = (RunFolder.open(run.path).read_seen(name) for name in ("source_only", "last"))
+    before, after = run.seen("source_only"), run.seen()
     assert before.test is not None
     assert after.test is not None
     evidence, answers = after.evidence, after.test

@@ -37,7 +37,7 @@ def run(folders: Path, tmp_path_factory: pytest.TempPathFactory) -> uda.Run:
 
 
 def test_the_result_says_what_the_kept_outputs_say(run: uda.Run):
-    seen = run._folder.read_seen("last")
+    seen = run.seen()
     held_out = seen.evidence.source_logits, seen.evidence.source_labels
     assert run.result["accuracy"]["last"] == seen.test.accuracy
     assert run.result["estimated"]["accuracy"] == ESTIMATES[DEFAULT](*held_out, seen.evidence.target_logits)
@@ -58,7 +58,7 @@ def test_mean_ranks_of_several_scores_select(run: uda.Run):
 
 
 def test_the_selected_weights_are_those_of_the_selected_step(run: uda.Run):
-    kept = run._folder.read_seen(f"look-{run.result['selection']['selected_step']}")
+    kept = run.seen(f"look-{run.result['selection']['selected_step']}")
     images = run.sample()
     logits = run.load_classifier("selected")(run.runtime.arrange(images.float() / 127.5 - 1))
     assert logits.shape == (len(images), kept.evidence.target_logits.shape[1])
@@ -68,7 +68,7 @@ def test_the_selected_weights_are_those_of_the_selected_step(run: uda.Run):
 def test_each_look_is_kept_where_that_is_asked_for(run: uda.Run):
     steps = [row["step"] for row in looks_of(run._folder.read_metrics())]
     assert sorted(path.stem for path in (run.path / "outputs").glob("look-*")) == sorted(f"look-{step}" for step in steps)
-    evidence = run._folder.read_seen(f"look-{steps[0]}").evidence
+    evidence = run.seen(f"look-{steps[0]}").evidence
     assert evidence.source_labels.dtype == torch.int64
     assert evidence.target_features.dtype == torch.float16
 

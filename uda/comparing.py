@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import torch
 from torch import Tensor
 
 from uda.errors import UserError
-from uda.runs import Run, RunFolder
+from uda.estimation import agreement
+from uda.runs import Run
 
 DRAWS = 2000
 ACCURACIES = ("source_only", "last", "selected", "oracle")
@@ -32,14 +34,14 @@ class Group:
 
     def right(self) -> Tensor | None:
         """Whether each run's last classifier is right on each target test image: bool (runs, N); None without labels."""
-        tests = [RunFolder.open(run.path).read_seen("last").test for run in self.runs]
+        tests = [run.seen().test for run in self.runs]
         if any(test is None for test in tests):
             return None
         return torch.stack([test.logits.argmax(1) == test.labels for test in tests if test is not None])
 
     def labels(self) -> Tensor | None:
         """The labels of the target test images (N,)."""
-        test = RunFolder.open(self.runs[0].path).read_seen("last").test
+        test = self.runs[0].seen().test
         return None if test is None else test.labels
 
 
@@ -116,7 +118,10 @@ def paired(first: Tensor, second: Tensor) -> Difference:
 
 
 def summary(group: Group) -> dict[str, Any]:
-    """Mean, lowest and highest of each figure over a group's seeds, and the bootstrap interval of ``last``."""
+    """Mean, lowest and highest of each figure over a group's seeds, and the bootstrap interval of ``last``.
+
+    ``agreement`` is that of each two seeds on target images: an estimate of their accuracy without target labels.
+    """
     results = [run.result for run in group.runs]
     found: dict[str, Any] = {
         "name": group.path.name,
@@ -127,6 +132,9 @@ def summary(group: Group) -> dict[str, Any]:
         "seconds": _spread([result["seconds"]["total"] for result in results]),
         "warnings": sum(bool(result["warnings"]) for result in results),
     }
+    if len(results) > 1:
+        answers = [run.seen().evidence.target_logits for run in group.runs]
+        found["agreement"] = _spread([agreement(first, second) for first, second in combinations(answers, 2)])
     right = group.right()
     if right is not None:
         found["interval"] = bootstrap(right)

@@ -369,6 +369,10 @@ class Run:
     def classes(self) -> tuple[str, ...]:
         return tuple(self.result["classes"])
 
+    def seen(self, which: str = "last") -> Seen:
+        """What was seen of the ``"last"`` classifier, or of the ``"source_only"`` one: features, logits, answers on tests."""
+        return self._folder.read_seen(which)
+
     def temperature(self, which: str = "last") -> float:
         """What an adapted classifier's logits are divided by, so that it is as sure as it is right, by the estimate."""
         return 1.0 if which == "source" else self.result["calibration"]["temperature"]

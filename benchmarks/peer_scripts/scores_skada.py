@@ -17,14 +17,13 @@ class Answers:
         return probabilities
 
 
-task = np.zeros((len(probabilities), 1)), np.full(len(probabilities), -1), np.full(len(probabilities), -2)
-X, y, domain = task
+X, y, domain = np.zeros((len(probabilities), 1)), np.full(len(probabilities), -1), np.full(len(probabilities), -2)
 print(
     json.dumps(
         {
             # It averages over images and classes, so a mean over images is K times that.
-            "entropy": -PredictionEntropyScorer()._score(None, Answers(), X, y, domain) * probabilities.shape[1],
-            "soft_neighbourhood_density": SoftNeighborhoodDensity()._score(None, Answers(), X, y, domain),
+            "entropy": -float(PredictionEntropyScorer()._score(None, Answers(), X, y, domain)) * probabilities.shape[1],
+            "soft_neighbourhood_density": float(SoftNeighborhoodDensity()._score(None, Answers(), X, y, domain)),
         }
     )
 )
