@@ -198,6 +198,8 @@ def draw(regrets: dict[str, list[float]], out: Path) -> None:
     axis.set_xticks([0, 0.5, 1, 2, 5, 10, 20, 50], ["0", "0.5", "1", "2", "5", "10", "20", "50"], fontsize=8)
     axis.set_xlabel("points of accuracy lost by choosing the checkpoint by this score (one dot a run; bar: mean)", fontsize=8)
     axis.spines[["top", "right"]].set_visible(False)
+    axis.set_ylim(-0.6, len(order) - 0.4)
+    axis.minorticks_off()
     axis.grid(axis="x", alpha=0.3, linewidth=0.5)
     with whole(out) as path:
         figure.savefig(path, format="png", dpi=110, facecolor="white")

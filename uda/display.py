@@ -125,17 +125,18 @@ def spread(figure: dict[str, float] | None) -> str:
 def comparison_table(groups: list[dict[str, Any]]) -> Table:
     """What `uda.comparing.compare` returns, a row for each group of runs."""
     table = Table(box=box.SIMPLE_HEAD, caption_justify="left")
-    for name in ("runs", "method", "seeds", "source_only", "last", "95 % interval", "estimated", "to the first", "p"):
-        table.add_column(name, justify="left" if name in ("runs", "method") else "right")
+    table.add_column("runs", overflow="fold")
+    for name in ("seeds", "source_only", "last", "95 % interval", "estimated", "to the first"):
+        table.add_column(name, justify="right", no_wrap=True)
     for group in groups:
-        interval, difference = group.get("interval"), group.get("difference")
+        interval, difference, before = group.get("interval"), group.get("difference"), group.get("source_only")
         table.add_row(
-            group["name"], group["method"], str(len(group["seeds"])), spread(group.get("source_only")), spread(group.get("last")),
-            f"{interval[0]:.4f} .. {interval[1]:.4f}" if interval else "", spread(group["estimated"]),
-            f"{difference['mean']:+.4f}" if difference else "", f"{difference['p']:.4f}" if difference else "",
+            group["name"], str(len(group["seeds"])), f"{before['mean']:.4f}" if before else "", spread(group.get("last")),
+            f"{interval[0]:.3f} .. {interval[1]:.3f}" if interval else "", f"{group['estimated']['mean']:.4f}",
+            f"{difference['mean']:+.4f} (p {difference['p']:.3f})" if difference else "",
         )  # fmt: skip
     table.caption = (
-        "Mean (lowest .. highest) of the seeds. Interval: seeds and test images drawn anew. "
-        "p: paired test of `last` on the same test images, against the first row; it covers the images, not the seeds."
+        "last: mean (lowest .. highest) of the seeds. Interval: seeds and test images drawn anew. "
+        "To the first: difference of last, and a paired test on the same test images, which covers the images, not the seeds."
     )
     return table

@@ -66,6 +66,7 @@ def write_comparison(groups: list[dict[str, Any]], out: Path) -> Path:
     page = _environment().get_template("comparison.html.j2").render(
         groups=groups,
         tested=tested,
+        several=any("agreement" in group for group in groups),
         spread=spread,
         seconds=[duration(group["seconds"]["mean"]) for group in groups],
         picture=plots.draw_groups(groups) if tested else None,
