@@ -53,13 +53,14 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
 
 
 def match_confidence(logits: Tensor, accuracy: float) -> float:
-    """The T, 0.05..20, at which the mean probability of the predicted class is `accuracy` (0..1), or nearest to it.
+    """The T, 1..20, at which the mean probability of the predicted class is `accuracy` (0..1), or nearest to it.
 
     Shape: (N, K). No label is needed: with an estimate of the accuracy it calibrates on the very images that are to be
-    classified. A calibrated classifier is as sure, on average, as it is right; the converse holds of the average alone.
+    classified. A calibrated classifier is as sure, on average, as it is right; the converse holds of the average alone. T only softens, since estimates err upwards
+    more often, and would make it surer than it should be.
     """
     logits = logits.double()
-    low, high = math.log(0.05), math.log(20.0)
+    low, high = 0.0, math.log(20.0)
     for _ in range(40):
         middle = (low + high) / 2
         sure = float((logits / math.exp(middle)).softmax(1).amax(1).mean())

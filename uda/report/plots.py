@@ -172,8 +172,10 @@ def draw_reliability(title: str, points: list[tuple[int, float, float]]) -> str:
     axis.plot(confidence, right, color=ACCENTS[0], linewidth=1)
     axis.scatter(confidence, right, s=[12 + 240 * count / sum(counts) for count in counts], color=ACCENTS[0], alpha=0.7)
     axis.set_title(title, fontsize=9, loc="left", color=INK)
-    axis.set_xlim(0, 1.04)
-    axis.set_ylim(0, 1.04)
+    axis.set_xlim(0, 1.1)  # the largest circle is at 1
+    axis.set_ylim(0, 1.1)
+    axis.set_xticks([0, 0.5, 1])
+    axis.set_yticks([0, 0.5, 1])
     axis.set_xlabel("confidence", fontsize=8)
     axis.set_ylabel("share that is right", fontsize=8)
     axis.spines[["top", "right"]].set_visible(False)
