@@ -56,8 +56,8 @@ def match_confidence(logits: Tensor, accuracy: float) -> float:
     """The T, 1..20, at which the mean probability of the predicted class is `accuracy` (0..1), or nearest to it.
 
     Shape: (N, K). No label is needed: with an estimate of the accuracy it calibrates on the very images that are to be
-    classified. A calibrated classifier is as sure, on average, as it is right; the converse holds of the average alone. T only softens, since estimates err upwards
-    more often, and would make it surer than it should be.
+    classified. A calibrated classifier is as sure, on average, as it is right; the converse holds of the average alone.
+    T only softens: estimates err upwards more often, and would make it surer than it should be.
     """
     logits = logits.double()
     low, high = 0.0, math.log(20.0)
