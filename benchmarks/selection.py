@@ -123,27 +123,28 @@ def method_table(rows: list[dict[str, Any]], score: str) -> None:
 
 
 def estimate_table(runs: list[Run]) -> None:
-    """How far each estimate is from the true accuracy of `last`."""
+    """How far each estimate is from the true accuracy: of `last`, and of the source classifier of each pair and seed."""
     errors: dict[str, dict[str, list[float]]] = {}
     ends: dict[tuple[str, str], list[tuple[Any, float]]] = {}
-    for run in runs:
-        seen = run.seen()
-        true, method = run.accuracy["last"], run.result["method"]
-        assert true is not None
+    classifiers = {(run.result["recipe"], run.result["seed"]): ("source classifiers", run.seen("source_only")) for run in runs}
+    for kind, seen in [*classifiers.values(), *((run.result["method"], run.seen()) for run in runs)]:
+        assert seen.test is not None
+        held_out = seen.evidence.source_logits, seen.evidence.source_labels
         for name, estimate in ESTIMATES.items():
-            held_out = seen.evidence.source_logits, seen.evidence.source_labels
-            error = 100 * (estimate(*held_out, seen.evidence.target_logits) - true)
-            errors.setdefault(name, {}).setdefault(method, []).append(error)
-        ends.setdefault((run.result["recipe"], method), []).append((seen.evidence.target_logits, true))
+            error = 100 * (estimate(*held_out, seen.evidence.target_logits) - seen.test.accuracy)
+            errors.setdefault(name, {}).setdefault(kind, []).append(error)
+    for run in runs:
+        key = run.result["recipe"], run.result["method"]
+        ends.setdefault(key, []).append((run.seen().evidence.target_logits, run.accuracy["last"]))
     for (_, method), found in ends.items():
         for (first, true), (second, other) in pairwise(found):
             error = 100 * (agreement(first, second) - (true + other) / 2)
             errors.setdefault("agreement (of two seeds)", {}).setdefault(method, []).append(error)
-    methods = list(dict.fromkeys(run.result["method"] for run in runs))
-    print(f"\nEstimated minus true accuracy of `last`, points: mean absolute error (worst). {len(runs)} runs.\n")
-    print(f"| estimate | all | {' | '.join(methods)} |\n|{'---|' * (len(methods) + 2)}")
-    for name, by_method in errors.items():
-        columns = [[error for found in by_method.values() for error in found], *(by_method.get(method, []) for method in methods)]
+    kinds = ["source classifiers", *dict.fromkeys(run.result["method"] for run in runs)]
+    print(f"\nEstimated minus true accuracy, points: mean absolute error (worst). {len(classifiers) + len(runs)} classifiers.\n")
+    print(f"| estimate | all | {' | '.join(kinds)} |\n|{'---|' * (len(kinds) + 2)}")
+    for name, by_kind in errors.items():
+        columns = [[error for found in by_kind.values() for error in found], *(by_kind.get(kind, []) for kind in kinds)]
         shown = [f"{statistics.mean(map(abs, c)):.1f} ({max(c, key=abs):+.1f})" if c else "" for c in columns]
         print(f"| {name} | {' | '.join(shown)} |")
 
