@@ -188,6 +188,7 @@ def test_without_out_the_folder_is_named_after_the_run(
         (["report", "{tmp}"], "not a run folder"),
         (["compare", "{tmp}", "{tmp}"], "not a run folder"),
         (["fit", "--recipe", "{tiny}", "--seeds", "0"], "no number of seeds"),
+        (["fit", "--recipe", "{tiny}", "--seeds", "2", "--out", "/proc/nothing/here"], "give another --out"),
         (["recipes", "show", "mnist2ups"], "did you mean 'mnist2usps'"),
         (["data", "--data-root", "/nowhere/at/all"], "not a folder"),
     ],

@@ -84,4 +84,4 @@ def test_no_target_labels_no_figure_that_needs_them(folders: Path, tmp_path: Pat
 
 def test_a_score_that_reads_the_source_is_refused_where_the_method_must_not(folders: Path, tmp_path: Path):
     with pytest.raises(UserError, match="shot reads no source image, but the score source_accuracy does"):
-        fit(folders, tmp_path / "run", **{"method.name": "shot", "selection.score": "source_accuracy"})
+        fit(folders, tmp_path / "run", **{"method.name": "shot", "selection.score": ["entropy", "source_accuracy"]})

@@ -51,3 +51,10 @@ def test_a_folder_that_is_there_is_not_written_over(tiny: Path, tmp_path: Path) 
     (tmp_path / "mine" / "file").touch()
     with pytest.raises(UserError, match="exists already"):
         fit_seeds(str(tiny), 2, out=tmp_path / "mine", overrides=FEW, **WHERE)
+
+
+@pytest.mark.parametrize("wrong", [{"data.size": 5, "method.name": "unit"}, {"classifier.weights": "nowhere.pt"}])
+def test_wrong_input_leaves_no_folder(wrong: dict, tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError):
+        fit_seeds(str(tiny), 2, out=tmp_path / "run", overrides=FEW | wrong, **WHERE)
+    assert not (tmp_path / "run").exists()

@@ -86,6 +86,7 @@ def fit(
         from uda import catalogue
 
         catalogue.find(str(recipe))  # a wrong name is answered before torch is loaded
+    from uda.comparing import ASKED
     from uda.comparing import compare as run_compare
     from uda.display import Display, comparison_table
     from uda.fitting import Interrupted
@@ -93,7 +94,7 @@ def fit(
     from uda.fitting import resume as run_resume
     from uda.recipe import parse_override
     from uda.report.page import write_comparison
-    from uda.seeds import ASKED, fit_seeds, resume_seeds
+    from uda.seeds import fit_seeds, resume_seeds
 
     display, group = Display(), None
     overrides = {**dict(parse_override(text) for text in set_ or ()), **keys}
@@ -182,11 +183,10 @@ def evaluate(
 @app.command()
 def report(run: Path) -> None:
     """Make report.html anew from what lies in a run folder, or in a folder of seeds."""
+    from uda.comparing import ASKED, open_group
     from uda.comparing import compare as run_compare
-    from uda.comparing import open_group
     from uda.display import Display
     from uda.report.page import write_comparison, write_report
-    from uda.seeds import ASKED
 
     several = (run / ASKED).exists()
     path = write_comparison(run_compare([open_group(run)]), run / "report.html") if several else write_report(run)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ from torch import Tensor
 
 from uda.errors import UserError
 from uda.estimation import agreement
+from uda.evaluation import Seen
 from uda.runs import Run
 
 DRAWS = 2000
+ASKED = "seeds.json"  # what makes a folder one of seeds
 ACCURACIES = ("source_only", "last", "selected", "oracle")
 
 
@@ -32,16 +35,23 @@ class Group:
     path: Path
     runs: tuple[Run, ...]
 
+    @cached_property
+    def seen(self) -> list[Seen]:
+        """What was seen of each run's last classifier."""
+        return [run.seen() for run in self.runs]
+
+    @cached_property
     def right(self) -> Tensor | None:
         """Whether each run's last classifier is right on each target test image: bool (runs, N); None without labels."""
-        tests = [run.seen().test for run in self.runs]
-        if any(test is None for test in tests):
+        tests = [seen.test for seen in self.seen if seen.test is not None]
+        if len(tests) < len(self.runs):
             return None
-        return torch.stack([test.logits.argmax(1) == test.labels for test in tests if test is not None])
+        return torch.stack([test.logits.argmax(1) == test.labels for test in tests])
 
+    @property
     def labels(self) -> Tensor | None:
         """The labels of the target test images (N,)."""
-        test = self.runs[0].seen().test
+        test = self.seen[0].test
         return None if test is None else test.labels
 
 
@@ -51,7 +61,7 @@ def open_group(path: Path) -> Group:
     Raises:
         UserError: where it is neither, or a run in it is not finished.
     """
-    if (path / "seeds.json").is_file():
+    if (path / ASKED).is_file():
         return Group(path, tuple(Run(folder) for folder in seed_folders(path)))
     return Group(path, (Run(path),))
 
@@ -133,11 +143,10 @@ def summary(group: Group) -> dict[str, Any]:
         "warnings": sum(bool(result["warnings"]) for result in results),
     }
     if len(results) > 1:
-        answers = [run.seen().evidence.target_logits for run in group.runs]
+        answers = [seen.evidence.target_logits for seen in group.seen]
         found["agreement"] = _spread([agreement(first, second) for first, second in combinations(answers, 2)])
-    right = group.right()
-    if right is not None:
-        found["interval"] = bootstrap(right)
+    if group.right is not None:
+        found["interval"] = bootstrap(group.right)
         for name in ACCURACIES:
             found[name] = _spread([result["accuracy"][name] for result in results])
         found["calibration_error"] = _spread([result["calibration_error"]["last"] for result in results])
@@ -160,9 +169,9 @@ def compare(groups: Sequence[Group]) -> list[dict[str, Any]]:
     if len(classes) > 1:
         raise UserError("these runs tell different classes apart; compare runs of one problem")
     found = [summary(group) for group in groups]
-    first, labels = groups[0].right(), groups[0].labels()
+    first, labels = groups[0].right, groups[0].labels
     for group, figures in zip(groups[1:], found[1:], strict=True):
-        right, own = group.right(), group.labels()
+        right, own = group.right, group.labels
         if first is not None and right is not None and labels is not None and own is not None and torch.equal(labels, own):
             figures["difference"] = vars(paired(first, right))
     return found

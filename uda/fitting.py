@@ -82,13 +82,18 @@ def fit(
         Interrupted: after SIGINT or SIGTERM; the run folder then holds all that `resume` needs.
     """
     keywords = {key.replace("__", "."): value for key, value in settings.items()}
-    given = {"classifier.backbone": GIVEN_IN_PYTHON, "classifier.steps": 0} if model is not None else {}
-    wanted = load_recipe(recipe, {**given, **(overrides or {}), **keywords})
+    wanted = asked_for(recipe, model, {**(overrides or {}), **keywords})
     root = find_data_root(Path(data_root) if data_root is not None else None).absolute()
     display = display or Display(quiet=True)
     runtime = choose_runtime(device, precision)
     pair = load_pair(wanted.data, root, display)
     return start(wanted, pair, runtime, display, out=out, data_root=root, model=model, report=report)
+
+
+def asked_for(recipe: str | Path | Recipe, model: nn.Module | None, overrides: dict[str, Any]) -> Recipe:
+    """The recipe with its overrides; where a `model` is given, with that in place of its source classifier."""
+    given = {"classifier.backbone": GIVEN_IN_PYTHON, "classifier.steps": 0} if model is not None else {}
+    return load_recipe(recipe, {**given, **overrides})
 
 
 def start(
@@ -210,7 +215,7 @@ def _run(
             "and the order of its classes (data.classes) right?"
         )
     refined = None
-    if comes_trained and wanted.refine_steps and _reads_source(recipe):
+    if comes_trained and wanted.refine_steps and recipe.reads_source:
         if not folder.has_weights("refined"):
             train_on_source(REFINING_STAGE, wanted.refine_steps)
             folder.write_weights("refined", classifier)
@@ -274,14 +279,10 @@ def _run(
     return Run(folder.path, model, device=str(runtime.device))
 
 
-def _reads_source(recipe: Recipe) -> bool:
-    return getattr(find_method(recipe.method.name), "READS_SOURCE", True)
-
-
 def _read_labels(recipe: Recipe, pair: Pair) -> LabelledDomain | None:
     """The labelled images that a method's batches hold: the source's, or none, or (of an upper bound, alone) the target's."""
     if not getattr(find_method(recipe.method.name), "READS_TARGET_LABELS", False):
-        return pair.source if _reads_source(recipe) else None
+        return pair.source if recipe.reads_source else None
     if not isinstance(pair.target, LabelledDomain):
         raise UserError(f"{recipe.method.name} trains on target labels, and {pair.target.name} has none; choose another --method")
     return pair.target

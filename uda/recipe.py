@@ -159,6 +159,11 @@ class Recipe(Section):
     def _table(self, settings: Any) -> dict[str, Any]:
         return dataclasses.asdict(settings)
 
+    @property
+    def reads_source(self) -> bool:
+        """Whether the method reads source images."""
+        return getattr(find_method(self.method.name), "READS_SOURCE", True)
+
     def framed(self, channels: int, size: int) -> Recipe:
         """The same recipe with the images' channels and side, which it may have left to the data."""
         return self.model_copy(update={"data": self.data.model_copy(update={"channels": channels, "size": size})})
@@ -242,10 +247,9 @@ def _validate(tables: dict[str, Any]) -> Recipe:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise UserError(f"setting {where!r}: {first['msg'][0].lower()}{first['msg'][1:]} (got {first['input']!r})") from error
-    if recipe.selection.reads_source and not getattr(find_method(recipe.method.name), "READS_SOURCE", True):
-        raise UserError(
-            f"{recipe.method.name} reads no source image, but the score {recipe.selection.score[0]} does; choose another score"
-        )
+    reading = [name for name in recipe.selection.score if name in OF_SOURCE]
+    if reading and not recipe.reads_source:
+        raise UserError(f"{recipe.method.name} reads no source image, but the score {reading[0]} does; choose another score")
     return recipe
 
 

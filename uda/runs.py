@@ -59,8 +59,10 @@ class RunFolder:
         self.path = path
 
     @classmethod
-    def create(cls, path: Path, recipe: Recipe, setting: dict[str, Any]) -> RunFolder:
-        """A new run folder.
+    def create(
+        cls, path: Path, recipe: Recipe, setting: dict[str, Any], names: tuple[str, str] = ("recipe.toml", "setting.json")
+    ) -> RunFolder:
+        """A new run folder, with the recipe and the setting under these names.
 
         Raises:
             UserError: where the folder exists and is not empty, or cannot be made.
@@ -69,10 +71,10 @@ class RunFolder:
             raise UserError(f"{path} exists already; give another --out, or continue that run with: uda fit --resume {path}")
         folder = cls(path)
         try:
-            folder.write_text("recipe.toml", recipe.to_toml())
+            folder.write_text(names[0], recipe.to_toml())
         except OSError as error:
             raise UserError(f"cannot write to {path} ({error.strerror}); give another --out") from error
-        folder.write_json("setting.json", setting)
+        folder.write_json(names[1], setting)
         return folder
 
     @classmethod

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from uda.comparing import Group, open_group
+from uda.comparing import ASKED, Group, open_group, seed_folders
 from uda.data import data_root as find_data_root
 from uda.display import Display
 from uda.errors import UserError
-from uda.fitting import Interrupted, fit, resume
-from uda.models import GIVEN_IN_PYTHON
+from uda.fitting import Interrupted, asked_for, fit, resume
 from uda.recipe import Recipe, load_recipe
 from uda.runs import RunFolder
 
-ASKED, RECIPE = "seeds.json", "seeds.toml"
+RECIPE = "seeds.toml"
 
 
 def fit_seeds(
@@ -40,17 +40,19 @@ def fit_seeds(
     """
     if seeds < 1:
         raise UserError(f"--seeds {seeds} is no number of seeds; give 2 or more")
-    given = {"classifier.backbone": GIVEN_IN_PYTHON, "classifier.steps": 0} if model is not None else {}
-    wanted = load_recipe(recipe, {**given, **(overrides or {})})
+    wanted = asked_for(recipe, model, overrides or {})
     name = f"{wanted.name}-{wanted.method.name.rpartition(':')[2]}-{seeds}-seeds-{datetime.now():%Y%m%d-%H%M%S}"
-    folder = RunFolder(Path(out) if out is not None else Path("runs") / name)
-    if folder.path.exists() and any(folder.path.iterdir()):
-        raise UserError(f"{folder.path} exists already; give another --out, or continue it with: uda fit --resume {folder.path}")
-    folder.write_text(RECIPE, wanted.to_toml())
+    path = Path(out) if out is not None else Path("runs") / name
     root = find_data_root(Path(data_root) if data_root is not None else None).absolute()
     asked = [wanted.seed + number for number in range(seeds)]
-    folder.write_json(ASKED, {"seeds": asked, "data_root": str(root), "device": device, "precision": precision})
-    return resume_seeds(folder.path, display, model)
+    where = {"data_root": str(root), "device": device, "precision": precision}
+    RunFolder.create(path, wanted, {"seeds": asked, **where}, (RECIPE, ASKED))
+    try:
+        return resume_seeds(path, display, model)
+    except UserError:
+        if not seed_folders(path):  # refused before the first run began: nothing is left behind
+            shutil.rmtree(path)
+        raise
 
 
 def resume_seeds(path: Path, display: Display | None = None, model: nn.Module | None = None) -> Group:
@@ -65,8 +67,6 @@ def resume_seeds(path: Path, display: Display | None = None, model: nn.Module | 
             else:
                 where = {name: asked[name] for name in ("data_root", "device", "precision")}
                 recipe = load_recipe(path / RECIPE, {"seed": seed})
-                if recipe.classifier.backbone == GIVEN_IN_PYTHON and model is None:
-                    raise UserError("this run's network was given in Python; give it again: resume_seeds(PATH, model=network)")
                 fit(recipe, model=model, out=out, display=display, **where)
         except Interrupted as stop:
             raise Interrupted(f"seed {seed}: {stop}", path) from None

@@ -14,11 +14,9 @@ from torch import Tensor
 
 from uda import losses
 from uda.data.batches import Batch
-from uda.methods import base, vada
+from uda.methods import vada
 from uda.methods.base import Taught, TeacherSettings
 from uda.models.layers import TARGET
-
-TRAINING = base.TRAINING | {"steps": 400}
 
 
 @dataclass(frozen=True)

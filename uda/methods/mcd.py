@@ -21,7 +21,7 @@ from uda.methods.base import OneNetwork, OptimizerSettings
 from uda.models.backbones import Classifier
 from uda.models.layers import SOURCE, TARGET
 
-TRAINING = base.TRAINING | {"steps": 400, "evaluate_every": 50}
+TRAINING = base.TRAINING | {"evaluate_every": 50}
 
 
 @dataclass(frozen=True)

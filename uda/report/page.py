@@ -14,9 +14,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from uda.calibration import reliability
 from uda.display import MEANINGS, duration, spread
+from uda.evaluation import Seen
 from uda.figures import looks_of
 from uda.report import plots
-from uda.runs import RunFolder, Seen, whole
+from uda.runs import RunFolder, whole
 
 MAPPED = 500  # images of each domain in a feature map: t-SNE of them takes seconds
 
@@ -32,7 +33,7 @@ def write_report(run: Path) -> Path:
     rows = [row for row in rows if row["stage"] == "adaptation"]
     seen = {name: folder.read_seen(name) for name in ("source_only", "last")}
     labelled = "confusion" in result
-    looks = looks_of(rows)
+    looks, pictures = looks_of(rows), run / "translations.png"
     folder.write_text(
         "report.html",
         _environment().get_template("run.html.j2").render(
@@ -54,7 +55,7 @@ def write_report(run: Path) -> Path:
             ],
             colours=plots.class_colours(len(result["classes"])),
             examples=_examples(folder),
-            translations=_embedded(run / "translations.png"),
+            translations=_uri(pictures.read_bytes()) if pictures.exists() else None,
         ),
     )  # fmt: skip
     return run / "report.html"
@@ -142,9 +143,8 @@ def _placed(seen: Seen) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return where, labels, np.arange(len(where)) >= len(source)
 
 
-def _embedded(picture: Path) -> str | None:
-    """A PNG as a data URI; None where there is none."""
-    return f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}" if picture.exists() else None
+def _uri(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
 def _examples(folder: RunFolder) -> list[dict[str, Any]]:
@@ -156,6 +156,7 @@ def _examples(folder: RunFolder) -> list[dict[str, Any]]:
         pixels = image.permute(1, 2, 0).squeeze(-1).numpy()
         out = io.BytesIO()
         Image.fromarray(pixels).save(out, "PNG")
-        uri = f"data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}"
-        shown.append({"uri": uri, "label": int(label), "predicted": int(predicted), "confidence": float(confidence)})
+        shown.append(
+            {"uri": _uri(out.getvalue()), "label": int(label), "predicted": int(predicted), "confidence": float(confidence)}
+        )
     return shown

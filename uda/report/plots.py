@@ -18,11 +18,11 @@ from torch import Tensor
 from uda.models.layers import SOURCE, TARGET
 from uda.runs import RunFolder, whole
 
-INK, MUTED, PAPER = "#1f2430", "#6b7280", "#fefefe"
+INK, MUTED = "#1f2430", "#6b7280"
 ACCENTS = ("#2563eb", "#d97706", "#059669", "#be185d")
 BEFORE, AFTER = ACCENTS[1], ACCENTS[0]
 # A page says what these are in light and in dark; everything else in a picture keeps its colour.
-VARIABLES = {INK: "--ink", MUTED: "--muted", PAPER: "--paper"} | {hue: f"--accent-{n}" for n, hue in enumerate(ACCENTS, 1)}
+VARIABLES = {INK: "--ink", MUTED: "--muted"} | {hue: f"--accent-{n}" for n, hue in enumerate(ACCENTS, 1)}
 PANEL = (4.2, 1.9)  # inches: two side by side fill the page, one fills a phone
 
 
@@ -116,10 +116,10 @@ def draw_losses(rows: list[dict[str, Any]]) -> list[str]:
     panels = [(title, names) for title, names in panels if names]
     shown = {name for _, names in PANELS for name in names} | NO_LOSSES
     panels += [(name.replace("_", " "), [name]) for name in sorted(named - shown)]
-    drawn = []
-    for title, names in panels:
-        drawn.append(_curve(title, {name: [(row["step"], row[name]) for row in rows if name in row] for name in names}))
-    return drawn
+    return [
+        _curve(title, {name: [(row["step"], row[name]) for row in rows if name in row] for name in names})
+        for title, names in panels
+    ]
 
 
 def _curve(title: str, lines: dict[str, list[tuple[int, float]]], mark: int | None = None) -> str:
@@ -142,21 +142,31 @@ def _curve(title: str, lines: dict[str, list[tuple[int, float]]], mark: int | No
     return svg(figure, ends)
 
 
-def draw_classes(classes: Sequence[str], before: Sequence[float | None], after: Sequence[float | None]) -> str:
-    """Accuracy of each class before and after, on one line each."""
-    rows = [(name, b, a) for name, b, a in zip(classes, before, after, strict=True) if b is not None and a is not None]
-    figure, axis = plt.subplots(figsize=(PANEL[0] * 1.4, 0.26 * len(rows) + 0.9), layout="constrained")
-    for place, (_, b, a) in enumerate(rows):
-        axis.plot([b, a], [place, place], color=MUTED, linewidth=1.2, zorder=1)
-    axis.scatter([b for _, b, _ in rows], range(len(rows)), color=BEFORE, s=26, label="before", zorder=2)
-    axis.scatter([a for _, _, a in rows], range(len(rows)), color=AFTER, s=26, label="after", zorder=2)
-    axis.set_yticks(range(len(rows)), [name for name, _, _ in rows])
+def _before_and_after(
+    names: Sequence[str], before: Sequence[float], after: Sequence[float], called: tuple[str, str], what: str, height: float
+) -> tuple[Figure, Any]:
+    """A line for each name, from a dot before to a dot after; `called`: the dots' names, `what`: the axis's, `height`: inches."""
+    rows = range(len(names))
+    figure, axis = plt.subplots(figsize=(PANEL[0] * 1.4, height * len(names) + 0.9), layout="constrained")
+    axis.hlines(rows, before, after, color=MUTED, linewidth=1, zorder=1)
+    for values, colour, label in ((before, BEFORE, called[0]), (after, AFTER, called[1])):
+        axis.scatter(values, rows, color=colour, s=26, label=label, zorder=3)
+    axis.set_yticks(rows, names)
     axis.invert_yaxis()
-    axis.set_xlabel("share of the class's target test images that are right", fontsize=8)
+    axis.set_xlabel(what, fontsize=8)
     axis.legend(fontsize=8, frameon=False, labelcolor=MUTED, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
     axis.spines[["top", "right", "left"]].set_visible(False)
     axis.tick_params(length=0)
     axis.grid(axis="x", alpha=0.3, linewidth=0.5, color=MUTED)
+    return figure, axis
+
+
+def draw_classes(classes: Sequence[str], before: Sequence[float | None], after: Sequence[float | None]) -> str:
+    """Accuracy of each class before and after, on one line each."""
+    rows = [(name, b, a) for name, b, a in zip(classes, before, after, strict=True) if b is not None and a is not None]
+    names, starts, ends = zip(*rows, strict=True)
+    axis_name = "share of the class's target test images that are right"
+    figure, _ = _before_and_after(names, starts, ends, ("before", "after"), axis_name, 0.26)
     words = "; ".join(f"{name}: {b:.0%} to {a:.0%}" for name, b, a in rows)
     return svg(figure, f"Accuracy by class, before and after: {words}")
 
@@ -210,21 +220,12 @@ def draw_map(title: str, places: np.ndarray, labels: np.ndarray, of_target: np.n
 
 def draw_groups(groups: list[dict[str, Any]]) -> str:
     """Accuracy on target test images, a line for each group: before, after, and the span of the seeds."""
-    figure, axis = plt.subplots(figsize=(PANEL[0] * 1.4, 0.4 * len(groups) + 0.9), layout="constrained")
-    for place, group in enumerate(groups):
-        before, after = group["source_only"], group["last"]
-        axis.plot([before["mean"], after["mean"]], [place, place], color=MUTED, linewidth=0.8, zorder=1)
-        for spread, colour in ((before, BEFORE), (after, AFTER)):
-            axis.plot([spread["lowest"], spread["highest"]], [place, place], color=colour, linewidth=5, alpha=0.45, zorder=2)
-    rows = range(len(groups))
-    axis.scatter([g["source_only"]["mean"] for g in groups], rows, color=BEFORE, s=26, label="source only", zorder=3)
-    axis.scatter([g["last"]["mean"] for g in groups], rows, color=AFTER, s=26, label="last", zorder=3)
-    axis.set_yticks(rows, [group["name"] for group in groups])
-    axis.invert_yaxis()
-    axis.set_xlabel("accuracy on target test images (band: lowest to highest seed)", fontsize=8)
-    axis.legend(fontsize=8, frameon=False, labelcolor=MUTED, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
-    axis.spines[["top", "right", "left"]].set_visible(False)
-    axis.tick_params(length=0)
-    axis.grid(axis="x", alpha=0.3, linewidth=0.5, color=MUTED)
-    words = "; ".join(f"{g['name']}: {g['source_only']['mean']:.2%} to {g['last']['mean']:.2%}" for g in groups)
+    names = [group["name"] for group in groups]
+    before, after = ([group[figure]["mean"] for group in groups] for figure in ("source_only", "last"))
+    axis_name = "accuracy on target test images (band: lowest to highest seed)"
+    figure, axis = _before_and_after(names, before, after, ("source only", "last"), axis_name, 0.4)
+    for name, colour in (("source_only", BEFORE), ("last", AFTER)):
+        lows, highs = [group[name]["lowest"] for group in groups], [group[name]["highest"] for group in groups]
+        axis.hlines(range(len(groups)), lows, highs, color=colour, linewidth=5, alpha=0.45, zorder=2)
+    words = "; ".join(f"{name}: {b:.2%} to {a:.2%}" for name, b, a in zip(names, before, after, strict=True))
     return svg(figure, f"Accuracy before and after: {words}")
