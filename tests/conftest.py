@@ -133,7 +133,7 @@ evaluate_every = 4
 def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A recipe file that a whole run finishes within seconds."""
     monkeypatch.setattr("uda.data.synthetic.COUNTS", {"train": 200, "test": 100})
-    monkeypatch.setattr("uda.evaluation.JUDGE_STEPS", 3)
+    monkeypatch.setattr("uda.judging.STEPS", 3)
     monkeypatch.setenv("UDA_DATA", str(tmp_path))
     path = tmp_path / "tiny.toml"
     path.write_text(TINY)

@@ -72,7 +72,18 @@ def test_the_table_shows_the_notes_of_the_data_and_what_each_figure_is() -> None
     result = {"recipe": "svhn2mnist", "method": "unit", "seed": 0, "source": data, "target": data, "accuracy": accuracy}
     result["estimated"] = estimated
     shown, out = watched(terminal=False)
-    shown.show(result_table(result | {"translation": {"class_consistency": 0.8123, "judge_accuracy": 0.985}}))
+    translation = {"class_consistency": 0.8123, "judge_accuracy": 0.985, "feature_distance": 12.34, "untranslated_distance": 56.7}
+    shown.show(result_table(result | {"translation": translation}))
     text = out.getvalue()
-    for part in ("SVHN-10k, not SVHN", "2,499 test images", "0.9800", "before adaptation", "only to compare", "0.8123", "0.985"):
+    for part in (
+        "SVHN-10k, not SVHN",
+        "2,499 test images",
+        "0.9800",
+        "before adaptation",
+        "only to compare",
+        "0.8123",
+        "0.985",
+        "12.3",
+        "56.7",
+    ):
         assert part in text

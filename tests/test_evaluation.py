@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from uda.data.domain import Pair
-from uda.evaluation import Evaluator, confusion, per_class_accuracy, predict, train_judge
+from uda.evaluation import Evaluator, confusion, per_class_accuracy, predict
 from uda.models import build_classifier
 from uda.runtime import Runtime, evaluating
 from uda.selection import information_maximization
@@ -62,41 +62,9 @@ def test_modes_are_restored_after_an_error() -> None:
     assert module.training
 
 
-def test_class_consistency_counts_what_the_judge_reads(small_pair: Pair, fp32: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("uda.evaluation.train_judge", lambda *_: Oracle(small_pair))
-    evaluator = Evaluator(small_pair, fp32)
-    labels = small_pair.source_test.labels
-    perfect = [int((small_pair.target_test.labels == label).nonzero()[0, 0]) for label in labels]
-
-    def translate(images: torch.Tensor) -> torch.Tensor:
-        return small_pair.target_test.images[perfect].float() / 127.5 - 1
-
-    assert evaluator.class_consistency(translate) == {"class_consistency": 1.0, "judge_accuracy": 1.0}
-    constant = evaluator.class_consistency(lambda images: translate(images)[:1].expand_as(images))
-    assert constant["class_consistency"] == pytest.approx((labels == labels[0]).float().mean().item())
-
-
-def test_without_target_labels_there_is_no_accuracy_and_no_judge(small_pair: Pair, fp32: Runtime) -> None:
+def test_without_target_labels_there_is_no_accuracy(small_pair: Pair, fp32: Runtime) -> None:
     evaluator = Evaluator(replace(small_pair, target=small_pair.target.without_labels(), target_test=None), fp32)
     assert evaluator.on_target(Oracle(small_pair)) is None
-    assert evaluator.class_consistency(lambda images: images) is None
-
-
-def test_the_judge_is_the_same_each_time_and_leaves_the_random_state(
-    small_pair: Pair, fp32: Runtime, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("uda.evaluation.JUDGE_STEPS", 3)
-    state = torch.get_rng_state()
-    figures = [Evaluator(small_pair, fp32).class_consistency(lambda images: images) for _ in range(2)]
-    assert figures[0] == figures[1]
-    assert torch.equal(state, torch.get_rng_state())
-
-
-def test_the_judge_learns(small_pair: Pair, fp32: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("uda.evaluation.JUDGE_STEPS", 40)
-    judge = train_judge(small_pair.target, fp32)
-    right = predict(judge, small_pair.target.images, fp32).argmax(1) == small_pair.target.labels
-    assert right.float().mean() > 0.5
 
 
 def test_information_maximization_prefers_sure_and_even_predictions() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +12,11 @@ from rich.table import Table
 from uda.catalogue import is_path
 from uda.data import data_root as find_data_root
 from uda.data import load_named_test
-from uda.data.arrays import fit_frame
 from uda.data.domain import LabelledDomain
-from uda.data.files import ImageFiles, in_order
 from uda.data.own import check_classes, find, load_labelled
 from uda.display import Display
 from uda.evaluation import per_class_accuracy, predict, test
 from uda.runs import Run, whole
-
-BLOCK = 256
 
 
 def write_predictions(run: Run, images: Path, out: Path, which: str, display: Display) -> int:
@@ -35,27 +30,18 @@ def write_predictions(run: Run, images: Path, out: Path, which: str, display: Di
     """
     classifier, found, temperature = run.load_classifier(which), find(images, labelled=False), run.temperature(which)
     channels, size, _ = run.recipe.data.shape
-    blocks = in_order(len(found), BLOCK)
-    if found.pixels is None:
-        decoded = ImageFiles(found.root, found.names, size, channels).decoded(blocks)
-    else:
-        pixels = found.pixels
-        decoded = ((fit_frame(pixels[block], size, channels), []) for block in blocks)
     unreadable: list[str] = []
     done = 0
     with whole(out) as path, path.open("w", newline="", encoding="utf-8") as file, display.stage("images", 0, len(found)) as bar:
         table = csv.writer(file)
         table.writerow(("path", "class", "probability"))
-        for block, (part, failed) in zip(blocks, decoded, strict=True):
+        for positions, part, failed in found.decoded(size, channels):
             logits = predict(classifier, part.to(run.runtime.device), run.runtime)
             probabilities, classes = (logits / temperature).softmax(1).max(1)
-            left_out = {position for position, _ in failed}
-            for position, probability, number in zip(block.tolist(), probabilities.tolist(), classes.tolist(), strict=True):
-                if position not in left_out:
-                    name = os.fsdecode(bytes(found.names[position])) if found.pixels is None else str(position)
-                    table.writerow((name, run.classes[number], f"{probability:.4f}"))
-            unreadable += [f"{os.fsdecode(bytes(found.names[position]))} ({reason})" for position, reason in failed]
-            done += len(block)
+            for position, probability, number in zip(positions, probabilities.tolist(), classes.tolist(), strict=True):
+                table.writerow((found.name(position), run.classes[number], f"{probability:.4f}"))
+            unreadable += failed
+            done += len(positions) + len(failed)
             bar.update(done, f"{done:,} images")
     if unreadable:
         display.say(f"  {len(unreadable)} images cannot be read and have no row: {', '.join(unreadable[:3])}")

@@ -9,7 +9,7 @@ from typing import Any
 
 from uda.errors import UserError
 
-DATA_SETS = ("mnist", "usps", "svhn", "svhn-extra", "synth", "digits")
+DATA_SETS = ("mnist", "usps", "svhn", "svhn-extra", "mnist-m", "synth", "digits", "aerial", "map")
 """data sets that go by name; a folder of the same name is written ./mnist"""
 _PACKAGE = Path(__file__).parent
 # Inside an installed package, or beside it in a checkout.

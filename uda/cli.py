@@ -181,6 +181,40 @@ def evaluate(
 
 
 @app.command()
+def translate(
+    run: Path,
+    images: Path,
+    out: Annotated[Path, typer.Option("-o", "--out", help="The folder (with --interpolate: the PNG) to write.")] = Path(
+        "translated"
+    ),
+    to: Annotated[str, typer.Option(help="The domain to translate to: target or source.")] = "target",
+    samples: Annotated[int, typer.Option(help="So many translations of each image, in styles drawn at random (drit).")] = 0,
+    reference: Annotated[Path | None, typer.Option(help="An image whose style all translations take (drit).")] = None,
+    interpolate: Annotated[Path | None, typer.Option(help="A strip from IMAGES (one image) to this one instead.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the styles that are drawn.")] = 0,
+    device: Device = "auto",
+    precision: Precision = None,
+) -> None:
+    """Images of one domain as images of the other, by a run whose method translates, and a grid of some of them."""
+    from uda.display import Display
+    from uda.runs import Run
+    from uda.runtime import seed_everything
+    from uda.translating import grid_path, write_strip, write_translations
+
+    display, opened = Display(), Run(run, device=device, precision=precision)
+    seed_everything(seed)
+    if interpolate is not None:
+        if samples or reference is not None:
+            raise UserError("--interpolate draws a strip between two images; leave out --samples and --reference")
+        out = out if out.suffix == ".png" else out / "strip.png"
+        write_strip(opened, images, interpolate, out, to)
+        display.say(f"see {out}")
+    else:
+        count = write_translations(opened, images, out, display, to, samples, reference)
+        display.say(f"{count:,} images translated; they are in {out}, some of them in {grid_path(out)}")
+
+
+@app.command()
 def report(run: Path) -> None:
     """Make report.html anew from what lies in a run folder, or in a folder of seeds."""
     from uda.comparing import ASKED, open_group
@@ -255,13 +289,13 @@ def methods() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from uda.methods import METHODS
+    from uda.methods import METHODS, TRANSLATIONS
 
     table = Table("method", "source images", "makes images", "what it is", box=None, pad_edge=False)
-    for name, module in METHODS.items():
+    for name, module in (METHODS | TRANSLATIONS).items():
         needs = "target labels instead" if getattr(module, "READS_TARGET_LABELS", False) else "yes"
         needs = needs if getattr(module, "READS_SOURCE", True) else "no"
-        makes = "yes" if hasattr(module.Method, "translate") else "no"
+        makes = "yes" if hasattr(module.Method, "decode") or hasattr(module.Method, "draw_pairs") else "no"
         table.add_row(name, needs, makes, (module.__doc__ or "").partition("\n\n")[0].replace("\n", " "))
     Console().print(table)
 

@@ -61,9 +61,11 @@ def open_group(path: Path) -> Group:
     Raises:
         UserError: where it is neither, or a run in it is not finished.
     """
-    if (path / ASKED).is_file():
-        return Group(path, tuple(Run(folder) for folder in seed_folders(path)))
-    return Group(path, (Run(path),))
+    runs = [Run(folder) for folder in seed_folders(path)] if (path / ASKED).is_file() else [Run(path)]
+    for run in runs:
+        if not run.recipe.classifies:
+            raise UserError(f"{run.path} translates images and has no accuracy; compare runs that classify")
+    return Group(path, tuple(runs))
 
 
 def seed_folders(path: Path) -> list[Path]:

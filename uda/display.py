@@ -92,24 +92,35 @@ def result_table(result: dict[str, Any]) -> Table:
     """A run's accuracies, each with what it means, under the names of the data they were taken on."""
     source, target = result["source"], result["target"]
     tested = f"{target['test']:,} test images" if target["test"] else "no labelled test images"
+    tested = tested if "accuracy" in result else tested.replace(" labelled", "")
     table = Table(
         title=f"{result['recipe']}: {result['method']}, seed {result['seed']}",
         caption=f"source: {source['note']}\ntarget: {target['note']}, {tested}",
         title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD,
     )  # fmt: skip
-    table.add_column("accuracy")
+    table.add_column("accuracy" if "accuracy" in result else "translation")
     table.add_column("", justify="right")
     table.add_column("what it is", style="dim")
-    for name, value in result["accuracy"].items():
-        if value is not None:
-            table.add_row(name, f"{value:.4f}", MEANINGS[name], style="bold" if name == "last" else None)
-    low, high = result["estimated"]["interval"]
-    table.add_row("estimated", f"{result['estimated']['accuracy']:.4f}", f"{MEANINGS['estimated']} ({low:.3f} .. {high:.3f})")
-    if "translation" in result:
-        table.add_row(
-            "class consistency", f"{result['translation']['class_consistency']:.4f}",
-            f"translated source digits read as their class by a judge ({result['translation']['judge_accuracy']:.3f} on target)",
-        )  # fmt: skip
+    if "accuracy" in result:
+        for name, value in result["accuracy"].items():
+            if value is not None:
+                table.add_row(name, f"{value:.4f}", MEANINGS[name], style="bold" if name == "last" else None)
+        low, high = result["estimated"]["interval"]
+        table.add_row("estimated", f"{result['estimated']['accuracy']:.4f}", f"{MEANINGS['estimated']} ({low:.3f} .. {high:.3f})")
+    if translation := result.get("translation"):
+        if "class_consistency" in translation:
+            table.add_row(
+                "class consistency", f"{translation['class_consistency']:.4f}",
+                "translated source images read as their class by a judge"
+                + (f" ({translation['judge_accuracy']:.3f} on target)" if "judge_accuracy" in translation else ""),
+            )  # fmt: skip
+        if "pixel_accuracy" in translation:
+            table.add_row("pixel accuracy", f"{translation['pixel_accuracy']:.4f}", "pixels within 16 grey levels of the truth")
+        if "feature_distance" in translation:
+            table.add_row(
+                "feature distance", f"{translation['feature_distance']:.1f}",
+                f"of translated to real target images (Fréchet; untranslated: {translation['untranslated_distance']:.1f})",
+            )  # fmt: skip
     return table
 
 

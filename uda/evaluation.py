@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from uda.data.augment import Augment, to_float
-from uda.data.batches import Batches
+from uda.data.augment import to_float
 from uda.data.domain import LabelledDomain, Pair
 from uda.data.files import Images, in_order, read
-from uda.methods import source_only
-from uda.models import Classifier, build_classifier
-from uda.runtime import Runtime, evaluating, seed_everything
+from uda.models import Classifier
+from uda.runtime import Runtime, evaluating
 from uda.selection import Evidence
-
-JUDGE_STEPS, JUDGE_BATCH = 200, 128
 
 
 def predictions(classifier: nn.Module, images: Images, runtime: Runtime) -> Iterator[Tensor]:
@@ -144,41 +140,3 @@ class Evaluator:
     def see(self, classifier: nn.Module) -> Seen:
         """All that can be seen of a classifier."""
         return Seen(self.evidence(classifier), self.on_target(classifier))
-
-    def class_consistency(self, translate: Callable[[Tensor], Tensor]) -> dict[str, float] | None:
-        """The share of translated source test images to which a judge gives the class of their source label.
-
-        The judge is a classifier trained here on labelled target training images; its own accuracy on target test images
-        stands beside the share, for it bounds what can be told. `translate` takes float images (N, C, H, W) in -1..1 and
-        returns their translations. The random state is left as found. None where the target has no labels to train a judge on.
-        """
-        target = self.pair.target
-        if not isinstance(target, LabelledDomain):
-            return None
-        devices = [target.images.device] if self.runtime.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            judge = train_judge(target, self.runtime)
-        test = self.pair.source_test
-        right = 0
-        blocks = in_order(len(test), 500)
-        for images, block in zip(read(test.images, blocks), blocks, strict=True):
-            translated = translate(to_float(images))
-            labels = test.labels[block.to(test.labels.device)]
-            with evaluating(judge), self.runtime.autocast():
-                right += int((judge(self.runtime.arrange(translated)).argmax(1) == labels).sum())
-        answers = self.on_target(judge)
-        judged = {} if answers is None else {"judge_accuracy": answers.accuracy}
-        return {"class_consistency": right / len(test)} | judged
-
-
-def train_judge(target: LabelledDomain, runtime: Runtime) -> nn.Module:
-    """A strided net of width 32 trained on labelled target images: 200 steps of 128, slight affine augmentation."""
-    seed_everything(0)
-    _, channels, size, _ = target.images.shape
-    network = build_classifier("strided", channels, size, len(target.classes))
-    runtime.place(network)
-    method = source_only.Method(source_only.Settings(), network, (channels, size, size), JUDGE_STEPS, runtime)
-    batches = Batches(target, None, JUDGE_BATCH, 0, Augment(rotate=10, translate=0.06, scale=0.1), Augment(), runtime)
-    for _ in range(JUDGE_STEPS):
-        method.step(batches.next())
-    return network

@@ -48,8 +48,8 @@ def figures(
         "recipe": recipe.name,
         "method": recipe.method.name,
         "seed": recipe.seed,
-        "source": _describe(pair.source, pair.source_test),
-        "target": _describe(pair.target, pair.target_test),
+        "source": describe(pair.source, pair.source_test),
+        "target": describe(pair.target, pair.target_test),
         "classes": list(pair.target.classes),
         "accuracy": {"source": source, "source_only": None, "last": None, "selected": None, "oracle": None},
         "selection": {"score": " + ".join(recipe.selection.score), "selected_step": selected["step"]},
@@ -106,5 +106,6 @@ def _with_labels(before: Answers, after: Answers, temperature: float, source_tem
     }
 
 
-def _describe(train: Domain, test: Domain | None) -> dict[str, Any]:
+def describe(train: Domain, test: Domain | None) -> dict[str, Any]:
+    """A domain's name and note, and how many images it has."""
     return {"name": train.name.split()[0], "note": train.note, "train": len(train), "test": len(test) if test else 0}

@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
@@ -25,15 +26,17 @@ from uda.diagnosis import Concern
 from uda.display import Display, duration, result_table
 from uda.errors import UserError
 from uda.evaluation import Evaluator, Seen
-from uda.figures import figures, looks_of, select
-from uda.methods import Method, find_method, source_only
+from uda.figures import describe, figures, looks_of, select
+from uda.judging import judge
+from uda.methods import Method, Trained, find_method, source_only
+from uda.methods.base import Translating
 from uda.models import GIVEN_IN_PYTHON
 from uda.models.layers import SOURCE, TARGET
 from uda.models.own import whole_state_dict
+from uda.pictures import draw_translations
 from uda.recipe import Recipe, load_recipe
 from uda.report.page import write_report
-from uda.report.plots import draw_translations
-from uda.runs import Run, RunFolder, build_method, build_source_classifier, versions
+from uda.runs import Run, RunFolder, build_method, build_source_classifier, build_translation, versions
 from uda.runtime import Runtime, choose_runtime, machine, random_state, restore_random_state, seed_everything
 from uda.selection import SCORES, entropy
 
@@ -86,7 +89,7 @@ def fit(
     root = find_data_root(Path(data_root) if data_root is not None else None).absolute()
     display = display or Display(quiet=True)
     runtime = choose_runtime(device, precision)
-    pair = load_pair(wanted.data, root, display)
+    pair = load_pair(wanted.data, root, display, wanted.classifies)
     return start(wanted, pair, runtime, display, out=out, data_root=root, model=model, report=report)
 
 
@@ -110,9 +113,14 @@ def start(
     """Runs a checked recipe on data at hand, in a new run folder."""
     recipe = recipe.framed(*pair.source.images.shape[1:3])
     # Before the folder is made, all that can be wrong is tried: it leaves nothing behind and costs no time.
-    weights = Path(recipe.classifier.weights) if recipe.classifier.weights is not None else None
-    build_method(recipe, build_source_classifier(recipe, len(pair.source.classes), runtime, model, weights), runtime)
-    _read_labels(recipe, pair)
+    if recipe.classifies:
+        weights = Path(recipe.classifier.weights) if recipe.classifier.weights is not None else None
+        build_method(recipe, build_source_classifier(recipe, len(pair.source.classes), runtime, model, weights), runtime)
+        _read_labels(recipe, pair)
+    else:
+        build_translation(recipe, runtime)
+    if recipe.data.paired_test and (pair.target_test is None or len(pair.source_test) != len(pair.target_test)):
+        raise UserError("data.paired_test: the test images of both domains are not as many; give pairs, in one order")
     if out is None:
         stem = (
             Path("runs") / f"{recipe.name}-{recipe.method.name.rpartition(':')[2]}-{recipe.seed}-{datetime.now():%Y%m%d-%H%M%S}"
@@ -155,7 +163,7 @@ def resume(run: str | Path, display: Display | None = None, model: nn.Module | N
     setting = folder.read_json("setting.json")
     recipe = folder.recipe
     runtime = choose_runtime(setting["device"], setting["precision"])
-    pair = load_pair(recipe.data, Path(setting["data_root"]), display)
+    pair = load_pair(recipe.data, Path(setting["data_root"]), display, recipe.classifies)
     if counts(pair) != setting["images"]:
         raise UserError(f"the images have changed since {folder.path} began ({setting['images']}, now {counts(pair)}); fit anew")
     return _run(folder, recipe, pair, model, runtime, display, report)
@@ -170,11 +178,13 @@ def counts(pair: Pair) -> dict[str, int]:
 def _run(
     folder: RunFolder, recipe: Recipe, pair: Pair, model: nn.Module | None, runtime: Runtime, display: Display, report: bool
 ) -> Run:
+    """Everything from images to figures, in a folder that is made; an interrupted run goes on."""
     began = time.perf_counter()
     display.say(f"{recipe.name}: {recipe.method.name}, seed {recipe.seed}, into {folder.path}")
     display.say(f"  on {runtime}")
-    display.say(f"  source {pair.source.name}: {len(pair.source):,} labelled images ({pair.source.note})")
-    display.say(f"  target {pair.target.name}: {len(pair.target):,} images without labels ({pair.target.note})")
+    kinds = ("labelled images", "images without labels") if recipe.classifies else ("images", "images")
+    for role, domain, kind in zip(("source", "target"), (pair.source, pair.target), kinds, strict=True):
+        display.say(f"  {role} {domain.name}: {len(domain):,} {kind} ({domain.note})")
     unreadable = [
         line for part in (pair.source, pair.source_test, pair.target, pair.target_test) if part for line in part.unreadable
     ]
@@ -182,8 +192,10 @@ def _run(
         folder.write_text("unreadable.txt", "".join(f"{line}\n" for line in dict.fromkeys(unreadable)))
         display.say(f"  {len(unreadable)} images cannot be read and are left out; see {folder.path / 'unreadable.txt'}")
     pair = pair.to(runtime.device)
-    evaluator = Evaluator(pair, runtime)
     loop = Loop(folder, recipe, display)
+    if not recipe.classifies:
+        return _translate(loop, pair, runtime, report, began)
+    evaluator = Evaluator(pair, runtime)
 
     # 1. The source classifier: supervised training on the source alone, unless it comes trained.
     wanted, trained = recipe.classifier, folder.has_weights("source")
@@ -249,14 +261,10 @@ def _run(
     result = figures(recipe, pair, source, before, refined, after, rows)
     result |= {"device": str(runtime.device), "precision": runtime.precision}
     folder.write_examples(*evaluator.examples(after))
-    if hasattr(method, "translate"):
-        consistency = evaluator.class_consistency(lambda images: method.translate(images, SOURCE, TARGET))
-        if consistency is not None:
-            result["translation"] = consistency
-        # Spread over the set: a folder's first images are all of one class.
-        tests = pair.source_test, pair.target_test or pair.target
-        shown = [next(read(part.images, [torch.linspace(0, len(part) - 1, 12).long()])) for part in tests]
-        draw_translations(folder, method, *map(to_float, shown))
+    if isinstance(method, Translating):
+        result["translation"] = judge(pair, lambda images: method.translate(images, SOURCE, TARGET), runtime)
+    if hasattr(method, "decode") or hasattr(method, "draw_pairs"):
+        _draw(method, pair, folder)
     if state := whole_state_dict(adapted, classifier):
         folder.write_state("adapted.pt", state)
         display.say(f"  {folder.path / 'adapted.pt'} is a state dict for {wanted.backbone}, as its author wrote it")
@@ -277,6 +285,49 @@ def _run(
         + ("; look at its report.html" if report else "")
     )
     return Run(folder.path, model, device=str(runtime.device))
+
+
+def _translate(loop: Loop, pair: Pair, runtime: Runtime, report: bool, began: float) -> Run:
+    """The story of a run without a classifier: images of both domains -> method steps -> translations -> figures."""
+    folder, recipe, display = loop.folder, loop.recipe, loop.display
+    seed_everything(recipe.seed + 1)
+    method = build_translation(recipe, runtime)
+    training = recipe.training
+    sizes = training.batch, training.target_batch or training.batch
+    batches = Batches(pair.source, pair.target.without_labels(), *sizes, recipe.augment.source, recipe.augment.target, runtime)
+    loop.train(ADAPTATION_STAGE, method, batches, training.steps)
+    folder.write_weights("method", method.networks())
+    folder.write_sample(pair.target)
+    _draw(method, pair, folder)
+    unlabelled = replace(pair, target=pair.target.without_labels())
+    result = {
+        "recipe": recipe.name,
+        "method": recipe.method.name,
+        "seed": recipe.seed,
+        "source": describe(pair.source, pair.source_test),
+        "target": describe(pair.target, pair.target_test),
+        "steps": training.steps,
+        "translation": judge(
+            unlabelled, lambda images: method.translate(images, SOURCE, TARGET), runtime, recipe.data.paired_test
+        ),
+        "device": str(runtime.device),
+        "precision": runtime.precision,
+        "seconds": {"total": round(loop.spent_before + time.perf_counter() - began, 1)},
+    }
+    folder.write_json("result.json", result)
+    if report:
+        write_report(folder.path)
+    (folder.path / "checkpoint.pt").unlink(missing_ok=True)
+    display.show(result_table(result))
+    display.say(f"{duration(result['seconds']['total'])}; everything is in {folder.path}")
+    return Run(folder.path, device=str(runtime.device))
+
+
+def _draw(method: Any, pair: Pair, folder: RunFolder) -> None:
+    """``translations.png``, of test images that are spread over the set: a folder's first ones are all of one class."""
+    tests = pair.source_test, pair.target_test or pair.target
+    shown = [next(read(part.images, [torch.linspace(0, len(part) - 1, 12).long()])) for part in tests]
+    draw_translations(method, to_float(shown[0]), to_float(shown[1]), folder.path / "translations.png")
 
 
 def _read_labels(recipe: Recipe, pair: Pair) -> LabelledDomain | None:
@@ -319,7 +370,7 @@ class Loop:
         self.seconds: dict[str, float] = dict(self.checkpoint["seconds"]) if self.checkpoint else {}
         self.stop = False
 
-    def train(self, stage: str, method: Method, batches: Batches, steps: int, look: Look | None = None) -> list[dict[str, Any]]:
+    def train(self, stage: str, method: Trained, batches: Batches, steps: int, look: Look | None = None) -> list[dict[str, Any]]:
         """Steps until `steps`; returns all rows of this stage, those of an interrupted part included."""
         start = 0
         if self.checkpoint and self.checkpoint["stage"] == stage:

@@ -35,7 +35,7 @@ class Data(Section):
     """Which images, and how they are framed."""
 
     source: str
-    """data set with labels: mnist, usps, svhn, svhn-extra, synth or digits; or a folder, .csv or .npz of your own"""
+    """data set with labels: mnist, usps, svhn, svhn-extra, mnist-m, synth or digits; or a folder, .csv or .npz of your own"""
     target: str
     """data set whose training images are used without their labels, or a path"""
     source_test: str | None = None
@@ -51,6 +51,8 @@ class Data(Section):
     memory: float = Field(1.0, ge=0)
     """GiB: images of your own that take more than this, decoded, are decoded when needed instead"""
 
+    paired_test: bool = False
+    """whether the n-th test images of both domains show the same: then translations are compared with the truth"""
     target_inverted_copies: bool = False
     """whether the target's training images are doubled by their negatives"""
 
@@ -158,6 +160,11 @@ class Recipe(Section):
     @field_serializer("method")
     def _table(self, settings: Any) -> dict[str, Any]:
         return dataclasses.asdict(settings)
+
+    @property
+    def classifies(self) -> bool:
+        """Whether the method makes a classifier; else it only translates, and asks for no labels."""
+        return getattr(find_method(self.method.name), "CLASSIFIES", True)
 
     @property
     def reads_source(self) -> bool:

@@ -24,7 +24,7 @@ from uda.data.domain import Domain
 from uda.data.files import in_order, read
 from uda.errors import UserError
 from uda.evaluation import Answers, Seen
-from uda.methods import Method, find_method
+from uda.methods import Method, Trained, find_method, unit_translation
 from uda.models import GIVEN_IN_PYTHON, Classifier, build_classifier, build_foreign
 from uda.models.layers import Normalize
 from uda.models.own import split_network, whole_state_dict
@@ -325,6 +325,11 @@ def build_method(recipe: Recipe, classifier: Classifier, runtime: Runtime) -> Me
     return find_method(recipe.method.name).Method(recipe.method, classifier, recipe.data.shape, recipe.training.steps, runtime)
 
 
+def build_translation(recipe: Recipe, runtime: Runtime) -> unit_translation.Method:
+    """The recipe's method, at its first step, where it translates and does not classify."""
+    return find_method(recipe.method.name).Method(recipe.method, recipe.data.shape, recipe.training.steps, runtime)
+
+
 class Run:
     """A finished run: its figures, and its networks loaded back.
 
@@ -356,6 +361,7 @@ class Run:
 
         All but the first are None where there were no labelled target test images.
         """
+        self._asked_to_classify()
         return self.result["accuracy"]
 
     @property
@@ -383,12 +389,20 @@ class Run:
         """Some of the target images that were adapted to, uint8 (n, C, S, S), n at most 64."""
         return self._folder.read_sample()
 
+    def _asked_to_classify(self) -> None:
+        if not self.recipe.classifies:
+            raise UserError(f"{self.path} translates images and has no classifier; use uda translate, or fit another --method")
+
     def _source_classifier(self) -> Classifier:
+        self._asked_to_classify()
         return build_source_classifier(self.recipe, len(self.classes), self.runtime, self._model)
 
-    def method(self) -> Method:
+    def method(self) -> Any:
         """The trained method; one that makes images translates them with ``.translate(images, origin, destination)``."""
-        method = build_method(self.recipe, self._source_classifier(), self.runtime)
+        if self.recipe.classifies:
+            method: Trained = build_method(self.recipe, self._source_classifier(), self.runtime)
+        else:
+            method = build_translation(self.recipe, self.runtime)
         self._folder.read_weights("method", method.networks())
         return method
 

@@ -41,6 +41,8 @@ def fit_seeds(
     if seeds < 1:
         raise UserError(f"--seeds {seeds} is no number of seeds; give 2 or more")
     wanted = asked_for(recipe, model, overrides or {})
+    if not wanted.classifies:
+        raise UserError(f"{wanted.method.name} has no accuracy to compare over seeds; run it once, with --seed")
     name = f"{wanted.name}-{wanted.method.name.rpartition(':')[2]}-{seeds}-seeds-{datetime.now():%Y%m%d-%H%M%S}"
     path = Path(out) if out is not None else Path("runs") / name
     root = find_data_root(Path(data_root) if data_root is not None else None).absolute()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from tests.models.nets import SmallResNet
 from uda import UserError
 from uda.data.augment import Augment, to_float
-from uda.data.batches import Batch, Batches
+from uda.data.batches import Batches
 from uda.data.domain import Pair
 from uda.methods import METHODS, Method
 from uda.models import build_classifier
@@ -27,6 +28,9 @@ SMALL = {
     "shot": {"refresh": 2},
     "dirt_t": {"vada_share": 0.5},
     "cdan": {"largest_product": 64},
+    "drit": {"width": 8, "draws": 2},
+    "cogan": {"width": 4},
+    "latent_mapping": {"width": 4, "hidden": 16, "vae_share": 0.5, "confidence": 0.0},
 }
 TRAINED = [name for name in METHODS if name != "adabn"]
 
@@ -104,9 +108,10 @@ def test_the_given_classifier_and_the_random_state_are_left_as_found(name: str, 
 def test_a_batch_has_nowhere_to_read_target_labels_from(name: str, small_pair: Pair, fp32: Runtime) -> None:
     batch = batches(name, small_pair, fp32).next()
     held = [value for value in vars(batch).values() if isinstance(value, Tensor)]
-    assert len(held) == len(vars(batch)) == 4
-    whole_numbers = [value for value in held if not value.is_floating_point()]
-    assert [len(value) for value in whole_numbers] == [len(batch.source)], "the only labels are the source's"
+    assert len(held) == len(vars(batch)) == 5
+    whole_numbers = {name: len(value) for name, value in vars(batch).items() if not value.is_floating_point()}
+    count = len(batch.source)
+    assert whole_numbers == {"source_labels": count, "source_positions": count}, "the only labels are the source's"
 
 
 @pytest.mark.parametrize("name", [name for name, module in METHODS.items() if not getattr(module, "READS_SOURCE", True)])
@@ -156,7 +161,7 @@ def test_mcd_moves_heads_and_backbone_against_each_other(small_pair: Pair, fp32:
 def test_the_unlabelled_batch_of_mean_teacher_is_what_teaches(small_pair: Pair, fp32: Runtime) -> None:
     method = make("mean_teacher", fp32, small_pair)
     batch = batches("mean_teacher", small_pair, fp32).next()
-    blank = Batch(batch.source, batch.source_labels, batch.target, torch.zeros_like(batch.target_plain))
+    blank = replace(batch, target_plain=torch.zeros_like(batch.target_plain))
     method.teacher.head.weight.mul_(50)  # sure of everything, so that every image counts
     with torch.no_grad():
         assert method.losses(batch)["consistency"] != method.losses(blank)["consistency"]

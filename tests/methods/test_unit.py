@@ -24,7 +24,7 @@ CLASSIFIER = build_classifier("strided", 3, 16, 10, width=8)
 def batch() -> Batch:
     source, target = domain("s", 8, 0), domain("t", 8, 1)
     plain = to_float(target.images)
-    return Batch(to_float(source.images), source.labels, -plain, plain)
+    return Batch(to_float(source.images), source.labels, torch.arange(8), -plain, plain)
 
 
 def make(fp32: Runtime, steps: int = 20, **settings: Any) -> Method:
@@ -228,7 +228,7 @@ def test_the_learning_rate_falls_to_zero_at_the_end(batch: Batch, fp32: Runtime)
 
 
 def test_a_batch_may_hold_more_target_images_than_are_translated(batch: Batch, fp32: Runtime) -> None:
-    half = Batch(batch.source[:4], batch.source_labels[:4], batch.target, batch.target_plain)
+    half = Batch(batch.source[:4], batch.source_labels[:4], torch.arange(4), batch.target, batch.target_plain)
     seen: list[int] = []
     method = make(fp32, cycle_weight=1.0)
     method.generators.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import itertools
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from uda.catalogue import DATA_SETS, is_path
 from uda.data.arrays import read_note
+from uda.data.city import DRAWN_NOTE, REAL_NOTE, UNLABELLED, View, load_city, real_files
 from uda.data.digits import NAMES, NOTES, Split, load_digits, locate
 from uda.data.domain import Domain, LabelledDomain, Pair
+from uda.data.mnist_m import NOTE as MNIST_M_NOTE
+from uda.data.mnist_m import load_mnist_m
 from uda.data.own import Found, check_classes, class_names, find, hold_out, load_labelled, load_unlabelled, own_size, peek
 from uda.data.synthetic import HANDWRITTEN_NOTE, STREET_NOTE, load_handwritten_digits, load_street_digits
 from uda.display import Display
@@ -19,6 +25,7 @@ from uda.errors import UserError
 if TYPE_CHECKING:
     from uda.recipe import Data
 
+VIEWS: dict[str, View] = {"aerial": "aerial", "map": "map"}
 GREY = ("mnist", "usps", "digits")
 EMBEDDED = {"synth": load_street_digits, "digits": load_handwritten_digits}
 EMBEDDED_NOTES = {"synth": STREET_NOTE, "digits": HANDWRITTEN_NOTE}
@@ -55,6 +62,10 @@ def load_named(name: str, split: Split, root: Path, size: int, channels: int) ->
     """One split of a data set by name."""
     if name in EMBEDDED:
         return EMBEDDED[name](split, size, channels)
+    if name in VIEWS:
+        return load_city(VIEWS[name], split, root, size, channels)
+    if name == "mnist-m":
+        return load_mnist_m(split, root, size, channels)
     if name not in NAMES:
         raise UserError.unknown("data set", name, DATA_SETS, "a folder, a .csv or an .npz")
     return load_digits(name, split, root, size, channels)
@@ -72,18 +83,21 @@ def load_named_test(name: str, classes: tuple[str, ...], root: Path, size: int, 
     return domain
 
 
-def load_pair(wanted: Data, root: Path, display: Display) -> Pair:
+def load_pair(wanted: Data, root: Path, display: Display, classifies: bool = True) -> Pair:
     """Train and test splits of both domains, at one size and channel count.
 
     Data sets go by name, or by the path of a user's own images. Of those, the target's are read without labels, and its test
-    images are `wanted.target_test`, if any; a source without `source_test` gives every tenth image of a class to testing.
+    images are `wanted.target_test`, if any; a source without `source_test` gives every tenth image of a class to testing. Where
+    nobody `classifies`, a user's own source and test images need no labels either: all are of the one class ``image``.
 
     Raises:
         UserError: for an unknown name (with the nearest right one), or files that are missing or damaged.
     """
     # All that can be known without decoding images is looked at before any is decoded.
     tests = [name for name in (wanted.source_test, wanted.target_test) if name is not None]
-    labelled = {name: find(Path(name), labelled=True) for name in (wanted.source, *tests) if is_path(name)}
+    labelled = {name: find(Path(name), labelled=classifies) for name in (wanted.source, *tests) if is_path(name)}
+    if not classifies:
+        labelled = {name: replace(found, labels=np.full(len(found), *UNLABELLED)) for name, found in labelled.items()}
     unlabelled = find(Path(wanted.target), labelled=False) if is_path(wanted.target) else None
     for name in (wanted.source, wanted.target, *tests):
         if not (is_path(name) or name in DATA_SETS):
@@ -130,4 +144,8 @@ def describe(given_root: Path | None) -> list[tuple[str, str, str, str]]:
             rows.append((name, split, f"here: {root}, official files", NOTES[name]))
         else:
             rows.append((name, split, f"not here; would be downloaded to {root}", NOTES[name]))
+    rows += [("mnist-m", split, "made of mnist and photographs", MNIST_M_NOTE) for split in splits]
+    for view, split in itertools.product(VIEWS, splits):
+        here = bool(real_files(split, root))
+        rows.append((view, split, f"here: {root / 'maps'}" if here else "made on the spot", REAL_NOTE if here else DRAWN_NOTE))
     return [*rows, *((name, split, "made on the spot", note) for name, note in EMBEDDED_NOTES.items() for split in splits)]

@@ -15,6 +15,11 @@ def to_float(images: Tensor) -> Tensor:
     return images.to(torch.float32).div_(127.5).sub_(1.0)
 
 
+def to_pixels(images: Tensor) -> Tensor:
+    """float -1..1 to uint8 0..255, the inverse of `to_float`; what lies outside is cut off."""
+    return images.float().add(1.0).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+
+
 @dataclass(frozen=True)
 class Augment:
     """Random affine, crop, colour, erasing and inversion; every field at 0 leaves images as they are.

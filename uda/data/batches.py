@@ -23,12 +23,14 @@ class Batch:
     Attributes:
         source: augmented source images.
         source_labels: their labels, int64 (B,).
+        source_positions: which images of the domain they are, int64 (B,).
         target: augmented target images; as many as of the source, or more.
         target_plain: the same target images as they are.
     """
 
     source: Tensor
     source_labels: Tensor
+    source_positions: Tensor
     target: Tensor
     target_plain: Tensor
 
@@ -125,7 +127,8 @@ class Batches:
         self.target = Stream(target.images, target_size) if target else None
 
     def next(self) -> Batch:
-        source = labels = target = plain = None
+        source = target = plain = None
+        labels = picked = torch.zeros(0, dtype=torch.int64, device=self.runtime.device)
         if self.source is not None and self.labels is not None:
             images, picked = self.source.next()
             source, labels = self.source_augment(to_float(images)), self.labels[picked]
@@ -134,7 +137,7 @@ class Batches:
             target = self.target_augment(plain)
         none = next(images[:0] for images in (source, target) if images is not None)
         source, target, plain = (none if part is None else self.runtime.arrange(part) for part in (source, target, plain))
-        return Batch(source, none.new_zeros(0, dtype=torch.int64) if labels is None else labels, target, plain)
+        return Batch(source, labels, picked, target, plain)
 
     def close(self) -> None:
         """Ends the processes that decode files ahead, if there are any."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from uda.data.arrays import as_pixels, fit_frame, open_arrays
 from uda.data.domain import Domain, LabelledDomain
-from uda.data.files import EXTENSIONS, GREY_MODES, ImageFiles, Images, check
+from uda.data.files import EXTENSIONS, GREY_MODES, ImageFiles, Images, check, in_order
 from uda.display import Display
 from uda.errors import UserError
 
@@ -42,6 +42,25 @@ class Found:
 
     def __len__(self) -> int:
         return len(self.names) if self.pixels is None else len(self.pixels)
+
+    def name(self, position: int) -> str:
+        """A file's name below `root`; in an .npz, the image's number."""
+        return os.fsdecode(bytes(self.names[position])) if self.pixels is None else str(position)
+
+    def decoded(self, size: int, channels: int) -> Iterator[tuple[list[int], Tensor, list[str]]]:
+        """Block by block, decoded ahead: positions, their images uint8 (B, C, S, S), and a line for each that is unreadable.
+
+        Memory does not grow with the number of images. Those that cannot be read are among neither the positions nor the images.
+        """
+        blocks = in_order(len(self))
+        if self.pixels is not None:
+            yield from ((block.tolist(), fit_frame(self.pixels[block], size, channels), []) for block in blocks)
+            return
+        for block, (part, failed) in zip(blocks, ImageFiles(self.root, self.names, size, channels).decoded(blocks), strict=True):
+            reasons = dict(failed)
+            kept = [position for position in block.tolist() if position not in reasons]
+            rows = torch.tensor(kept, dtype=torch.int64) - int(block[0])
+            yield kept, part[rows], [f"{self.name(position)} ({reason})" for position, reason in failed]
 
 
 def find(path: Path, labelled: bool) -> Found:

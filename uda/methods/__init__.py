@@ -6,9 +6,9 @@
     .networks() -> nn.Module                              all that it has trained, as one module
     .state_dict(), .load_state_dict(state)                all that a resumed run needs
 
-A method that also makes images has `.translate(images, origin, destination)`; one that looks at the target before its first
-step has `.prepare(target)`, which gets a `Domain` and leaves the random state as it finds it. None is ever given target
-labels: a `Batch` has no place for them. The first line of its file says what it is: "NAME: authors, "title", venue year.".
+A method that also translates images is a `uda.methods.base.Translating`; one that looks at the target before its first step has
+`.prepare(target)`, which gets a `Domain` and leaves the random state as it finds it. None is ever given target labels: a
+`Batch` has no place for them. The first line of its file says what it is: "NAME: authors, "title", venue year.".
 
 A user's own method is a class, ``FILE.py:CLASS``, in a file that may have its own `Settings`; the easiest is a subclass of
 `uda.methods.base.OneNetwork`.
@@ -32,10 +32,13 @@ from uda.errors import UserError
 from uda.methods import (
     adabn,
     cdan,
+    cogan,
     dan,
     dann,
     deep_coral,
     dirt_t,
+    drit,
+    latent_mapping,
     mcc,
     mcd,
     mean_teacher,
@@ -44,6 +47,7 @@ from uda.methods import (
     supcon,
     target_only,
     unit,
+    unit_translation,
     vada,
 )
 from uda.methods.base import OptimizerSettings
@@ -51,31 +55,42 @@ from uda.methods.base import OptimizerSettings
 METHODS: dict[str, ModuleType] = {
     module.__name__.rpartition(".")[2]: module
     for module in (
-        source_only, target_only, adabn, dann, cdan, dan, deep_coral, mcd, mcc, mean_teacher, vada, dirt_t, shot, supcon, unit,
+        source_only, target_only, adabn, dann, cdan, dan, deep_coral, mcd, mcc, mean_teacher, vada, dirt_t, shot, supcon,
+        unit, drit, latent_mapping, cogan,
     )
 }  # fmt: skip
 
 
+TRANSLATIONS: dict[str, ModuleType] = {"unit_translation": unit_translation}
+"""methods that translate and do not classify: ``CLASSIFIES = False``, and `Method(settings, shape, steps, runtime)`"""
+
+
 def find_method(name: str) -> Any:
-    """A method's module, by its name in `METHODS`; or what stands for one, by ``FILE.py:CLASS``.
+    """A method's module, by its name in `METHODS` or `TRANSLATIONS`; or what stands for one, by ``FILE.py:CLASS``.
 
     Raises:
         UserError: where there is none.
     """
-    if name in METHODS:
-        return METHODS[name]
+    known = METHODS | TRANSLATIONS
+    if name in known:
+        return known[name]
     if ":" not in name:
-        raise UserError.unknown("method", name, METHODS, "your own: --method FILE.py:CLASS")
+        raise UserError.unknown("method", name, known, "your own: --method FILE.py:CLASS")
     module, method = importing.load(name)
     own = {"Settings": OptimizerSettings} | vars(module) | {"Method": method}
     return SimpleNamespace(**{key: value for key, value in own.items() if not key.startswith("__")})
 
 
-class Method(Protocol):
+class Trained(Protocol):
     """What the training loop asks of a method."""
 
     def step(self, batch: Batch) -> dict[str, Tensor]: ...
-    def classifier(self) -> nn.Module: ...
     def networks(self) -> nn.Module: ...
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class Method(Trained, Protocol):
+    """One that adapts a classifier."""
+
+    def classifier(self) -> nn.Module: ...

@@ -11,6 +11,7 @@ import torch
 from pydantic import ConfigDict
 from torch import Tensor, nn
 
+from uda import losses
 from uda.data.augment import to_float
 from uda.data.batches import Batch
 from uda.data.domain import Domain
@@ -62,6 +63,39 @@ def adapt_statistics(network: nn.Module, read: Callable[[Tensor], object], targe
             learn_statistics(network, read_pixels, target.sample().split(250))
 
 
+class Translating:
+    """Makes images of one domain from images of another, by a code."""
+
+    def encode(self, images: Tensor, domain: int) -> Tensor:
+        """Codes of images (N, C, S, S) in -1..1."""
+        raise NotImplementedError
+
+    def decode(self, codes: Tensor, domain: int, style: Tensor | None = None) -> Tensor:
+        """Images of one domain, float32 (N, C, S, S) in -1..1."""
+        raise NotImplementedError
+
+    def translate(self, images: Tensor, origin: int, destination: int, style: Tensor | None = None) -> Tensor:
+        """Images (N, C, S, S) in -1..1 of one domain as images of the other; of the same, their reconstruction."""
+        return self.decode(self.encode(images, origin), destination, style)
+
+
+class Styled(Translating):
+    """Makes many translations of one image: `decode` takes a style (N, D), and draws one where none is given."""
+
+    def translate(self, images: Tensor, origin: int, destination: int, style: Tensor | None = None) -> Tensor:
+        if style is None and origin == destination:
+            style = self.styles(images, origin)
+        return super().translate(images, origin, destination, style)
+
+    def styles(self, images: Tensor, domain: int) -> Tensor:
+        """The styles of images (N, C, S, S) in -1..1."""
+        raise NotImplementedError
+
+    def draw_styles(self, count: int) -> Tensor:
+        """Styles drawn at random, by torch's global generator."""
+        raise NotImplementedError
+
+
 class OneNetwork:
     """Trains a copy of the source classifier; a subclass says by what loss.
 
@@ -80,6 +114,7 @@ class OneNetwork:
         fused = runtime.device.type != "mps"
         self.optimizer = torch.optim.AdamW(parameters, settings.learning_rate, weight_decay=settings.weight_decay, fused=fused)
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, settings.learning_rate, total_steps=steps)
+        self.optimizers: dict[str, torch.optim.Optimizer] = {}  # of other players, where a subclass has some
 
     def build_others(self, classifier: Classifier) -> nn.ModuleDict:
         """Networks beside the classifier, by name; none unless a method has some."""
@@ -119,12 +154,16 @@ class OneNetwork:
 
     def read(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Features of source and (augmented) target, then the logits of both: one pass for all where nothing forbids it."""
-        rows = (len(batch.source), SOURCE), (len(batch.target), TARGET)
+        (source, source_logits), (target, target_logits) = self.read_all((batch.source, SOURCE), (batch.target, TARGET))
+        return source, target, source_logits, target_logits
+
+    def read_all(self, *parts: tuple[Tensor, int]) -> list[tuple[Tensor, Tensor]]:
+        """Features (N, D) and logits (N, K) of each of several batches, (images, whose domain): one pass for all."""
+        rows = [(len(images), domain) for images, domain in parts]
         with self.runtime.autocast():
-            features = by_domain(self.network.backbone, torch.cat([batch.source, batch.target]), *rows)
-        logits = self.classify(features)
-        count = len(batch.source)
-        return features[:count], features[count:], logits[:count], logits[count:]
+            features = by_domain(self.network.backbone, torch.cat([images for images, _ in parts]), *rows)
+        counts = [count for count, _ in rows]
+        return list(zip(features.split(counts), self.classify(features).split(counts), strict=True))
 
     def prepare(self, target: Domain) -> None:
         """Learns the target's statistics of a network with batch norm."""
@@ -141,6 +180,7 @@ class OneNetwork:
             "networks": self.networks().state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "done": self.done,
         }
 
@@ -148,6 +188,8 @@ class OneNetwork:
         self.networks().load_state_dict(state["networks"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
         self.done = state["done"]
 
 
@@ -177,6 +219,14 @@ class Taught(OneNetwork):
         """The teacher's features (N, D) and logits (N, K) of target images."""
         features = self.features(images, TARGET, self.teacher)
         return features, self.classify(features, self.teacher)
+
+    def anchor(self, logits: Tensor, images: Tensor, confidence: float) -> dict[str, Tensor]:
+        """Entropy of the target's `logits` and of their mean, and the loss by the teacher's pseudo-labels of its `images`."""
+        return {
+            "target_entropy": losses.entropy(logits),
+            "target_marginal_entropy": losses.marginal_entropy(logits),
+            "pseudo_label": losses.pseudo_label(logits, self.taught(images)[1], confidence),
+        }
 
     def after_step(self) -> None:
         average(self.teacher, self.network, self.settings.averaging, self.done)

@@ -7,8 +7,8 @@ The head stays as the source left it; the rest learns from target images alone:
 
 Centroids are the means of target features weighted by their predictions, then, once more, of the features nearest to each
 (eq. 4, 5); nearest by cosine. They are made anew every `refresh` steps, from a sample of the target. Not in the paper: images are
-augmented, pseudo-labels come from weights averaged over the last steps and from unaugmented images, and those that this
-teacher is not sure of wait.
+augmented, pseudo-labels come from weights averaged over the last steps and from unaugmented images, and those wait that this
+teacher is not sure of, or gives another class than their centroid.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class Settings(TeacherSettings):
 
     name: str = "shot"
     information_weight: float = 1.0
-    pseudo_label_weight: float = 0.3
+    pseudo_label_weight: float = 1.0
     confidence: float = 0.8
-    """the teacher's pseudo-label counts when the classifier's own probability is above this"""
+    """a pseudo-label counts when the teacher gives it at least this probability"""
     refresh: int = 100
     """steps between two makings of the centroids"""
     freeze_head: bool = True
@@ -75,7 +75,7 @@ class Method(Taught):
             self.centroids = self.make_centroids()
         features, taught = self.taught(batch.target_plain)
         label = (F.normalize(features.float(), dim=1) @ self.centroids.T).argmax(1)
-        sure = taught.softmax(1).amax(1) > s.confidence
+        sure = taught.softmax(1).gather(1, label[:, None]).squeeze(1) > s.confidence
         logits = self.classify(self.features(batch.target, TARGET))
         information = losses.information_maximization(logits)
         pseudo_label = (F.cross_entropy(logits, label, reduction="none") * sure).mean()

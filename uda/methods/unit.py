@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from pydantic import ConfigDict
@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from uda import losses
 from uda.data.batches import Batch
 from uda.data.domain import Domain
-from uda.methods.base import adapt_statistics, average
+from uda.methods.base import Translating, adapt_statistics, average
 from uda.models.backbones import Backbone, Classifier
 from uda.models.layers import SOURCE, TARGET, by_domain, widen_for_coordinates, with_domains
 from uda.models.translators import (
@@ -108,13 +108,13 @@ class Settings:
 class TiedDiscriminators(nn.Module):
     """D_1 and D_2: private stems, one trunk (or two), one real/fake head and one class head."""
 
-    def __init__(self, classifier: Classifier, settings: Settings) -> None:
+    def __init__(self, classifier: Classifier, coordinates: bool, tied_trunk: bool) -> None:
         super().__init__()
         backbone, self.class_head = classifier.backbone, classifier.head
-        if settings.coordinates in ("discriminator", "both"):
+        if coordinates:
             backbone.stem = widen_for_coordinates(backbone.stem)
         self.stems = nn.ModuleList([backbone.stem, copy.deepcopy(backbone.stem)])
-        self.trunks = nn.ModuleList([backbone.trunk] if settings.tied_trunk else [backbone.trunk, copy.deepcopy(backbone.trunk)])
+        self.trunks = nn.ModuleList([backbone.trunk] if tied_trunk else [backbone.trunk, copy.deepcopy(backbone.trunk)])
         self.feature_dim = backbone.feature_dim
         self.real_head = nn.Linear(backbone.feature_dim, 1)
 
@@ -135,7 +135,7 @@ class TiedDiscriminators(nn.Module):
         return Classifier(Backbone(self.stems[TARGET], self.trunks[-1], self.feature_dim), self.class_head)
 
 
-class Method:
+class Method(Translating):
     """The two players and their alternating updates."""
 
     def __init__(
@@ -157,12 +157,13 @@ class Method:
             layers, features, s.code_dim, s.private_encoder_layers, s.posterior == "learned", s.coordinates in ("encoder", "both")
         )
         self.generators = TiedGenerators(channels, size, s.width, s.code_dim, s.private_generator_layers)
-        self.discriminators = TiedDiscriminators(start, s)
+        self.discriminators = TiedDiscriminators(start, s.coordinates in ("discriminator", "both"), s.tied_trunk)
         self.student = self.discriminators.target_classifier()
         # Weights averaged over the last steps: the teacher, and the translator.
         self.trained = nn.ModuleList([self.student, Translator(self.encoders, self.generators)])
         self.averaged = copy.deepcopy(self.trained).requires_grad_(False).eval()
-        self.teacher, self.translator = self.averaged
+        self.teacher, translator = self.averaged
+        self.translator = cast(Translator[TiedEncoders, TiedGenerators], translator)
         runtime.place(self.networks())
         self.generator_parameters = [*self.encoders.parameters(), *self.generators.parameters()]
         fused = runtime.device.type != "mps"
@@ -291,10 +292,15 @@ class Method:
         """The teacher: C_2 with weights averaged over the last steps."""
         return self.teacher
 
-    def translate(self, images: Tensor, origin: int, destination: int) -> Tensor:
-        """G_destination(E_origin(x)), the code without noise: images (N, C, S, S) in -1..1 to the same, float32."""
+    def encode(self, images: Tensor, domain: int) -> Tensor:
+        """E_domain(x), the code (N, D) without noise, of images (N, C, S, S) in -1..1."""
         with torch.no_grad(), self.runtime.autocast():
-            return self.translator(self.runtime.arrange(images), origin, destination).float()
+            return self.translator.encoders.encode(self.runtime.arrange(images), domain).mean
+
+    def decode(self, codes: Tensor, domain: int, style: Tensor | None = None) -> Tensor:
+        """G_domain(z): images (N, C, S, S) in -1..1, float32."""
+        with torch.no_grad(), self.runtime.autocast():
+            return self.translator.generators.decode(codes, domain).float()
 
     def networks(self) -> nn.ModuleDict:
         """All that is trained, and its average."""

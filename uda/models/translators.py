@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from uda.errors import UserError
 from uda.models.backbones import Backbone
 from uda.models.layers import SOURCE, TARGET, ImageNorm, by_domain, widen_for_coordinates
+
+Encoders = TypeVar("Encoders", bound=nn.Module)
+Generators = TypeVar("Generators", bound=nn.Module)
 
 
 class Posterior(NamedTuple):
@@ -121,32 +124,38 @@ class Crop(nn.Module):
         return images[..., start : start + self.size, start : start + self.size]
 
 
-class TiedGenerators(nn.Module):
-    """G_1 and G_2: codes (N, code_dim) to images (N, C, S, S) in -1..1, S at least 8.
+def generator_layers(channels: int, size: int, width: int, code_dim: int) -> list[nn.Module]:
+    """The generator of Liu et al. 2017's digit networks: codes (N, code_dim) to images (N, channels, S, S) in -1..1.
 
-    Layers, first to last: the code to a map of 4 to 7 pixels a side, transposed 4x4 stride 2 until the side is S or just above
-    (halving the width each time, from at most 16w down to w), then 1x1 to the channels and tanh. The last `private` are each
-    domain's own, all before them are tied.
+    S is at least 8. First to last: the code to a map of 4 to 7 pixels a side, transposed 4x4 stride 2 until the side is S or just
+    above (halving the width each time, from at most 16w down to w), then 1x1 to the channels and tanh.
+    """
+    if size < 8:
+        raise UserError(f"data.size is {size}; UNIT's generators need at least 8")
+    doublings = (size - 1).bit_length() - 3
+    side = -(-size >> doublings)
+    if side > 7:  # such as 29: a map of 8 is one of 4, doubled
+        side, doublings = 4, doublings + 1
+
+    def layer(first: nn.Module, channels: int) -> nn.Module:
+        return nn.Sequential(first, ImageNorm(channels), nn.LeakyReLU(0.1))
+
+    widths = [width << min(left, 4) for left in range(doublings, -1, -1)]
+    layers = [layer(FromCode(code_dim, widths[0], side), widths[0])]
+    layers += [layer(nn.ConvTranspose2d(a, b, 4, 2, 1), b) for a, b in itertools.pairwise(widths)]
+    crop = [Crop(size)] if side << doublings > size else []
+    return [*layers, nn.Sequential(nn.Conv2d(width, channels, 1), nn.Tanh(), *crop)]
+
+
+class TiedGenerators(nn.Module):
+    """G_1 and G_2: codes (N, code_dim) to images (N, C, S, S) in -1..1, by `generator_layers`.
+
+    The last `private` layers are each domain's own, all before them are tied.
     """
 
     def __init__(self, channels: int, size: int, width: int, code_dim: int, private: int) -> None:
         super().__init__()
-        if size < 8:
-            raise UserError(f"data.size is {size}; UNIT's generators need at least 8")
-        doublings = (size - 1).bit_length() - 3
-        side = -(-size >> doublings)
-        if side > 7:  # such as 29: a map of 8 is one of 4, doubled
-            side, doublings = 4, doublings + 1
-
-        def layer(first: nn.Module, channels: int) -> nn.Module:
-            return nn.Sequential(first, ImageNorm(channels), nn.LeakyReLU(0.1))
-
-        widths = [width << min(left, 4) for left in range(doublings, -1, -1)]
-        layers = [layer(FromCode(code_dim, widths[0], side), widths[0])]
-        layers += [layer(nn.ConvTranspose2d(a, b, 4, 2, 1), b) for a, b in itertools.pairwise(widths)]
-        layers.append(
-            nn.Sequential(nn.Conv2d(width, channels, 1), nn.Tanh(), *([Crop(size)] if side << doublings > size else []))
-        )
+        layers = generator_layers(channels, size, width, code_dim)
         if not 0 <= private <= len(layers):
             raise UserError(f"method.private_generator_layers is {private}; these generators have 0 to {len(layers)} to give")
         own = nn.Sequential(*layers[len(layers) - private :])
@@ -164,12 +173,9 @@ class TiedGenerators(nn.Module):
         return self.private[domain](self.tied(codes))
 
 
-class Translator(nn.Module):
-    """Encoders and generators as one network: x -> G_destination(E_origin(x)), the code without noise."""
+class Translator(nn.Module, Generic[Encoders, Generators]):
+    """Encoders and generators as one network."""
 
-    def __init__(self, encoders: TiedEncoders, generators: TiedGenerators) -> None:
+    def __init__(self, encoders: Encoders, generators: Generators) -> None:
         super().__init__()
         self.encoders, self.generators = encoders, generators
-
-    def forward(self, images: Tensor, origin: int, destination: int) -> Tensor:
-        return self.generators.decode(self.encoders.encode(images, origin).mean, destination)

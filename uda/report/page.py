@@ -31,21 +31,26 @@ def write_report(run: Path) -> Path:
     folder = RunFolder.open(run)
     result, setting, rows = folder.read_json("result.json"), folder.read_json("setting.json"), folder.read_metrics()
     rows = [row for row in rows if row["stage"] == "adaptation"]
+    pictures = run / "translations.png"
+    always = {
+        "result": result, "setting": setting, "recipe": folder.recipe.to_toml(), "losses": plots.draw_losses(rows),
+        "seconds": {name: duration(value) for name, value in result["seconds"].items()},
+        "translations": _uri(pictures.read_bytes()) if pictures.exists() else None,
+    }  # fmt: skip
+    if not folder.recipe.classifies:
+        folder.write_text("report.html", _environment().get_template("translation.html.j2").render(**always))
+        return run / "report.html"
     seen = {name: folder.read_seen(name) for name in ("source_only", "last")}
     labelled = "confusion" in result
-    looks, pictures = looks_of(rows), run / "translations.png"
+    looks = looks_of(rows)
     folder.write_text(
         "report.html",
         _environment().get_template("run.html.j2").render(
-            result=result,
-            setting=setting,
-            recipe=folder.recipe.to_toml(),
+            **always,
             labelled=labelled,
             meanings=MEANINGS,
-            seconds={name: duration(value) for name, value in result["seconds"].items()},
             advice=_advice(result),
             looks=plots.draw_looks(looks, result["selection"]["selected_step"]),
-            losses=plots.draw_losses(rows),
             per_class=plots.draw_classes(result["classes"], *result["per_class"].values()) if labelled else None,
             confusion=_shares(result["confusion"]) if labelled else None,
             calibration=_calibration(seen, result) if labelled else None,
@@ -55,7 +60,6 @@ def write_report(run: Path) -> Path:
             ],
             colours=plots.class_colours(len(result["classes"])),
             examples=_examples(folder),
-            translations=_uri(pictures.read_bytes()) if pictures.exists() else None,
         ),
     )  # fmt: skip
     return run / "report.html"

@@ -1,4 +1,4 @@
-"""Pictures of a run: the translations as a PNG in its folder, all others as SVG for a page, in that page's colours."""
+"""Plots of a run, as SVG for a page, in that page's colours."""
 
 from __future__ import annotations
 
@@ -13,10 +13,6 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
-from torch import Tensor
-
-from uda.models.layers import SOURCE, TARGET
-from uda.runs import RunFolder, whole
 
 INK, MUTED = "#1f2430", "#6b7280"
 ACCENTS = ("#2563eb", "#d97706", "#059669", "#be185d")
@@ -49,36 +45,6 @@ def svg(figure: Figure, what: str) -> str:
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
     words = what.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
     return text.replace("<svg", f'<svg role="img" aria-label="{words}"', 1)
-
-
-def draw_translations(folder: RunFolder, method: Any, source: Tensor, target: Tensor) -> None:
-    """``translations.png``: rows source, its reconstruction, source -> target, target, its reconstruction, target -> source.
-
-    `source` and `target`: float images (n, C, S, S) in -1..1 on the method's device.
-    """
-    rows = [
-        ("source", source),
-        ("reconstruction", method.translate(source, SOURCE, SOURCE)),
-        ("source \u2192 target", method.translate(source, SOURCE, TARGET)),
-        ("target", target),
-        ("reconstruction", method.translate(target, TARGET, TARGET)),
-        ("target \u2192 source", method.translate(target, TARGET, SOURCE)),
-    ]
-    count = len(source)
-    figure, axes = plt.subplots(len(rows), 1, figsize=(0.72 * count + 1.6, 0.76 * len(rows)), squeeze=False)
-    for axis, (label, images) in zip(axes[:, 0], rows, strict=True):
-        pixels = ((images.float().clamp(-1, 1) + 1) / 2).cpu().permute(0, 2, 3, 1).numpy()
-        gap = np.ones((pixels.shape[1], 2, pixels.shape[3]))
-        strip = np.concatenate([part for image in pixels for part in (image, gap)][:-1], 1)
-        axis.imshow(strip.squeeze(-1) if strip.shape[-1] == 1 else strip, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-        axis.set_ylabel(label, rotation=0, ha="right", va="center", color=INK, fontsize=10, labelpad=8)
-        axis.set_xticks([])
-        axis.set_yticks([])
-        axis.spines[:].set_visible(False)
-    figure.subplots_adjust(hspace=0.06)
-    with whole(folder.path / "translations.png") as path:
-        figure.savefig(path, format="png", dpi=110, bbox_inches="tight", facecolor="white")
-    plt.close(figure)
 
 
 # Which losses share a panel of the curves: each entry's title, and the losses (of those a method has) that it shows.

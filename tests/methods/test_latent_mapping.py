@@ -1,0 +1,81 @@
+"""Latent mapping: codes go where their pairs are."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from tests.conftest import domain
+from uda import UserError
+from uda.data.augment import to_float
+from uda.methods.latent_mapping import Method, Settings, match
+from uda.models import build_classifier
+from uda.runtime import Runtime
+
+CLASSIFIER = build_classifier("strided", 3, 16, 10, width=8)
+
+
+def make(fp32: Runtime, **settings: Any) -> Method:
+    torch.manual_seed(0)
+    return Method(Settings(width=4, code_dim=8, hidden=64, **settings), CLASSIFIER, (3, 16, 16), 20, fp32)
+
+
+def test_matches_have_the_same_label_and_those_without_one_are_known() -> None:
+    labels, others = torch.tensor([3, 1, 7]), torch.tensor([1, 3, 3, -1])
+    for _ in range(20):
+        partner, matched = match(labels, others)
+        assert matched.tolist() == [True, True, False]
+        assert others[partner[:2]].tolist() == [3, 1]
+
+
+def test_vaes_learn_to_draw_their_domain(fp32: Runtime) -> None:
+    method = make(fp32)
+    source, target = (to_float(domain("d", 16, seed).images) for seed in (0, 1))
+    values = [float(method.update_vaes(source, target)["reconstruction"]) for _ in range(40)]
+    assert values[-1] < 0.6 * values[0]
+
+
+def test_mapped_codes_move_to_the_paired_class(fp32: Runtime) -> None:
+    """Two classes, whose codes are far apart in the other domain: after training a code of one is mapped to its pair's side."""
+    method = make(fp32)
+    labels = torch.arange(64) % 2
+    direction = torch.ones(8)
+    codes = [torch.randn(64, 8) * 0.1 + (labels * 4 - 2)[:, None] * direction * sign for sign in (1.0, -1.0)]
+    method.code = lambda images, which: codes[which]  # type: ignore[method-assign]
+    for _ in range(150):
+        method.update_mapping(torch.zeros(64, 1), labels, torch.zeros(64, 1), labels)
+    with torch.no_grad():
+        mapped = method.mappers[0](codes[0], torch.randn(64, 8))
+    near = (mapped[:, None] - torch.stack([codes[1][0], codes[1][1]])).norm(dim=2).argmin(1)
+    assert (near == labels).float().mean() > 0.9
+
+
+def test_nothing_is_learned_from_a_batch_without_a_match(fp32: Runtime) -> None:
+    method = make(fp32)
+    before = [p.clone() for p in method.mappers.parameters()]
+    images = to_float(domain("d", 4, 0).images)
+    values = method.update_mapping(images, torch.zeros(4, dtype=torch.int64), images, torch.full((4,), -1))
+    assert float(values["matched"]) == 0
+    assert all(torch.equal(a, b) for a, b in zip(before, method.mappers.parameters(), strict=True))
+
+
+def test_saved_vaes_are_used_again_and_others_are_refused(fp32: Runtime, tmp_path: Path) -> None:
+    first = make(fp32)
+    state = {name: value.contiguous() for name, value in first.networks().state_dict().items()}
+    save_file(state, tmp_path / "method.safetensors")
+    torch.manual_seed(9)
+    second = make(fp32, vaes=str(tmp_path / "method.safetensors"))
+    assert second.vae_steps == 0
+    for a, b in zip(first.vaes.parameters(), second.vaes.parameters(), strict=True):
+        assert torch.equal(a, b)
+    with pytest.raises(UserError, match="no VAEs of this size"):
+        Method(Settings(width=8, vaes=str(tmp_path / "method.safetensors")), CLASSIFIER, (3, 16, 16), 20, fp32)
+    with pytest.raises(UserError, match="no VAEs"):
+        make(fp32, vaes=str(tmp_path / "nowhere.safetensors"))
+
+
+def test_a_pairing_has_a_class_for_each(fp32: Runtime) -> None:
+    with pytest.raises(UserError, match="pairing"):
+        make(fp32, pairing=(1, 2))

@@ -1,0 +1,149 @@
+"""CoGAN: Liu, Tuzel, "Coupled Generative Adversarial Networks", NeurIPS 2016. UNIT's forerunner, without encoders.
+
+Two generators, tied towards the noise, draw pairs of images G_1(z), G_2(z) of one content; two discriminators, tied above their
+stems, judge them, and their trunk carries the class head. The players of the alternating game minimise
+
+    D:  adversarial   sum_i  -log D_i(x_i) - log(1 - D_i(G_i(z)))                                        eq. 1
+        class         cross-entropy of C_1(x_1) and the source labels                                    section 4
+    G:  adversarial   sum_i  -log D_i(G_i(z))
+
+C_2 = class head . trunk . stem_2 classifies the target: that pairs share high-level features is all that carries it over.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from pydantic import ConfigDict
+from torch import Tensor, nn
+
+from uda import losses
+from uda.data.batches import Batch
+from uda.data.domain import Domain
+from uda.methods import base
+from uda.methods.base import adapt_statistics, average
+from uda.methods.unit import TiedDiscriminators
+from uda.models.backbones import Classifier
+from uda.models.layers import SOURCE, TARGET, with_domains
+from uda.models.translators import TiedGenerators
+from uda.runtime import Runtime
+
+TRAINING = base.TRAINING | {"steps": 2000, "batch": 64, "target_batch": 64, "even_classes": False, "evaluate_every": 200}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """CoGAN's settings."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    name: str = "cogan"
+    width: int = 32
+    """of the generators' last layers; the published widths fall from 1,024 to 128"""
+    noise_dim: int = 100
+    private_generator_layers: int = 1
+    warm_start: bool = True
+    """whether D starts from the source classifier's weights, or afresh"""
+    adversarial_weight: float = 1.0
+    class_weight: float = 1.0
+    averaging: float = 0.99
+    """decay per step of the averaged weights that classify in the end; 0: no average"""
+    learning_rate: float = 2e-4
+    betas: tuple[float, float] = (0.5, 0.999)
+    weight_decay: float = 5e-4
+
+
+class Method:
+    """The two players and their alternating updates."""
+
+    def __init__(
+        self, settings: Settings, classifier: Classifier, shape: tuple[int, int, int], steps: int, runtime: Runtime
+    ) -> None:
+        s = self.settings = settings
+        self.runtime, self.done = runtime, 0
+        start = copy.deepcopy(classifier)
+        with_domains(start)
+        if not s.warm_start:
+            for module in start.modules():
+                getattr(module, "reset_parameters", bool)()
+        self.generators = TiedGenerators(shape[0], shape[1], s.width, s.noise_dim, s.private_generator_layers)
+        self.discriminators = TiedDiscriminators(start, coordinates=False, tied_trunk=True)
+        self.student = self.discriminators.target_classifier()
+        self.averaged = copy.deepcopy(self.student).requires_grad_(False).eval()
+        runtime.place(self.networks())
+        self.generator_parameters = list(self.generators.parameters())
+        fused = runtime.device.type != "mps"
+        self.discriminator_optimizer, self.generator_optimizer = (
+            torch.optim.Adam(parameters, s.learning_rate, s.betas, weight_decay=s.weight_decay, fused=fused)
+            for parameters in (list(self.discriminators.parameters()), self.generator_parameters)
+        )
+
+    def prepare(self, target: Domain) -> None:
+        """Learns the target's statistics of a network with batch norm."""
+        adapt_statistics(self.student, self.student, target, self.runtime)
+        self.averaged.load_state_dict(self.student.state_dict())
+
+    def step(self, batch: Batch) -> dict[str, Tensor]:
+        """One update of D with G fixed, then one of G with D fixed; returns every loss, unweighted."""
+        s, count = self.settings, len(batch.source)
+        with self.runtime.autocast():
+            fakes = self._pairs(torch.randn(count, s.noise_dim, device=batch.source.device))
+            by_1, by_2 = ([real, fake.detach()] for real, fake in zip((batch.source, batch.target), fakes, strict=True))
+            (real_1, fake_1), (real_2, fake_2) = self.discriminators(by_1, by_2)
+            is_real = self.discriminators.real_head(real_1), self.discriminators.real_head(real_2)
+            is_fake = self.discriminators.real_head(fake_1), self.discriminators.real_head(fake_2)
+            logits = self.discriminators.class_head(real_1)
+        values = {
+            "discriminator_adversarial": torch.stack(
+                [losses.real_fake(judged, True) for judged in is_real] + [losses.real_fake(judged, False) for judged in is_fake]
+            ).sum(),
+            "class": losses.cross_entropy(logits, batch.source_labels),
+        }
+        self.discriminator_optimizer.zero_grad()
+        (s.adversarial_weight * values["discriminator_adversarial"] + s.class_weight * values["class"]).backward()
+        self.discriminator_optimizer.step()
+
+        with self.runtime.autocast():
+            (fake_1,), (fake_2,) = self.discriminators([fakes[SOURCE]], [fakes[TARGET]])
+            judged = self.discriminators.real_head(torch.cat([fake_1, fake_2]))
+        # The mean over both domains at once, doubled, is the sum over i of the objective.
+        values["generator_adversarial"] = 2 * losses.real_fake(judged, True)
+        self.generator_optimizer.zero_grad()
+        values["generator_adversarial"].backward(inputs=self.generator_parameters)
+        self.generator_optimizer.step()
+        average(self.averaged, self.student, s.averaging, self.done)
+        self.done += 1
+        return {name: value.detach() for name, value in values.items()}
+
+    def _pairs(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+        hidden = self.generators.tied(noise)
+        return self.generators.private[SOURCE](hidden), self.generators.private[TARGET](hidden)
+
+    def draw_pairs(self, count: int) -> tuple[Tensor, Tensor]:
+        """Pairs of one content, source and target: images (count, C, S, S) each, in -1..1, from torch's global generator."""
+        with torch.no_grad(), self.runtime.autocast():
+            source, target = self._pairs(torch.randn(count, self.settings.noise_dim, device=self.runtime.device))
+            return source.float(), target.float()
+
+    def classifier(self) -> nn.Module:
+        """C_2 with weights averaged over the last steps."""
+        return self.averaged
+
+    def networks(self) -> nn.ModuleDict:
+        return nn.ModuleDict({"generators": self.generators, "discriminators": self.discriminators, "averaged": self.averaged})
+
+    def state_dict(self) -> dict:
+        return {
+            "networks": self.networks().state_dict(),
+            "discriminator_optimizer": self.discriminator_optimizer.state_dict(),
+            "generator_optimizer": self.generator_optimizer.state_dict(),
+            "done": self.done,
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        self.networks().load_state_dict(state["networks"])
+        self.discriminator_optimizer.load_state_dict(state["discriminator_optimizer"])
+        self.generator_optimizer.load_state_dict(state["generator_optimizer"])
+        self.done = state["done"]

@@ -1,0 +1,267 @@
+"""Latent mapping: "Cross Domain Image Generation through Latent Space Exploration with Adversarial Loss", arXiv 1805.10130, 2018.
+
+Two VAEs, encoder f_i and decoder g_i, each of one domain, are trained first and then left alone. Between their codes z_i, small
+networks learn to go: G_1 takes a code of domain 1 and noise e ~ N(0, I) to a code of domain 2, and x_1 is translated by
+g_2(G_1(f_1(x_1), e)). With a pair discriminator D_2 for the codes of domain 2 (and all of it the other way round),
+
+    f, g:  VAE        sum_i  |x_i - g_i(z_i)|^2 + kl_weight x KL(q_i(z_i | x_i) || N(0, I))
+    D_2:   pairs      -log D_2(z_1, z_2) - log(1 - D_2(z_1, G_1(z_1, e))) - log(1 - D_2(z_1, e)),  z_2 a code that matches z_1
+    G_1:   pairs      -log D_2(z_1, G_1(z_1, e))
+           closeness  |e - G_1(z_1, e)|^2 / n: the noise is not to be moved farther than it must
+
+Codes match where their images' classes are paired (`pairing`; left out: each class with itself). The paper knows the classes of
+both domains. Here the target's are those that a mean teacher is sure of, and the classifier learns from translated source images
+with their labels:
+
+    C:     class      cross-entropy of the source, and of its translations, with the source labels
+           anchor     UNIT's: information maximisation and the teacher's pseudo-labels on the target
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from uda import losses
+from uda.data.batches import Batch
+from uda.errors import UserError
+from uda.methods import base
+from uda.methods.base import Taught, TeacherSettings, Translating
+from uda.models.backbones import Classifier, strided
+from uda.models.layers import SOURCE, TARGET
+from uda.models.translators import Posterior, generator_layers
+from uda.runtime import Runtime
+
+TRAINING = base.TRAINING | {"steps": 800, "even_classes": False}
+
+
+@dataclass(frozen=True)
+class Settings(TeacherSettings):
+    """Latent mapping's settings; its learning rate is the classifier's."""
+
+    name: str = "latent_mapping"
+    vaes: str | None = None
+    """``weights/method.safetensors`` of an earlier run of this method, whose VAEs are used; left out: they are trained"""
+    vae_share: float = 0.5
+    """the share of the steps in which VAEs are trained; the mapping has the rest"""
+    width: int = 16
+    """base width of the VAEs"""
+    code_dim: int = 32
+    kl_weight: float = 0.3
+    """of the sum over a code's numbers; the reconstruction is a sum over pixels of -1..1"""
+    hidden: int = 512
+    """width of generators and discriminators of codes"""
+    closeness_weight: float = 0.1
+    pairing: tuple[int, ...] | None = None
+    """the target class that each source class is paired with, in label order; left out: the same"""
+    confidence: float = 0.9
+    """a target image's class counts when the teacher's probability is above this"""
+
+    source_weight: float = 1.0
+    translated_weight: float = 0.3
+    information_weight: float = 1.0
+    pseudo_label_weight: float = 1.0
+
+    mapping_rate: float = 1e-3
+    """Adam's, for VAEs and the networks of codes"""
+    betas: tuple[float, float] = (0.5, 0.999)
+
+
+class VAE(nn.Module):
+    """Kingma and Welling 2014: images (N, C, S, S) in -1..1 to the posterior of a code (N, code_dim), and codes to images."""
+
+    def __init__(self, channels: int, size: int, width: int, code_dim: int) -> None:
+        super().__init__()
+        backbone = strided(channels, size, 2 * width)
+        self.encoder = nn.Sequential(backbone, nn.Linear(backbone.feature_dim, 2 * code_dim))
+        self.decoder = nn.Sequential(*generator_layers(channels, size, width, code_dim))
+
+    def encode(self, images: Tensor) -> Posterior:
+        mean, log_variance = self.encoder(images).float().chunk(2, 1)
+        return Posterior(mean, log_variance.clamp(-10, 10))
+
+
+def dense(inputs: int, hidden: int, outputs: int) -> nn.Module:
+    """Two hidden layers."""
+    widths = inputs, hidden, hidden
+    layers = [nn.Sequential(nn.Linear(a, b), nn.LeakyReLU(0.2)) for a, b in itertools.pairwise(widths)]
+    return nn.Sequential(*layers, nn.Linear(hidden, outputs))
+
+
+class Mapper(nn.Module):
+    """G_i: a code to go by (N, D) and noise (N, D) to a code of the other domain (N, D): the noise, moved."""
+
+    def __init__(self, code_dim: int, hidden: int) -> None:
+        super().__init__()
+        self.move = dense(2 * code_dim, hidden, code_dim)
+
+    def forward(self, codes: Tensor, noise: Tensor) -> Tensor:
+        return noise + self.move(torch.cat([codes, noise], 1))
+
+
+def match(labels: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+    """For each of `labels` (N,) the position of one of `others` (M,) that is equal, at random; and whether there is one (N,)."""
+    same = labels[:, None] == others[None, :]
+    return (same * torch.rand(same.shape, device=same.device)).argmax(1), same.any(1)
+
+
+class Method(Translating, Taught):
+    """VAEs, the mapping between their codes, and a classifier that learns from translations."""
+
+    def __init__(
+        self, settings: Settings, classifier: Classifier, shape: tuple[int, int, int], steps: int, runtime: Runtime
+    ) -> None:
+        s, (channels, size, _) = settings, shape
+        if s.pairing is not None and len(s.pairing) != classifier.classes:
+            raise UserError(f"method.pairing has {len(s.pairing)} classes, the source {classifier.classes}; give one for each")
+        self.vaes = nn.ModuleList([VAE(channels, size, s.width, s.code_dim) for _ in range(2)])
+        self.mappers = nn.ModuleList([Mapper(s.code_dim, s.hidden) for _ in range(2)])
+        self.discriminators = nn.ModuleList([dense(2 * s.code_dim, s.hidden, 1) for _ in range(2)])
+        super().__init__(settings, classifier, shape, steps, runtime)
+        if s.vaes is not None:
+            self._read_vaes(Path(s.vaes))
+        self.vae_steps = 0 if s.vaes is not None else round(s.vae_share * steps)
+        self.pairing = torch.arange(classifier.classes) if s.pairing is None else torch.tensor(s.pairing)
+        self.pairing = self.pairing.to(runtime.device)
+        fused = runtime.device.type != "mps"
+        self.optimizers = {
+            name: torch.optim.Adam(module.parameters(), s.mapping_rate, s.betas, fused=fused)
+            for name, module in (("vaes", self.vaes), ("mappers", self.mappers), ("discriminators", self.discriminators))
+        }
+
+    def _read_vaes(self, path: Path) -> None:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            state = {key.removeprefix("vaes."): value for key, value in load_file(path).items() if key.startswith("vaes.")}
+            self.vaes.load_state_dict(state)
+        except (OSError, SafetensorError, RuntimeError) as error:
+            raise UserError(
+                f"method.vaes: {path} has no VAEs of this size; give weights/method.safetensors of a run of latent_mapping "
+                "with the same images, width and code_dim"
+            ) from error
+
+    def step(self, batch: Batch) -> dict[str, Tensor]:
+        """One update of the VAEs, or later of the mapping; then one of the classifier. Returns every loss, unweighted."""
+        count = len(batch.source)
+        target = batch.target_plain[:count]
+        if self.done < self.vae_steps:
+            values = self.update_vaes(batch.source, target)
+        else:
+            sure, found = self.taught(target)[1].softmax(1).max(1)
+            values = self.update_mapping(
+                batch.source, self.pairing[batch.source_labels], target, torch.where(sure > self.settings.confidence, found, -1)
+            )
+        return values | super().step(batch)
+
+    def update_vaes(self, source: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """One step of both VAEs."""
+        values: dict[str, Tensor] = {"reconstruction": source.new_zeros(()), "kl": source.new_zeros(())}
+        for domain, images in ((SOURCE, source), (TARGET, target)):
+            with self.runtime.autocast():
+                posterior = self.vae(domain).encode(images)
+                again = self.vae(domain).decoder(posterior.sample())
+            values["reconstruction"] = values["reconstruction"] + losses.distance(again, images, "l2")
+            values["kl"] = values["kl"] + losses.kl_to_standard_normal(*posterior)
+        self.optimizers["vaes"].zero_grad()
+        (values["reconstruction"] + self.settings.kl_weight * values["kl"]).backward()
+        self.optimizers["vaes"].step()
+        return {name: value.detach() for name, value in values.items()}
+
+    def update_mapping(self, source: Tensor, source_labels: Tensor, target: Tensor, target_labels: Tensor) -> dict[str, Tensor]:
+        """One step of the pair discriminators, then one of the mappers.
+
+        Args:
+            source, target: images (N, C, S, S) and (M, C, S, S) in -1..1.
+            source_labels, target_labels: int64, such that images with equal ones match; -1: unknown, not used.
+        """
+        codes = self.code(source, SOURCE), self.code(target, TARGET)
+        labels = source_labels, target_labels
+        terms: list[Tensor] = []
+        made: list[tuple[Tensor, Tensor, Tensor, nn.Module]] = []
+        for domain in (SOURCE, TARGET):
+            partner, matched = match(labels[domain], labels[1 - domain])
+            matched &= labels[domain] >= 0
+            given, real = codes[domain][matched], codes[1 - domain][partner[matched]]
+            noise = torch.randn_like(given)
+            mapped = self.mappers[domain](given, noise)
+            made.append((given, noise, mapped, self.discriminators[1 - domain]))
+            if not len(given):
+                continue
+            for other, is_real in ((real, True), (mapped.detach(), False), (noise, False)):
+                judged = self.discriminators[1 - domain](torch.cat([given, other], 1))
+                terms.append(losses.real_fake(judged, is_real))
+        zero = source.new_zeros(())
+        values = {"discriminator_adversarial": sum(terms, zero), "generator_adversarial": zero, "closeness": zero}
+        values["matched"] = torch.tensor(len(made[0][0]) / max(1, len(source)))
+        if not terms:
+            return values
+        self.optimizers["discriminators"].zero_grad()
+        values["discriminator_adversarial"].backward()
+        self.optimizers["discriminators"].step()
+        for given, noise, mapped, discriminator in made:
+            if len(given):
+                judged = discriminator(torch.cat([given, mapped], 1))
+                values["generator_adversarial"] = values["generator_adversarial"] + losses.real_fake(judged, True)
+                values["closeness"] = values["closeness"] + (noise - mapped).square().mean()
+        self.optimizers["mappers"].zero_grad()
+        total = values["generator_adversarial"] + self.settings.closeness_weight * values["closeness"]
+        total.backward(inputs=list(self.mappers.parameters()))
+        self.optimizers["mappers"].step()
+        return {name: value.detach() for name, value in values.items()}
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The classifier's."""
+        s = self.settings
+        parts = [(batch.source, SOURCE), (batch.target, TARGET)]
+        if self.done >= self.vae_steps and s.translated_weight:
+            parts.append((self.runtime.arrange(self.translate(batch.source, SOURCE, TARGET)), TARGET))
+        (_, source_logits), (_, target_logits), *translated = self.read_all(*parts)
+        values = {"class": losses.cross_entropy(source_logits, batch.source_labels)}
+        values |= self.anchor(target_logits, batch.target_plain, s.confidence)
+        total = (
+            s.source_weight * values["class"]
+            + s.information_weight * (values["target_entropy"] - values["target_marginal_entropy"])
+            + s.pseudo_label_weight * values["pseudo_label"]
+        )
+        for _, logits in translated:
+            values["translated_class"] = losses.cross_entropy(logits, self.pairing[batch.source_labels])
+            total = total + s.translated_weight * values["translated_class"]
+        return values | {"total": total}
+
+    def vae(self, domain: int) -> VAE:
+        return cast(VAE, self.vaes[domain])
+
+    @torch.no_grad()
+    def code(self, images: Tensor, domain: int) -> Tensor:
+        """f_domain(x), without noise: (N, D)."""
+        with self.runtime.autocast():
+            return self.vae(domain).encode(self.runtime.arrange(images)).mean
+
+    def encode(self, images: Tensor, domain: int) -> Tensor:
+        """Codes (N, D + 1): f_domain(x), and the domain whose code it is."""
+        return F.pad(self.code(images, domain), (0, 1), value=float(domain))
+
+    @torch.no_grad()
+    def decode(self, codes: Tensor, domain: int, style: Tensor | None = None) -> Tensor:
+        """Images of one domain; of a code of the other, mapped with noise that is drawn."""
+        origin, codes = round(float(codes[0, -1])), codes[:, :-1]
+        if origin != domain:
+            codes = self.mappers[origin](codes, torch.randn_like(codes))
+        with self.runtime.autocast():
+            return self.vae(domain).decoder(codes).float()
+
+    def networks(self) -> nn.Module:
+        return nn.ModuleDict(
+            {
+                "network": self.network, "others": self.others, "vaes": self.vaes, "mappers": self.mappers,
+                "discriminators": self.discriminators,
+            }
+        )  # fmt: skip

@@ -1,0 +1,196 @@
+"""UNIT as translation: Liu, Breuel, Kautz, "Unsupervised Image-to-Image Translation Networks", NIPS 2017. No classifier.
+
+Images of two domains, no labels. With codes z_i ~ q_i(z | x_i) = N(E_i(x_i), I), which are maps, streams x^{i->j} = G_j(z_i), and
+discriminators D_i, the two players of the alternating game minimise
+
+    D:     lambda_0  sum_i  -log D_i(x_i) - log(1 - D_i(x^{j->i}))                                            eq. 4
+    E, G:  lambda_0  sum_i  -log D_i(x^{j->i})                                                               eq. 4
+           lambda_1  sum_i  KL(q_i(z_i | x_i) || N(0, I))     lambda_2  sum_i  |x_i - x^{i->i}|               eq. 3
+           lambda_3  sum_i  KL(q_j(z | x^{i->j}) || N(0, I))  lambda_4  sum_i  |x_i - x^{i->j->i}|            eq. 5
+
+with lambda = 10, 0.1, 100, 0.1, 100; distances and divergences are means over an image's or a code's numbers. Without tied layers
+(`tied_layers = 0`) this is CycleGAN with a VAE's terms; without the cycle (`cycle_weight = cycle_kl_weight = 0`) it is the
+shared-latent model alone.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from pydantic import ConfigDict
+from torch import Tensor, nn
+
+from uda import losses
+from uda.data.batches import Batch
+from uda.errors import UserError
+from uda.methods.base import Translating, average
+from uda.models.layers import SOURCE, TARGET
+from uda.models.spatial import SpatialEncoders, SpatialGenerators
+from uda.models.translators import Translator
+from uda.runtime import Runtime
+
+CLASSIFIES = False
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The weights are the paper's; the width is a quarter of the release's."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    name: str = "unit_translation"
+    width: int = 16
+    """of the first layer of each network; 64 in the release"""
+    blocks: int = 4
+    """residual blocks of each encoder and each generator"""
+    tied_layers: int = 1
+    """how many of them, next to the code, are one for both domains; 0: none"""
+    discriminator_depth: int = 5
+    """layers of stride 2"""
+
+    adversarial_weight: float = 10.0
+    kl_weight: float = 0.1
+    reconstruction_weight: float = 100.0
+    cycle_kl_weight: float = 0.1
+    cycle_weight: float = 100.0
+
+    averaging: float = 0.99
+    """decay per step of the averaged weights that translate in the end; 0: no average"""
+    learning_rate: float = 1e-4
+    betas: tuple[float, float] = (0.5, 0.999)
+    decay_from: float = 0.7
+    """the share of the steps after which the learning rate falls in a straight line to 0; 1 keeps it constant"""
+
+
+def patch_discriminator(channels: int, size: int, width: int, depth: int) -> nn.Module:
+    """Images (N, C, S, S) to a map of logits, each of one part of the image: 7x7, then 3x3, all of stride 2, then 1x1.
+
+    The width doubles from layer to layer, up to 8w.
+    """
+    deepest = size.bit_length() - 1
+    if not 1 <= depth <= deepest:
+        raise UserError(f"method.discriminator_depth is {depth}; images of {size} pixels have room for 1 to {deepest} layers")
+    widths = [channels, *(width << min(number, 3) for number in range(depth))]
+    layers: list[nn.Module] = []
+    for number, (before, after) in enumerate(pairwise(widths)):
+        kernel = 3 if number else 7
+        layers += [nn.Conv2d(before, after, kernel, 2, kernel // 2), nn.LeakyReLU(0.2)]
+    return nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 1))
+
+
+def mean_distance(a: Tensor, b: Tensor) -> Tensor:
+    """Mean of |a - b|."""
+    return (a.float() - b.float()).abs().mean()
+
+
+def mean_divergence(codes: Tensor) -> Tensor:
+    """KL(N(codes, I) || N(0, I)), a mean over the code's numbers."""
+    return 0.5 * codes.float().square().mean()
+
+
+class Method(Translating):
+    """The two players and their alternating updates."""
+
+    def __init__(self, settings: Settings, shape: tuple[int, int, int], steps: int, runtime: Runtime) -> None:
+        s = self.settings = settings
+        self.runtime, self.steps, self.done = runtime, steps, 0
+        channels, size, _ = shape
+        self.translator = Translator(
+            SpatialEncoders(channels, size, s.width, s.blocks, s.tied_layers),
+            SpatialGenerators(channels, s.width, 4 * s.width, s.blocks, s.tied_layers),
+        )
+        self.averaged = copy.deepcopy(self.translator).requires_grad_(False).eval()
+        self.discriminators = nn.ModuleList(
+            [patch_discriminator(channels, size, s.width, s.discriminator_depth) for _ in range(2)]
+        )
+        runtime.place(self.networks())
+        self.translator_parameters = list(self.translator.parameters())
+        fused = runtime.device.type != "mps"
+        self.discriminator_optimizer, self.translator_optimizer = (
+            torch.optim.Adam(parameters, s.learning_rate, s.betas, fused=fused)
+            for parameters in (list(self.discriminators.parameters()), self.translator_parameters)
+        )
+
+    def step(self, batch: Batch) -> dict[str, Tensor]:
+        """One update of D with E, G fixed, then one of E, G with D fixed; returns every loss, unweighted."""
+        s = self.settings
+        rate = s.learning_rate * min(1.0, (1 - self.done / self.steps) / max(1e-8, 1 - s.decay_from))
+        for optimizer in (self.discriminator_optimizer, self.translator_optimizer):
+            optimizer.param_groups[0]["lr"] = rate
+        encoders, generators = self.translator.encoders, self.translator.generators
+        real = batch.source, batch.target_plain[: len(batch.source)]
+        originals = torch.cat(real)
+        with self.runtime.autocast():
+            posterior = encoders(*real)
+            streams = generators(posterior.sample())
+        into = streams.target_source, streams.source_target  # translations into each domain
+
+        with self.runtime.autocast():
+            judged = [
+                self.discriminators[domain](torch.cat([real[domain], into[domain].detach()])).chunk(2)
+                for domain in (SOURCE, TARGET)
+            ]
+        adversarial = [losses.real_fake(a, True) + losses.real_fake(b, False) for a, b in judged]
+        values = {"discriminator_adversarial": torch.stack(adversarial).sum()}
+        self.discriminator_optimizer.zero_grad()
+        (s.adversarial_weight * values["discriminator_adversarial"]).backward()
+        self.discriminator_optimizer.step()
+
+        with self.runtime.autocast():
+            is_real = [self.discriminators[domain](into[domain]) for domain in (SOURCE, TARGET)]
+        # Means over both domains at once, doubled, are the sums over i of the objective.
+        values |= {
+            "generator_adversarial": torch.stack([losses.real_fake(logits, True) for logits in is_real]).sum(),
+            "reconstruction": 2 * mean_distance(torch.cat([streams.source_source, streams.target_target]), originals),
+            "kl": 2 * mean_divergence(posterior.mean),
+        }
+        total = (
+            s.adversarial_weight * values["generator_adversarial"]
+            + s.reconstruction_weight * values["reconstruction"]
+            + s.kl_weight * values["kl"]
+        )
+        if s.cycle_weight or s.cycle_kl_weight:
+            with self.runtime.autocast():
+                back = encoders(*into)  # the first half of these codes was read off x^{2->1}, the second off x^{1->2}
+                returned = generators(back.sample())
+            cycled = torch.cat([returned.target_source, returned.source_target])
+            values["cycle"] = 2 * mean_distance(cycled, originals)
+            values["cycle_kl"] = 2 * mean_divergence(back.mean)
+            total = total + s.cycle_weight * values["cycle"] + s.cycle_kl_weight * values["cycle_kl"]
+        self.translator_optimizer.zero_grad()
+        total.backward(inputs=self.translator_parameters)
+        self.translator_optimizer.step()
+        average(self.averaged, self.translator, s.averaging, self.done)
+        self.done += 1
+        return {name: value.detach() for name, value in values.items()}
+
+    def encode(self, images: Tensor, domain: int) -> Tensor:
+        """E_domain(x), the code (N, 4w, S/4, S/4) without noise, of images (N, C, S, S) in -1..1."""
+        with torch.no_grad(), self.runtime.autocast():
+            return self.averaged.encoders.encode(self.runtime.arrange(images), domain).mean
+
+    def decode(self, codes: Tensor, domain: int, style: Tensor | None = None) -> Tensor:
+        """G_domain(z): images (N, C, S, S) in -1..1, float32."""
+        with torch.no_grad(), self.runtime.autocast():
+            return self.averaged.generators.decode(codes, domain).float()
+
+    def networks(self) -> nn.Module:
+        return nn.ModuleDict({"translator": self.translator, "averaged": self.averaged, "discriminators": self.discriminators})
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "networks": self.networks().state_dict(),
+            "discriminator_optimizer": self.discriminator_optimizer.state_dict(),
+            "translator_optimizer": self.translator_optimizer.state_dict(),
+            "done": self.done,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.networks().load_state_dict(state["networks"])
+        self.discriminator_optimizer.load_state_dict(state["discriminator_optimizer"])
+        self.translator_optimizer.load_state_dict(state["translator_optimizer"])
+        self.done = state["done"]

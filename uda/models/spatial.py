@@ -1,0 +1,103 @@
+"""Encoders and generators whose code is a map, for images of 32 to 256 pixels: a pair of each, tied towards the code.
+
+The networks of Liu et al. 2017 (translation) and, with a style, of Lee et al. 2018. `ImageNorm` stands where the releases have
+batch or instance norm.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from uda.errors import UserError
+from uda.models.layers import SOURCE, TARGET, ImageNorm
+from uda.models.translators import Posterior, Streams
+
+
+class ResidualBlock(nn.Module):
+    """x + convolution(convolution(x)), both 3x3: (N, C, H, W) to the same."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.block = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, 1, 1), ImageNorm(channels), nn.LeakyReLU(0.2),
+            nn.Conv2d(channels, channels, 3, 1, 1), ImageNorm(channels),
+        )  # fmt: skip
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return hidden + self.block(hidden)
+
+
+def _split(layers: list[nn.Module], tied: int, what: str, settings: str) -> int:
+    if not 0 <= tied <= len(layers):
+        raise UserError(f"{settings} is {tied}; {what} have 0 to {len(layers)} residual blocks to tie")
+    return len(layers) - tied
+
+
+class SpatialEncoders(nn.Module):
+    """E_1 and E_2: images (N, C, S, S) to a code (N, 4w, S/4, S/4), S divisible by 4.
+
+    7x7 (w), 3x3 stride 2 (2w), 3x3 stride 2 (4w), then residual blocks, the last `tied` of which are one for both domains.
+    """
+
+    def __init__(self, channels: int, size: int, width: int, blocks: int, tied: int) -> None:
+        super().__init__()
+        if size % 4:
+            raise UserError(f"data.size is {size}; these networks need a multiple of 4")
+
+        def layer(before: int, after: int, kernel: int, stride: int) -> nn.Module:
+            return nn.Sequential(nn.Conv2d(before, after, kernel, stride, kernel // 2), ImageNorm(after), nn.LeakyReLU(0.2))
+
+        residual: list[nn.Module] = [ResidualBlock(4 * width) for _ in range(blocks)]
+        own = _split(residual, tied, "the encoders", "method.tied_layers")
+        first = nn.Sequential(
+            layer(channels, width, 7, 1), layer(width, 2 * width, 3, 2), layer(2 * width, 4 * width, 3, 2), *residual[:own]
+        )
+        self.private = nn.ModuleList([first, copy.deepcopy(first)])
+        self.tied = nn.Sequential(*residual[own:])
+
+    def forward(self, source: Tensor, target: Tensor) -> Posterior:
+        """Codes of both batches, source first."""
+        return self._posterior(torch.cat([self.private[SOURCE](source), self.private[TARGET](target)]))
+
+    def encode(self, images: Tensor, domain: int) -> Posterior:
+        """Codes of images of one domain."""
+        return self._posterior(self.private[domain](images))
+
+    def _posterior(self, hidden: Tensor) -> Posterior:
+        return Posterior(self.tied(hidden), None)
+
+
+class SpatialGenerators(nn.Module):
+    """G_1 and G_2: codes (N, D, H, W) to images (N, C, 4H, 4W) in -1..1.
+
+    1x1 to 4w where D is another number; residual blocks, the first `tied` of which are one for both domains; transposed 4x4
+    stride 2 twice (2w, w); 7x7 to the channels and tanh.
+    """
+
+    def __init__(self, channels: int, width: int, code_dim: int, blocks: int, tied: int) -> None:
+        super().__init__()
+
+        def layer(before: int, after: int) -> nn.Module:
+            return nn.Sequential(nn.ConvTranspose2d(before, after, 4, 2, 1), ImageNorm(after), nn.LeakyReLU(0.2))
+
+        residual: list[nn.Module] = [ResidualBlock(4 * width) for _ in range(blocks)]
+        _split(residual, tied, "the generators", "method.tied_layers")
+        join = [] if code_dim == 4 * width else [nn.Conv2d(code_dim, 4 * width, 1)]
+        self.tied = nn.Sequential(*join, *residual[:tied])
+        own = nn.Sequential(
+            *residual[tied:], layer(4 * width, 2 * width), layer(2 * width, width), nn.Conv2d(width, channels, 7, 1, 3), nn.Tanh()
+        )
+        self.private = nn.ModuleList([own, copy.deepcopy(own)])
+
+    def forward(self, codes: Tensor) -> Streams:
+        """All four streams of codes that hold a source batch and a target batch of one size, source first."""
+        hidden = self.tied(codes)
+        (source_source, target_source), (source_target, target_target) = (private(hidden).chunk(2) for private in self.private)
+        return Streams(source_source, source_target, target_source, target_target)
+
+    def decode(self, codes: Tensor, domain: int) -> Tensor:
+        """Images of one domain."""
+        return self.private[domain](self.tied(codes))
