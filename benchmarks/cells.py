@@ -13,11 +13,11 @@ from uda.runs import versions
 from uda.runtime import choose_runtime, machine
 
 
-def run_cell(folder: Path, recipe: str, overrides: dict[str, Any]) -> dict[str, Any]:
+def run_cell(folder: Path, recipe: str, overrides: dict[str, Any], data_root: Path | None = None) -> dict[str, Any]:
     """The result of one run: what is there of it already, or what is there and the rest, or all of it."""
     if (folder / "recipe.toml").exists():
         return resume(folder, Display(), report=False).result
-    return fit(recipe, out=folder, overrides=overrides, display=Display(), report=False).result
+    return fit(recipe, out=folder, data_root=data_root, overrides=overrides, display=Display(), report=False).result
 
 
 def where() -> str:

@@ -15,6 +15,7 @@ import uda
 from uda import UserError
 from uda.data import load_pair
 from uda.data.augment import to_float
+from uda.data.batches import Batches
 from uda.data.domain import Pair
 from uda.fitting import Interrupted, Loop, fit, resume
 from uda.methods import unit
@@ -255,3 +256,21 @@ def test_the_upper_bound_trains_on_target_labels_and_nothing_else_does(tiny: Pat
     np.savez(tmp_path / "t.npz", images=np.zeros((9, 8, 8), np.uint8))
     with pytest.raises(UserError, match=r"target_only trains on target labels, and .* has none"):
         run(tiny, tmp_path / "none", overrides={"method.name": "target_only", "data.target": str(tmp_path / "t.npz")} | few)
+
+
+def test_source_classes_can_be_drawn_as_the_target_seems_to_have_them(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The shares that batches are drawn by are the source classifier's mean prediction on target images."""
+    drawn = []
+    original = Batches.__init__
+
+    def note(self: Batches, *arguments: Any) -> None:
+        drawn.append(arguments[7] if len(arguments) > 7 else None)
+        original(self, *arguments)
+
+    monkeypatch.setattr(Batches, "__init__", note)
+    done = run(tiny, tmp_path / "run", training__class_shares="predicted")
+    expected = done.seen("source_only").evidence.target_logits.softmax(1).mean(0)
+    (shares,) = [shares for shares in drawn if shares is not None]
+    assert torch.allclose(shares, expected)

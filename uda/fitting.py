@@ -245,7 +245,12 @@ def _run(
     training = recipe.training
     sizes = training.batch, training.target_batch or training.batch
     augments = recipe.augment.source, recipe.augment.target
-    batches = Batches(_read_labels(recipe, pair), unlabelled, *sizes, *augments, runtime, training.even_classes)
+    shares = None
+    if training.class_shares == "even":
+        shares = torch.ones(len(pair.source.classes))
+    elif training.class_shares == "predicted":
+        shares = before.evidence.target_logits.softmax(1).mean(0).cpu()
+    batches = Batches(_read_labels(recipe, pair), unlabelled, *sizes, *augments, runtime, shares)
     look = Look(folder, recipe, method, evaluator)
     rows = loop.train(ADAPTATION_STAGE, method, batches, training.steps, look)
     adapted = method.classifier()

@@ -104,8 +104,9 @@ class Training(Section):
     """images of each domain in a step"""
     target_batch: PositiveInt | None = None
     """target images in a step, where there are to be more of them; left out: as many as `batch`"""
-    even_classes: bool = False
-    """whether source images of each class are drawn equally often, whatever their number"""
+    class_shares: Literal["own", "even", "predicted"] = "own"
+    """how often source images of each class are drawn: as there are of them, equally often, or as often as the source classifier
+    gives that class to target images"""
     log_every: PositiveInt = 10
     evaluate_every: PositiveInt = 100
     """steps between two label-free scores (and accuracies for `oracle`)"""

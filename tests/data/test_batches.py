@@ -53,9 +53,23 @@ def test_target_plain_is_the_same_images_unchanged(small_pair: Pair, fp32: Runti
 def test_even_classes_come_equally_often_in_an_epoch(counts: list[int]) -> None:
     labels = torch.cat([torch.full((count,), k) for k, count in enumerate(counts)])
     share = -(-len(labels) // len(counts))
-    drawn = Shuffle(len(labels), labels).take(share * len(counts))
+    drawn = Shuffle(len(labels), labels, torch.ones(len(counts))).take(share * len(counts))
     assert labels[drawn].bincount().tolist() == [share] * len(counts)
     for k, count in enumerate(counts):  # and within a class no image a second time before all came once
         times = drawn[labels[drawn] == k].bincount(minlength=len(labels))[labels == k]
         assert times.max() - times.min() <= 1
         assert times.sum() >= min(count, share)
+
+
+@given(shares=st.lists(st.floats(0, 1), min_size=3, max_size=3).filter(lambda shares: sum(shares) > 0.1))
+@settings(max_examples=40, deadline=None)
+def test_classes_come_in_proportion_to_their_shares(shares: list[float]) -> None:
+    labels = torch.tensor([0] * 50 + [1] * 30 + [2] * 20)
+    found = labels[Shuffle(100, labels, torch.tensor(shares)).order].bincount(minlength=3)
+    for count, share in zip(found.tolist(), shares, strict=True):
+        assert abs(count - 100 * share / sum(shares)) <= 1
+
+
+def test_a_class_without_images_has_no_share() -> None:
+    labels = torch.tensor([0] * 50 + [2] * 50)
+    assert labels[Shuffle(100, labels, torch.ones(3)).order].bincount(minlength=3).tolist() == [50, 0, 50]

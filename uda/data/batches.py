@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
@@ -38,22 +39,27 @@ class Batch:
 class Shuffle:
     """Endless indices 0..count-1, each once per epoch, in an order drawn from torch's global generator.
 
-    With `labels` (count,), an epoch holds each class equally often: rare classes' images come several times.
+    With `labels` (count,) and `shares` (K,), an epoch holds the classes in proportion to their shares: of a class that is to come
+    more often than it has images, they come several times.
     """
 
-    def __init__(self, count: int, labels: Tensor | None = None) -> None:
+    def __init__(self, count: int, labels: Tensor | None = None, shares: Tensor | None = None) -> None:
         self.count = count
-        self.members = [] if labels is None else [(labels.cpu() == k).nonzero().squeeze(1) for k in labels.unique().cpu()]
+        self.parts: list[tuple[Tensor, int]] = []  # each class's images, and how many of them make an epoch
+        if labels is not None and shares is not None:
+            members = [(labels.cpu() == k).nonzero().squeeze(1) for k in range(len(shares))]
+            there = [(own, float(share)) for own, share in zip(members, shares, strict=True) if len(own)]
+            total = sum(share for _, share in there)
+            self.parts = [(own, math.ceil(count * share / total)) for own, share in there]
         self.order, self.position = self._epoch(), 0
 
     def _epoch(self) -> Tensor:
-        if not self.members:
+        if not self.parts:
             return torch.randperm(self.count)
-        share = -(-self.count // len(self.members))
         drawn = []
-        for members in self.members:
-            rounds = [members[torch.randperm(len(members))] for _ in range(-(-share // len(members)))]
-            drawn.append(torch.cat(rounds)[:share])
+        for members, wanted in self.parts:
+            rounds = [members[torch.randperm(len(members))] for _ in range(-(-wanted // len(members)))]
+            drawn.append(torch.cat([members[:0], *rounds])[:wanted])
         order = torch.cat(drawn)
         return order[torch.randperm(len(order))]
 
@@ -70,9 +76,9 @@ class Shuffle:
 class Stream:
     """Endless shuffled batches of one set of images; files are decoded ahead, and what is ahead belongs to the state."""
 
-    def __init__(self, images: Images, size: int, even: Tensor | None = None) -> None:
+    def __init__(self, images: Images, size: int, labels: Tensor | None = None, shares: Tensor | None = None) -> None:
         self.images, self.size = images, size
-        self.shuffle = Shuffle(len(images), even)
+        self.shuffle = Shuffle(len(images), labels, shares)
         self.ahead: deque[Tensor] = deque()  # positions that were asked for and not yet handed out
         self.decoded: Generator[Tensor, None, None] | None = None
 
@@ -107,7 +113,7 @@ class Stream:
 class Batches:
     """Draws batches from both domains; its state makes an interrupted run continue with the very next batch.
 
-    With `even_classes`, the source's classes come equally often.
+    With `class_shares` (K,), the source's classes come in proportion to these.
     """
 
     def __init__(
@@ -119,11 +125,11 @@ class Batches:
         source_augment: Augment,
         target_augment: Augment,
         runtime: Runtime,
-        even_classes: bool = False,
+        class_shares: Tensor | None = None,
     ) -> None:
         self.labels, self.runtime = source.labels if source else None, runtime
         self.source_augment, self.target_augment = source_augment, target_augment
-        self.source = Stream(source.images, size, source.labels if even_classes else None) if source else None
+        self.source = Stream(source.images, size, source.labels, class_shares) if source else None
         self.target = Stream(target.images, target_size) if target else None
 
     def next(self) -> Batch:

@@ -19,8 +19,8 @@ from uda.models.backbones import Classifier
 from uda.models.layers import SOURCE, TARGET, by_domain, domain_norms, learn_statistics, with_domains
 from uda.runtime import Runtime, evaluating
 
-TRAINING: dict[str, int | bool] = {
-    "steps": 400, "batch": 128, "target_batch": 128, "even_classes": True, "evaluate_every": 100,
+TRAINING: dict[str, int | str] = {
+    "steps": 400, "batch": 128, "target_batch": 128, "class_shares": "even", "evaluate_every": 100,
 }  # fmt: skip
 """what a method of one network wants of a recipe that was written for another method; even classes, since two domains whose
 classes have different shares cannot have the same features"""

@@ -30,7 +30,7 @@ from uda.models.layers import SOURCE, TARGET, with_domains
 from uda.models.translators import TiedGenerators
 from uda.runtime import Runtime
 
-TRAINING = base.TRAINING | {"steps": 2000, "batch": 64, "target_batch": 64, "even_classes": False, "evaluate_every": 200}
+TRAINING = base.TRAINING | {"steps": 2000, "batch": 64, "target_batch": 64, "class_shares": "own", "evaluate_every": 200}
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ from uda.models.spatial import SpatialEncoders, SpatialGenerators
 from uda.models.translators import Posterior, TiedEncoders, TiedGenerators, backbone_layers
 from uda.runtime import Runtime
 
-TRAINING = {"steps": 600, "batch": 48, "target_batch": 48, "even_classes": False, "evaluate_every": 100}
+TRAINING = {"steps": 600, "batch": 48, "target_batch": 48, "class_shares": "own", "evaluate_every": 100}
 STYLES_KEPT = 2**16  # rows of the table of drawn styles, by the source image's number
 
 

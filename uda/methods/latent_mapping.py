@@ -38,7 +38,7 @@ from uda.models.layers import SOURCE, TARGET
 from uda.models.translators import Posterior, generator_layers
 from uda.runtime import Runtime
 
-TRAINING = base.TRAINING | {"steps": 800, "even_classes": False}
+TRAINING = base.TRAINING | {"steps": 800, "class_shares": "own"}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,114 @@
+"""Latent mapping as published, with labels in both domains: how many generated images are of the wanted class?
+
+    python benchmarks/latent_mapping.py digits svhn --seeds 0 1 2
+
+`digits`: MNIST's 0..4 become 5..9, class k to class k + 5. `svhn`: SVHN becomes MNIST, each class the same. A judge trained on
+all of MNIST (its own accuracy stands beside) reads what is generated from the source's test images. VAEs are trained for
+--vae-steps, the mapping for --steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import torch
+from cells import where
+
+from uda.data import data_root, load_named
+from uda.data.augment import Augment, to_float, to_pixels
+from uda.data.batches import Batches
+from uda.data.domain import LabelledDomain
+from uda.display import Display
+from uda.evaluation import predict, test
+from uda.judging import train_judge
+from uda.methods.latent_mapping import Method, Settings
+from uda.models import build_classifier
+from uda.models.layers import SOURCE, TARGET
+from uda.pictures import write_grid
+from uda.runtime import Runtime, choose_runtime, seed_everything
+
+BATCH = 128
+
+
+def of_classes(domain: LabelledDomain, first: int, last: int) -> LabelledDomain:
+    """The images of classes first..last, renumbered from 0."""
+    kept = ((domain.labels >= first) & (domain.labels <= last)).nonzero().squeeze(1)
+    assert isinstance(domain.images, torch.Tensor)
+    classes = domain.classes[first : last + 1]
+    return LabelledDomain(domain.name, domain.images[kept], classes, domain.note, domain.labels[kept] - first)
+
+
+def domains(task: str, root: Path) -> tuple[LabelledDomain, LabelledDomain, LabelledDomain, int]:
+    """Source to train on, source to test on, target, and what is added to a source class to have the wanted MNIST class."""
+    channels = 1 if task == "digits" else 3
+    mnist = load_named("mnist", "train", root, 32, channels)
+    if task == "digits":
+        test_images = of_classes(load_named("mnist", "test", root, 32, channels), 0, 4)
+        return of_classes(mnist, 0, 4), test_images, of_classes(mnist, 5, 9), 5
+    return load_named("svhn", "train", root, 32, 3), load_named("svhn", "test", root, 32, 3), mnist, 0
+
+
+def run(task: str, seed: int, given: argparse.Namespace, runtime: Runtime, root: Path) -> tuple[float, float]:
+    """Wanted-class accuracy of images generated from the source's test images, and the judge's own on MNIST's test images."""
+    source, source_test, target, offset = domains(task, root)
+    shape = (source.images.shape[1], 32, 32)
+    mnist = [load_named("mnist", split, root, 32, shape[0]) for split in ("train", "test")]
+    judge = train_judge(mnist[0], runtime)
+    seed_everything(seed)
+    classes = len(source.classes)
+    settings = Settings(width=given.width, code_dim=given.code_dim, kl_weight=given.kl_weight, closeness_weight=given.closeness)
+    method = Method(settings, build_classifier("strided", *shape[:2], classes), shape, given.steps, runtime)
+    none = Augment()
+    sides = [Batches(domain, None, BATCH, 0, none, none, runtime) for domain in (source, target)]
+    display = Display()
+    for name, steps in (("VAEs", given.vae_steps), ("mapping", given.steps)):
+        with display.stage(f"{task}, seed {seed}: {name}", 0, steps) as progress:
+            for step in range(1, steps + 1):
+                x, y = (side.next() for side in sides)
+                if name == "VAEs":
+                    values = method.update_vaes(x.source, y.source)
+                else:
+                    values = method.update_mapping(x.source, x.source_labels, y.source, y.source_labels)
+                note = "  ".join(f"{key} {float(value):.3g}" for key, value in values.items()) if step % 50 == 0 else ""
+                progress.update(step, note)
+    images = source_test.sample(10_000)
+    generated = torch.cat([to_pixels(method.translate(to_float(part), SOURCE, TARGET)) for part in images.split(500)])
+    wanted = source_test.sample_labels(10_000) + offset
+    shown = torch.cat([(wanted == number).nonzero()[:2, 0] for number in wanted.unique()])
+    real = target.sample(len(shown))
+    again = to_pixels(method.translate(to_float(real), TARGET, TARGET))
+    rows = [("source", images[shown]), ("generated", generated[shown]), ("target", real), ("its VAE", again)]
+    write_grid(rows, given.out / f"{task}-{seed}.png")
+    right = float((predict(judge, generated, runtime).argmax(1) == wanted).float().mean())
+    return right, test(judge, mnist[1], runtime).accuracy
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tasks", nargs="+", choices=("digits", "svhn"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--vae-steps", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--width", type=int, default=16)
+    parser.add_argument("--code-dim", type=int, default=32)
+    parser.add_argument("--kl-weight", type=float, default=0.3)
+    parser.add_argument("--closeness", type=float, default=0.1)
+    parser.add_argument("--out", type=Path, default=Path("runs/latent_mapping"))
+    given = parser.parse_args()
+    runtime, root = choose_runtime("auto", "auto"), data_root(None)
+    given.out.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for task in given.tasks:
+        for seed in given.seeds:
+            began = time.perf_counter()
+            rows.append((task, seed, *run(task, seed, given, runtime, root), time.perf_counter() - began))
+    print("\n| task | seed | wanted class | judge on MNIST | seconds |\n|---|---|---|---|---|")
+    for task, seed, right, own, seconds in rows:
+        print(f"| {task} | {seed} | {right:.4f} | {own:.4f} | {seconds:.0f} |")
+    print(f"\n{vars(given)}\n{where()}")
+
+
+if __name__ == "__main__":
+    main()
