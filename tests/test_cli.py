@@ -186,6 +186,8 @@ def test_without_out_the_folder_is_named_after_the_run(
         (["evaluate", "{tmp}", "--data", "mnist"], "not a run folder"),
         (["export", "{tmp}"], "not a run folder"),
         (["report", "{tmp}"], "not a run folder"),
+        (["translate", "{tmp}", "{tmp}"], "not a run folder"),
+        (["fit", "--recipe", "translate"], "give --source DIR --target DIR"),
         (["compare", "{tmp}", "{tmp}"], "not a run folder"),
         (["fit", "--recipe", "{tiny}", "--seeds", "0"], "no number of seeds"),
         (["fit", "--recipe", "{tiny}", "--seeds", "2", "--out", "/proc/nothing/here"], "give another --out"),

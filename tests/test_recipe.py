@@ -126,7 +126,7 @@ def test_any_number_and_text_survive_being_written(number: float, text: str) -> 
 def test_every_setting_of_unit_can_be_set_and_is_documented() -> None:
     import inspect
 
-    source = inspect.getsource(unit.Settings)
+    source = "".join(inspect.getsource(part) for part in unit.Settings.__mro__[:-1])
     for field in dataclasses.fields(unit.Settings):
         assert f"{field.name}:" in source
         load_recipe("svhn2mnist", {f"method.{field.name}": getattr(unit.Settings(), field.name)})

@@ -1,5 +1,6 @@
 """Translating images by a finished run."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from PIL import Image
 
 from tests.conftest import SHORT
 from uda import UserError
+from uda.cli import main
 from uda.display import Display
 from uda.fitting import fit
 from uda.runs import Run
@@ -95,3 +97,17 @@ def test_what_a_method_cannot_do_is_said(own_run: Run, styled_run: Run, folders:
     with pytest.raises(UserError, match="target"):
         write_translations(own_run, one, tmp_path / "out", QUIET, to="targt")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_command_translates_and_interpolates(
+    own_run: Run, folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, other = sorted((folders / "target").iterdir())[:2]
+    for words in (["-o", str(tmp_path / "out"), "--to", "source"], ["-o", str(tmp_path / "strips"), "--interpolate", str(other)]):
+        monkeypatch.setattr(sys, "argv", ["uda", "translate", str(own_run.path), str(one), *words, "--device", "cpu"])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        assert stop.value.code == 0
+    assert names(tmp_path / "out") == [one.name]
+    assert names(tmp_path / "strips") == ["strip.png"]
+    assert "out-grid.png" in capsys.readouterr().out

@@ -16,14 +16,13 @@ import copy
 from dataclasses import dataclass
 
 import torch
-from pydantic import ConfigDict
 from torch import Tensor, nn
 
 from uda import losses
 from uda.data.batches import Batch
 from uda.data.domain import Domain
 from uda.methods import base
-from uda.methods.base import adapt_statistics, average
+from uda.methods.base import Adversaries, AdversarySettings, adapt_statistics, average
 from uda.methods.unit import TiedDiscriminators
 from uda.models.backbones import Classifier
 from uda.models.layers import SOURCE, TARGET, with_domains
@@ -34,10 +33,8 @@ TRAINING = base.TRAINING | {"steps": 2000, "batch": 64, "target_batch": 64, "cla
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(AdversarySettings):
     """CoGAN's settings."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     name: str = "cogan"
     width: int = 32
@@ -48,21 +45,17 @@ class Settings:
     """whether D starts from the source classifier's weights, or afresh"""
     adversarial_weight: float = 1.0
     class_weight: float = 1.0
-    averaging: float = 0.99
-    """decay per step of the averaged weights that classify in the end; 0: no average"""
     learning_rate: float = 2e-4
-    betas: tuple[float, float] = (0.5, 0.999)
     weight_decay: float = 5e-4
 
 
-class Method:
+class Method(Adversaries):
     """The two players and their alternating updates."""
 
     def __init__(
         self, settings: Settings, classifier: Classifier, shape: tuple[int, int, int], steps: int, runtime: Runtime
     ) -> None:
-        s = self.settings = settings
-        self.runtime, self.done = runtime, 0
+        s = settings
         start = copy.deepcopy(classifier)
         with_domains(start)
         if not s.warm_start:
@@ -72,13 +65,7 @@ class Method:
         self.discriminators = TiedDiscriminators(start, coordinates=False, tied_trunk=True)
         self.student = self.discriminators.target_classifier()
         self.averaged = copy.deepcopy(self.student).requires_grad_(False).eval()
-        runtime.place(self.networks())
-        self.generator_parameters = list(self.generators.parameters())
-        fused = runtime.device.type != "mps"
-        self.discriminator_optimizer, self.generator_optimizer = (
-            torch.optim.Adam(parameters, s.learning_rate, s.betas, weight_decay=s.weight_decay, fused=fused)
-            for parameters in (list(self.discriminators.parameters()), self.generator_parameters)
-        )
+        self.begin(s, steps, runtime, self.discriminators, self.generators)
 
     def prepare(self, target: Domain) -> None:
         """Learns the target's statistics of a network with batch norm."""
@@ -88,6 +75,7 @@ class Method:
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """One update of D with G fixed, then one of G with D fixed; returns every loss, unweighted."""
         s, count = self.settings, len(batch.source)
+        self.set_rate()
         with self.runtime.autocast():
             fakes = self._pairs(torch.randn(count, s.noise_dim, device=batch.source.device))
             by_1, by_2 = ([real, fake.detach()] for real, fake in zip((batch.source, batch.target), fakes, strict=True))
@@ -101,18 +89,14 @@ class Method:
             ).sum(),
             "class": losses.cross_entropy(logits, batch.source_labels),
         }
-        self.discriminator_optimizer.zero_grad()
-        (s.adversarial_weight * values["discriminator_adversarial"] + s.class_weight * values["class"]).backward()
-        self.discriminator_optimizer.step()
+        self.update_discriminators(s.adversarial_weight * values["discriminator_adversarial"] + s.class_weight * values["class"])
 
         with self.runtime.autocast():
             (fake_1,), (fake_2,) = self.discriminators([fakes[SOURCE]], [fakes[TARGET]])
             judged = self.discriminators.real_head(torch.cat([fake_1, fake_2]))
         # The mean over both domains at once, doubled, is the sum over i of the objective.
         values["generator_adversarial"] = 2 * losses.real_fake(judged, True)
-        self.generator_optimizer.zero_grad()
-        values["generator_adversarial"].backward(inputs=self.generator_parameters)
-        self.generator_optimizer.step()
+        self.update_generators(values["generator_adversarial"])
         average(self.averaged, self.student, s.averaging, self.done)
         self.done += 1
         return {name: value.detach() for name, value in values.items()}
@@ -133,17 +117,3 @@ class Method:
 
     def networks(self) -> nn.ModuleDict:
         return nn.ModuleDict({"generators": self.generators, "discriminators": self.discriminators, "averaged": self.averaged})
-
-    def state_dict(self) -> dict:
-        return {
-            "networks": self.networks().state_dict(),
-            "discriminator_optimizer": self.discriminator_optimizer.state_dict(),
-            "generator_optimizer": self.generator_optimizer.state_dict(),
-            "done": self.done,
-        }
-
-    def load_state_dict(self, state: dict) -> None:
-        self.networks().load_state_dict(state["networks"])
-        self.discriminator_optimizer.load_state_dict(state["discriminator_optimizer"])
-        self.generator_optimizer.load_state_dict(state["generator_optimizer"])
-        self.done = state["done"]

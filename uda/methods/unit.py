@@ -26,13 +26,12 @@ from dataclasses import dataclass
 from typing import Literal, cast
 
 import torch
-from pydantic import ConfigDict
 from torch import Tensor, nn
 
 from uda import losses
 from uda.data.batches import Batch
 from uda.data.domain import Domain
-from uda.methods.base import Translating, adapt_statistics, average
+from uda.methods.base import Adversaries, AdversarySettings, Translating, adapt_statistics, average
 from uda.models.backbones import Backbone, Classifier
 from uda.models.layers import SOURCE, TARGET, by_domain, widen_for_coordinates, with_domains
 from uda.models.translators import (
@@ -48,10 +47,8 @@ from uda.runtime import Runtime
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(AdversarySettings):
     """UNIT's settings. Weights are the lambdas of the objective; a weight of 0 leaves its term out."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     name: str = "unit"
     encoder: Literal["backbone", "convolutional"] = "backbone"
@@ -91,18 +88,10 @@ class Settings:
     """anchor (a): pseudo-labels of the mean teacher"""
     confidence: float = 0.9
     """the teacher's class counts when its probability is above this"""
-    averaging: float = 0.99
-    """decay per step of the averaged weights that teach, classify in the end, and translate; 0: no average"""
     translated_class_weight: float = 1.0
     """anchor (b), for E and G: translated source images keep their class"""
     translated_class_weight_discriminator: float = 0.0
     """anchor (b), for D: C_2 learns from translated source images, which makes it more forgiving of bad ones"""
-
-    learning_rate: float = 1e-3
-    betas: tuple[float, float] = (0.5, 0.999)
-    weight_decay: float = 0.0
-    decay_from: float = 0.7
-    """the share of the steps after which the learning rate falls in a straight line to 0; 1 keeps it constant"""
 
 
 class TiedDiscriminators(nn.Module):
@@ -135,15 +124,13 @@ class TiedDiscriminators(nn.Module):
         return Classifier(Backbone(self.stems[TARGET], self.trunks[-1], self.feature_dim), self.class_head)
 
 
-class Method(Translating):
+class Method(Translating, Adversaries):
     """The two players and their alternating updates."""
 
     def __init__(
         self, settings: Settings, classifier: Classifier, shape: tuple[int, int, int], steps: int, runtime: Runtime
     ) -> None:
-        s = self.settings = settings
-        self.runtime, self.steps, self.done = runtime, steps, 0
-        channels, size, _ = shape
+        s, (channels, size, _) = settings, shape
         start = copy.deepcopy(classifier)
         with_domains(start)
         if not s.warm_start:
@@ -164,13 +151,7 @@ class Method(Translating):
         self.averaged = copy.deepcopy(self.trained).requires_grad_(False).eval()
         self.teacher, translator = self.averaged
         self.translator = cast(Translator[TiedEncoders, TiedGenerators], translator)
-        runtime.place(self.networks())
-        self.generator_parameters = [*self.encoders.parameters(), *self.generators.parameters()]
-        fused = runtime.device.type != "mps"
-        self.discriminator_optimizer, self.generator_optimizer = (
-            torch.optim.Adam(parameters, s.learning_rate, s.betas, weight_decay=s.weight_decay, fused=fused)
-            for parameters in (list(self.discriminators.parameters()), self.generator_parameters)
-        )
+        self.begin(s, steps, runtime, self.discriminators, self.encoders, self.generators)
 
     def prepare(self, target: Domain) -> None:
         """Learns the target's statistics of a network with batch norm, for D_2 and E_2 alike."""
@@ -184,9 +165,7 @@ class Method(Translating):
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """One update of D with E, G fixed, then one of E, G with D fixed; returns every loss, unweighted."""
-        rate = self.settings.learning_rate * min(1.0, (1 - self.done / self.steps) / max(1e-8, 1 - self.settings.decay_from))
-        for group in (*self.discriminator_optimizer.param_groups, *self.generator_optimizer.param_groups):
-            group["lr"] = rate
+        self.set_rate()
         with self.runtime.autocast():
             posterior = self.encoders(batch.source, self._translated_target(batch))
             streams = self.generators(posterior.sample())
@@ -245,9 +224,7 @@ class Method(Translating):
             pairs = (same_1[0], fake_2), (same_2[0], fake_1)
             values["feature"] = torch.stack([losses.distance(a, b, s.feature_norm) for a, b in pairs]).sum()
             total = total + s.feature_weight * values["feature"]
-        self.discriminator_optimizer.zero_grad()
-        total.backward()
-        self.discriminator_optimizer.step()
+        self.update_discriminators(total)
         return values
 
     def _update_generators(self, batch: Batch, posterior: Posterior, streams: Streams) -> dict[str, Tensor]:
@@ -283,9 +260,7 @@ class Method(Translating):
             values["cycle"] = 2 * losses.distance(cycled, originals, s.reconstruction_norm)
             values["cycle_kl"] = 2 * losses.kl_to_standard_normal(*back)
             total = total + s.cycle_weight * values["cycle"] + s.cycle_kl_weight * values["cycle_kl"]
-        self.generator_optimizer.zero_grad()
-        total.backward(inputs=self.generator_parameters)  # D is fixed: no gradient of its weights is computed
-        self.generator_optimizer.step()
+        self.update_generators(total)
         return values
 
     def classifier(self) -> nn.Module:
@@ -312,17 +287,3 @@ class Method(Translating):
                 "averaged": self.averaged,
             }
         )
-
-    def state_dict(self) -> dict:
-        return {
-            "networks": self.networks().state_dict(),
-            "discriminator_optimizer": self.discriminator_optimizer.state_dict(),
-            "generator_optimizer": self.generator_optimizer.state_dict(),
-            "done": self.done,
-        }
-
-    def load_state_dict(self, state: dict) -> None:
-        self.networks().load_state_dict(state["networks"])
-        self.discriminator_optimizer.load_state_dict(state["discriminator_optimizer"])
-        self.generator_optimizer.load_state_dict(state["generator_optimizer"])
-        self.done = state["done"]

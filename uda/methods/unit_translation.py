@@ -18,16 +18,14 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import torch
-from pydantic import ConfigDict
 from torch import Tensor, nn
 
 from uda import losses
 from uda.data.batches import Batch
 from uda.errors import UserError
-from uda.methods.base import Translating, average
+from uda.methods.base import Adversaries, AdversarySettings, Translating, average
 from uda.models.layers import SOURCE, TARGET
 from uda.models.spatial import SpatialEncoders, SpatialGenerators
 from uda.models.translators import Translator
@@ -37,10 +35,8 @@ CLASSIFIES = False
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(AdversarySettings):
     """The weights are the paper's; the width is a quarter of the release's."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     name: str = "unit_translation"
     width: int = 16
@@ -58,12 +54,7 @@ class Settings:
     cycle_kl_weight: float = 0.1
     cycle_weight: float = 100.0
 
-    averaging: float = 0.99
-    """decay per step of the averaged weights that translate in the end; 0: no average"""
     learning_rate: float = 1e-4
-    betas: tuple[float, float] = (0.5, 0.999)
-    decay_from: float = 0.7
-    """the share of the steps after which the learning rate falls in a straight line to 0; 1 keeps it constant"""
 
 
 def patch_discriminator(channels: int, size: int, width: int, depth: int) -> nn.Module:
@@ -92,13 +83,11 @@ def mean_divergence(codes: Tensor) -> Tensor:
     return 0.5 * codes.float().square().mean()
 
 
-class Method(Translating):
+class Method(Translating, Adversaries):
     """The two players and their alternating updates."""
 
     def __init__(self, settings: Settings, shape: tuple[int, int, int], steps: int, runtime: Runtime) -> None:
-        s = self.settings = settings
-        self.runtime, self.steps, self.done = runtime, steps, 0
-        channels, size, _ = shape
+        s, (channels, size, _) = settings, shape
         self.translator = Translator(
             SpatialEncoders(channels, size, s.width, s.blocks, s.tied_layers),
             SpatialGenerators(channels, s.width, 4 * s.width, s.blocks, s.tied_layers),
@@ -107,20 +96,12 @@ class Method(Translating):
         self.discriminators = nn.ModuleList(
             [patch_discriminator(channels, size, s.width, s.discriminator_depth) for _ in range(2)]
         )
-        runtime.place(self.networks())
-        self.translator_parameters = list(self.translator.parameters())
-        fused = runtime.device.type != "mps"
-        self.discriminator_optimizer, self.translator_optimizer = (
-            torch.optim.Adam(parameters, s.learning_rate, s.betas, fused=fused)
-            for parameters in (list(self.discriminators.parameters()), self.translator_parameters)
-        )
+        self.begin(s, steps, runtime, self.discriminators, self.translator)
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """One update of D with E, G fixed, then one of E, G with D fixed; returns every loss, unweighted."""
         s = self.settings
-        rate = s.learning_rate * min(1.0, (1 - self.done / self.steps) / max(1e-8, 1 - s.decay_from))
-        for optimizer in (self.discriminator_optimizer, self.translator_optimizer):
-            optimizer.param_groups[0]["lr"] = rate
+        self.set_rate()
         encoders, generators = self.translator.encoders, self.translator.generators
         real = batch.source, batch.target_plain[: len(batch.source)]
         originals = torch.cat(real)
@@ -136,9 +117,7 @@ class Method(Translating):
             ]
         adversarial = [losses.real_fake(a, True) + losses.real_fake(b, False) for a, b in judged]
         values = {"discriminator_adversarial": torch.stack(adversarial).sum()}
-        self.discriminator_optimizer.zero_grad()
-        (s.adversarial_weight * values["discriminator_adversarial"]).backward()
-        self.discriminator_optimizer.step()
+        self.update_discriminators(s.adversarial_weight * values["discriminator_adversarial"])
 
         with self.runtime.autocast():
             is_real = [self.discriminators[domain](into[domain]) for domain in (SOURCE, TARGET)]
@@ -161,9 +140,7 @@ class Method(Translating):
             values["cycle"] = 2 * mean_distance(cycled, originals)
             values["cycle_kl"] = 2 * mean_divergence(back.mean)
             total = total + s.cycle_weight * values["cycle"] + s.cycle_kl_weight * values["cycle_kl"]
-        self.translator_optimizer.zero_grad()
-        total.backward(inputs=self.translator_parameters)
-        self.translator_optimizer.step()
+        self.update_generators(total)
         average(self.averaged, self.translator, s.averaging, self.done)
         self.done += 1
         return {name: value.detach() for name, value in values.items()}
@@ -180,17 +157,3 @@ class Method(Translating):
 
     def networks(self) -> nn.Module:
         return nn.ModuleDict({"translator": self.translator, "averaged": self.averaged, "discriminators": self.discriminators})
-
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "networks": self.networks().state_dict(),
-            "discriminator_optimizer": self.discriminator_optimizer.state_dict(),
-            "translator_optimizer": self.translator_optimizer.state_dict(),
-            "done": self.done,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.networks().load_state_dict(state["networks"])
-        self.discriminator_optimizer.load_state_dict(state["discriminator_optimizer"])
-        self.translator_optimizer.load_state_dict(state["translator_optimizer"])
-        self.done = state["done"]

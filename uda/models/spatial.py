@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from uda.errors import UserError
 from uda.models.layers import SOURCE, TARGET, ImageNorm
-from uda.models.translators import Posterior, Streams
+from uda.models.translators import GeneratorPair, Posterior
 
 
 class ResidualBlock(nn.Module):
@@ -70,7 +70,7 @@ class SpatialEncoders(nn.Module):
         return Posterior(self.tied(hidden), None)
 
 
-class SpatialGenerators(nn.Module):
+class SpatialGenerators(GeneratorPair):
     """G_1 and G_2: codes (N, D, H, W) to images (N, C, 4H, 4W) in -1..1.
 
     1x1 to 4w where D is another number; residual blocks, the first `tied` of which are one for both domains; transposed 4x4
@@ -78,26 +78,13 @@ class SpatialGenerators(nn.Module):
     """
 
     def __init__(self, channels: int, width: int, code_dim: int, blocks: int, tied: int) -> None:
-        super().__init__()
-
         def layer(before: int, after: int) -> nn.Module:
             return nn.Sequential(nn.ConvTranspose2d(before, after, 4, 2, 1), ImageNorm(after), nn.LeakyReLU(0.2))
 
         residual: list[nn.Module] = [ResidualBlock(4 * width) for _ in range(blocks)]
         _split(residual, tied, "the generators", "method.tied_layers")
         join = [] if code_dim == 4 * width else [nn.Conv2d(code_dim, 4 * width, 1)]
-        self.tied = nn.Sequential(*join, *residual[:tied])
         own = nn.Sequential(
             *residual[tied:], layer(4 * width, 2 * width), layer(2 * width, width), nn.Conv2d(width, channels, 7, 1, 3), nn.Tanh()
         )
-        self.private = nn.ModuleList([own, copy.deepcopy(own)])
-
-    def forward(self, codes: Tensor) -> Streams:
-        """All four streams of codes that hold a source batch and a target batch of one size, source first."""
-        hidden = self.tied(codes)
-        (source_source, target_source), (source_target, target_target) = (private(hidden).chunk(2) for private in self.private)
-        return Streams(source_source, source_target, target_source, target_target)
-
-    def decode(self, codes: Tensor, domain: int) -> Tensor:
-        """Images of one domain."""
-        return self.private[domain](self.tied(codes))
+        super().__init__(nn.Sequential(*join, *residual[:tied]), own)

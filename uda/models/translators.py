@@ -147,20 +147,12 @@ def generator_layers(channels: int, size: int, width: int, code_dim: int) -> lis
     return [*layers, nn.Sequential(nn.Conv2d(width, channels, 1), nn.Tanh(), *crop)]
 
 
-class TiedGenerators(nn.Module):
-    """G_1 and G_2: codes (N, code_dim) to images (N, C, S, S) in -1..1, by `generator_layers`.
+class GeneratorPair(nn.Module):
+    """G_1 and G_2: layers that are `tied`, then layers that each domain has for itself, which start alike."""
 
-    The last `private` layers are each domain's own, all before them are tied.
-    """
-
-    def __init__(self, channels: int, size: int, width: int, code_dim: int, private: int) -> None:
+    def __init__(self, tied: nn.Module, own: nn.Module) -> None:
         super().__init__()
-        layers = generator_layers(channels, size, width, code_dim)
-        if not 0 <= private <= len(layers):
-            raise UserError(f"method.private_generator_layers is {private}; these generators have 0 to {len(layers)} to give")
-        own = nn.Sequential(*layers[len(layers) - private :])
-        self.tied = nn.Sequential(*layers[: len(layers) - private])
-        self.private = nn.ModuleList([own, copy.deepcopy(own)])
+        self.tied, self.private = tied, nn.ModuleList([own, copy.deepcopy(own)])
 
     def forward(self, codes: Tensor) -> Streams:
         """All four streams of codes that hold a source batch and a target batch of one size, source first."""
@@ -171,6 +163,20 @@ class TiedGenerators(nn.Module):
     def decode(self, codes: Tensor, domain: int) -> Tensor:
         """Images of one domain."""
         return self.private[domain](self.tied(codes))
+
+
+class TiedGenerators(GeneratorPair):
+    """G_1 and G_2: codes (N, code_dim) to images (N, C, S, S) in -1..1, by `generator_layers`.
+
+    The last `private` layers are each domain's own, all before them are tied.
+    """
+
+    def __init__(self, channels: int, size: int, width: int, code_dim: int, private: int) -> None:
+        layers = generator_layers(channels, size, width, code_dim)
+        if not 0 <= private <= len(layers):
+            raise UserError(f"method.private_generator_layers is {private}; these generators have 0 to {len(layers)} to give")
+        tied = len(layers) - private
+        super().__init__(nn.Sequential(*layers[:tied]), nn.Sequential(*layers[tied:]))
 
 
 class Translator(nn.Module, Generic[Encoders, Generators]):
