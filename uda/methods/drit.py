@@ -67,8 +67,8 @@ class Settings(TeacherSettings):
     reconstruction_weight: float = 0.01
     """of sums over pixels, as is the next one"""
     cross_cycle_weight: float = 0.01
-    kl_weight: float = 0.01
-    latent_regression_weight: float = 1.0
+    kl_weight: float = 0.1
+    latent_regression_weight: float = 5.0
     mode_seeking_weight: float = 0.0
     translated_class_weight: float = 0.0
 
