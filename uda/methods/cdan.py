@@ -53,7 +53,9 @@ class Method(dann.Method):
 
     def build_others(self, classifier: Classifier) -> nn.ModuleDict:
         product = MultilinearMap(classifier.backbone.feature_dim, classifier.classes, self.settings.largest_product)
-        return nn.ModuleDict({"product": product, "discriminator": dann.discriminator(product.outputs, self.settings.hidden)})
+        others = super().build_others(classifier)
+        others["product"], others["discriminator"] = product, dann.discriminator(product.outputs, self.settings.hidden)
+        return others
 
     def adversarial(self, source: Tensor, target: Tensor, source_logits: Tensor, target_logits: Tensor) -> Tensor:
         probabilities = torch.cat([source_logits, target_logits]).softmax(1).detach()

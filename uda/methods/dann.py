@@ -5,6 +5,8 @@ gradient that reaches it:
 
     total = cross-entropy(source) + weight x [ -log d(f(x_s)) - log(1 - d(f(x_t))) ],   gradient to f times -lambda_p
     lambda_p = 2 / (1 + exp(-10 p)) - 1,  p = share of the steps done                                  section 5.2.2
+
+Not in the paper: what classifies in the end are weights averaged over the last steps, since two players swing.
 """
 
 from __future__ import annotations
@@ -21,14 +23,14 @@ from torch.nn.utils.parametrizations import spectral_norm
 from uda import losses
 from uda.data.batches import Batch
 from uda.methods import base
-from uda.methods.base import OneNetwork, OptimizerSettings
+from uda.methods.base import Taught, TeacherSettings
 from uda.models.backbones import Classifier
 
 TRAINING = base.TRAINING | {"steps": 800}
 
 
 @dataclass(frozen=True)
-class Settings(OptimizerSettings):
+class Settings(TeacherSettings):
     """DANN's settings."""
 
     name: str = "dann"
@@ -65,11 +67,13 @@ def ramp(done: int, steps: int) -> float:
     return 2 / (1 + math.exp(-10 * done / steps)) - 1
 
 
-class Method(OneNetwork):
+class Method(Taught):
     """Source cross-entropy, and features that do not tell their domain."""
 
     def build_others(self, classifier: Classifier) -> nn.ModuleDict:
-        return nn.ModuleDict({"discriminator": discriminator(classifier.backbone.feature_dim, self.settings.hidden)})
+        others = super().build_others(classifier)
+        others["discriminator"] = discriminator(classifier.backbone.feature_dim, self.settings.hidden)
+        return others
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         source, target, source_logits, target_logits = self.read(batch)

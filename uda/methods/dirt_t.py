@@ -15,12 +15,11 @@ from torch import Tensor
 from uda import losses
 from uda.data.batches import Batch
 from uda.methods import vada
-from uda.methods.base import Taught, TeacherSettings
 from uda.models.layers import TARGET
 
 
 @dataclass(frozen=True)
-class Settings(vada.Settings, TeacherSettings):
+class Settings(vada.Settings):
     """DIRT-T's settings."""
 
     name: str = "dirt_t"
@@ -30,7 +29,7 @@ class Settings(vada.Settings, TeacherSettings):
     averaging: float = 0.998
 
 
-class Method(Taught, vada.Method):
+class Method(vada.Method):
     """VADA, then refinement on the target alone."""
 
     settings: Settings
