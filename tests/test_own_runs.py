@@ -52,7 +52,8 @@ def test_without_target_labels_there_are_weights_pictures_and_scores(folders: Pa
     assert done.accuracy["source"] is not None
     assert [done.accuracy[name] for name in ("source_only", "last", "selected", "oracle")] == [None] * 4
     assert done.target_accuracy is None
-    assert "translation" not in done.result
+    assert "class_consistency" not in done.result["translation"]
+    assert done.result["translation"]["feature_distance"] > 0
     assert (done.path / "report.html").exists()
     assert (done.path / "translations.png").exists()
 
