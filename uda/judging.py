@@ -69,7 +69,7 @@ def judge(pair: Pair, translate: Callable[[Tensor], Tensor], runtime: Runtime, p
         features, logits = observe(network, translated, runtime)
         found: dict[str, Any] = {}
         if isinstance(target, LabelledDomain):
-            found["class_consistency"] = float((logits.argmax(1) == source_test.sample_labels(COUNT)).float().mean())
+            found["class_consistency"] = float((logits.argmax(1) == source_test.sample_labels(COUNT)).double().mean())
             if pair.target_test is not None:
                 found["judge_accuracy"] = test(network, pair.target_test, runtime).accuracy
         real = observe(network, (pair.target_test or target).sample(COUNT), runtime)[0]
