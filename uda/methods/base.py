@@ -185,6 +185,17 @@ class OneNetwork:
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, settings.learning_rate, total_steps=steps)
         self.optimizers: dict[str, torch.optim.Optimizer] = {}  # of other players, where a subclass has some
 
+    def add_player(self, name: str, network: nn.Module, learning_rate: float, betas: tuple[float, float]) -> None:
+        """Another player, with an Adam of its own."""
+        fused = self.runtime.device.type != "mps"
+        self.optimizers[name] = torch.optim.Adam(network.parameters(), learning_rate, betas, fused=fused)
+
+    def descend(self, player: str, loss: Tensor, only: list[nn.Parameter] | None = None) -> None:
+        """A player's step down `loss`; `only`: the parameters whose gradient is computed, where others are to stay fixed."""
+        self.optimizers[player].zero_grad()
+        loss.backward(inputs=only)
+        self.optimizers[player].step()
+
     def build_others(self, classifier: Classifier) -> nn.ModuleDict:
         """Networks beside the classifier, by name; none unless a method has some."""
         return nn.ModuleDict()

@@ -23,9 +23,9 @@ from uda.data.batches import Batch
 from uda.data.domain import Domain
 from uda.methods import base
 from uda.methods.base import Adversaries, AdversarySettings, adapt_statistics, average
-from uda.methods.unit import TiedDiscriminators
+from uda.methods.unit import TiedDiscriminators, starting_point
 from uda.models.backbones import Classifier
-from uda.models.layers import SOURCE, TARGET, with_domains
+from uda.models.layers import SOURCE, TARGET
 from uda.models.translators import TiedGenerators
 from uda.runtime import Runtime
 
@@ -56,11 +56,7 @@ class Method(Adversaries):
         self, settings: Settings, classifier: Classifier, shape: tuple[int, int, int], steps: int, runtime: Runtime
     ) -> None:
         s = settings
-        start = copy.deepcopy(classifier)
-        with_domains(start)
-        if not s.warm_start:
-            for module in start.modules():
-                getattr(module, "reset_parameters", bool)()
+        start = starting_point(classifier, s.warm_start)
         self.generators = TiedGenerators(shape[0], shape[1], s.width, s.noise_dim, s.private_generator_layers)
         self.discriminators = TiedDiscriminators(start, coordinates=False, tied_trunk=True)
         self.student = self.discriminators.target_classifier()

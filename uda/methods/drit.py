@@ -97,8 +97,7 @@ class StyleEncoders(nn.Module):
         self.private = nn.ModuleList([own, copy.deepcopy(own)])
 
     def encode(self, images: Tensor, domain: int) -> Posterior:
-        mean, log_variance = self.private[domain](images).float().chunk(2, 1)
-        return Posterior(mean, log_variance.clamp(-10, 10))
+        return Posterior.learned(self.private[domain](images).float())
 
 
 class Translators(nn.Module):
@@ -157,15 +156,9 @@ class Method(Styled, Taught):
         # Drawn once and by a source of its own, so that an image has the same styles in every epoch and in a resumed run.
         self.kept = torch.randn(s.draws, STYLES_KEPT, s.style_dim, generator=torch.Generator().manual_seed(0))
         self.translator_parameters = list(self.translator.parameters())
-        fused = runtime.device.type != "mps"
-        self.optimizers = {
-            name: torch.optim.Adam(parameters, rate, s.betas, fused=fused)
-            for name, parameters, rate in (
-                ("translator", self.translator_parameters, s.translator_rate),
-                ("discriminators", list(self.discriminators.parameters()), s.translator_rate),
-                ("content", list(self.content_discriminator.parameters()), s.content_rate),
-            )
-        }
+        self.add_player("translator", self.translator, s.translator_rate, s.betas)
+        self.add_player("discriminators", self.discriminators, s.translator_rate, s.betas)
+        self.add_player("content", self.content_discriminator, s.content_rate, s.betas)
         self.rates = {name: optimizer.param_groups[0]["lr"] for name, optimizer in self.optimizers.items()}
 
     def prepare(self, target: Domain) -> None:
@@ -236,30 +229,23 @@ class Method(Styled, Taught):
             logits = self.classify(self.features(torch.cat([v, y_drawn]), TARGET))
             values["generator_class"] = losses.cross_entropy(logits, batch.source_labels.repeat(2))
             total = total + s.translated_class_weight * values["generator_class"]
-        self.optimizers["translator"].zero_grad()
-        total.backward(inputs=self.translator_parameters)  # the other players are fixed
-        self.optimizers["translator"].step()
+        self.descend("translator", total, self.translator_parameters)  # the other players are fixed
         return values
 
     def _update_discriminators(self, contents: Tensor, real: list[Tensor], fake: list[Tensor]) -> dict[str, Tensor]:
         values: dict[str, Tensor] = {}
-
-        def descend(name: str, loss: Tensor, optimizer: str) -> None:
-            values[name] = loss
-            self.optimizers[optimizer].zero_grad()
-            loss.backward()
-            self.optimizers[optimizer].step()
-
         for _ in range(self.settings.content_updates):
             with self.runtime.autocast():
                 of_x, of_y = self.content_discriminator(contents).chunk(2)
-            descend("content_discriminator", losses.real_fake(of_x, True) + losses.real_fake(of_y, False), "content")
+            values["content_discriminator"] = losses.real_fake(of_x, True) + losses.real_fake(of_y, False)
+            self.descend("content", values["content_discriminator"])
         terms = []
         for domain in (SOURCE, TARGET):
             with self.runtime.autocast():
                 logits = self.discriminators[domain](torch.cat([real[domain], fake[domain]]))
             terms += [losses.real_fake(logits[: len(real[domain])], True), losses.real_fake(logits[len(real[domain]) :], False)]
-        descend("discriminator_adversarial", torch.stack(terms).sum(), "discriminators")
+        values["discriminator_adversarial"] = torch.stack(terms).sum()
+        self.descend("discriminators", values["discriminator_adversarial"])
         return values
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:

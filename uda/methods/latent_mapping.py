@@ -83,8 +83,7 @@ class VAE(nn.Module):
         self.decoder = nn.Sequential(*generator_layers(channels, size, width, code_dim))
 
     def encode(self, images: Tensor) -> Posterior:
-        mean, log_variance = self.encoder(images).float().chunk(2, 1)
-        return Posterior(mean, log_variance.clamp(-10, 10))
+        return Posterior.learned(self.encoder(images).float())
 
 
 def dense(inputs: int, hidden: int, outputs: int) -> nn.Module:
@@ -129,11 +128,8 @@ class Method(Translating, Taught):
         self.vae_steps = 0 if s.vaes is not None else round(s.vae_share * steps)
         self.pairing = torch.arange(classifier.classes) if s.pairing is None else torch.tensor(s.pairing)
         self.pairing = self.pairing.to(runtime.device)
-        fused = runtime.device.type != "mps"
-        self.optimizers = {
-            name: torch.optim.Adam(module.parameters(), s.mapping_rate, s.betas, fused=fused)
-            for name, module in (("vaes", self.vaes), ("mappers", self.mappers), ("discriminators", self.discriminators))
-        }
+        for name, module in (("vaes", self.vaes), ("mappers", self.mappers), ("discriminators", self.discriminators)):
+            self.add_player(name, module, s.mapping_rate, s.betas)
 
     def _read_vaes(self, path: Path) -> None:
         from safetensors import SafetensorError
@@ -170,9 +166,7 @@ class Method(Translating, Taught):
                 again = self.vae(domain).decoder(posterior.sample())
             values["reconstruction"] = values["reconstruction"] + losses.distance(again, images, "l2")
             values["kl"] = values["kl"] + losses.kl_to_standard_normal(*posterior)
-        self.optimizers["vaes"].zero_grad()
-        (values["reconstruction"] + self.settings.kl_weight * values["kl"]).backward()
-        self.optimizers["vaes"].step()
+        self.descend("vaes", values["reconstruction"] + self.settings.kl_weight * values["kl"])
         return {name: value.detach() for name, value in values.items()}
 
     def update_mapping(self, source: Tensor, source_labels: Tensor, target: Tensor, target_labels: Tensor) -> dict[str, Tensor]:
@@ -203,18 +197,14 @@ class Method(Translating, Taught):
         values["matched"] = torch.tensor(len(made[0][0]) / max(1, len(source)))
         if not terms:
             return values
-        self.optimizers["discriminators"].zero_grad()
-        values["discriminator_adversarial"].backward()
-        self.optimizers["discriminators"].step()
+        self.descend("discriminators", values["discriminator_adversarial"])
         for given, noise, mapped, discriminator in made:
             if len(given):
                 judged = discriminator(torch.cat([given, mapped], 1))
                 values["generator_adversarial"] = values["generator_adversarial"] + losses.real_fake(judged, True)
                 values["closeness"] = values["closeness"] + (noise - mapped).square().mean()
-        self.optimizers["mappers"].zero_grad()
         total = values["generator_adversarial"] + self.settings.closeness_weight * values["closeness"]
-        total.backward(inputs=list(self.mappers.parameters()))
-        self.optimizers["mappers"].step()
+        self.descend("mappers", total, list(self.mappers.parameters()))
         return {name: value.detach() for name, value in values.items()}
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:

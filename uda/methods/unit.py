@@ -94,6 +94,16 @@ class Settings(AdversarySettings):
     """anchor (b), for D: C_2 learns from translated source images, which makes it more forgiving of bad ones"""
 
 
+def starting_point(classifier: Classifier, warm: bool) -> Classifier:
+    """A copy of the source classifier with statistics by domain; without `warm` its weights are drawn afresh."""
+    start = copy.deepcopy(classifier)
+    with_domains(start)
+    if not warm:
+        for module in start.modules():
+            getattr(module, "reset_parameters", bool)()
+    return start
+
+
 class TiedDiscriminators(nn.Module):
     """D_1 and D_2: private stems, one trunk (or two), one real/fake head and one class head."""
 
@@ -131,11 +141,7 @@ class Method(Translating, Adversaries):
         self, settings: Settings, classifier: Classifier, shape: tuple[int, int, int], steps: int, runtime: Runtime
     ) -> None:
         s, (channels, size, _) = settings, shape
-        start = copy.deepcopy(classifier)
-        with_domains(start)
-        if not s.warm_start:
-            for module in start.modules():
-                getattr(module, "reset_parameters", bool)()
+        start = starting_point(classifier, s.warm_start)
         if s.encoder == "backbone":
             layers, features = backbone_layers(start.backbone), start.backbone.feature_dim
         else:

@@ -23,6 +23,12 @@ class Posterior(NamedTuple):
     mean: Tensor
     log_variance: Tensor | None
 
+    @classmethod
+    def learned(cls, outputs: Tensor) -> Posterior:
+        """Of a network's outputs (N, 2D): means, then log-variances, which are kept within -10..10."""
+        mean, log_variance = outputs.chunk(2, 1)
+        return cls(mean, log_variance.clamp(-10, 10))
+
     def sample(self) -> Tensor:
         """z = mean + standard deviation x eta, eta ~ N(0, I): the reparameterisation of Kingma and Welling 2014."""
         noise = torch.randn_like(self.mean)
@@ -86,10 +92,7 @@ class TiedEncoders(nn.Module):
 
     def _posterior(self, hidden: Tensor, *rows: tuple[int, int]) -> Posterior:
         out = by_domain(self.tied, hidden, *rows)
-        if not self.learned_variance:
-            return Posterior(out, None)
-        mean, log_variance = out.chunk(2, 1)
-        return Posterior(mean, log_variance.clamp(-10, 10))
+        return Posterior.learned(out) if self.learned_variance else Posterior(out, None)
 
 
 class Streams(NamedTuple):
