@@ -35,3 +35,10 @@ def test_wrong_sizes_are_refused() -> None:
         SpatialEncoders(1, 30, 4, 2, 1)
     with pytest.raises(UserError, match="0 to 2"):
         SpatialEncoders(1, 32, 4, 2, 3)
+
+
+def test_a_code_does_not_know_the_contrast_of_its_image() -> None:
+    encoders = SpatialEncoders(3, 32, 4, 2, 1)
+    images = torch.rand(2, 3, 32, 32) * 2 - 1
+    bright, faint = (encoders.encode(scale * images, 0).mean for scale in (1.0, 0.2))
+    assert torch.allclose(bright, faint, atol=0.02)

@@ -64,11 +64,11 @@ class Settings(TeacherSettings):
     content_weight: float = 1.0
     content_updates: int = 1
     """of the content discriminator in a step (3 in the paper's code)"""
-    reconstruction_weight: float = 0.01
+    reconstruction_weight: float = 0.003
     """of sums over pixels, as is the next one"""
-    cross_cycle_weight: float = 0.01
-    kl_weight: float = 0.1
-    latent_regression_weight: float = 5.0
+    cross_cycle_weight: float = 0.003
+    kl_weight: float = 0.03
+    latent_regression_weight: float = 10.0
     mode_seeking_weight: float = 0.0
     translated_class_weight: float = 0.0
 

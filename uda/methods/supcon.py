@@ -2,10 +2,12 @@
 pytorch-metric-learning's loss.
 
 Source images with their labels and target images with the pseudo-labels that an averaged teacher is sure of are one set; in it,
-features of one class attract each other whatever their domain, and features of others repel.
+features of one class attract each other whatever their domain, and features of others repel. Pseudo-labels alone can lose a class:
+the entropy of the target's mean prediction keeps all of them (as in Shi and Sha 2012).
 
     total = cross-entropy(source) + contrast_weight x contrast(source and sure target)
           + pseudo_label_weight x cross-entropy(sure target)
+          - balance_weight x entropy(mean prediction of the target)
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ class Settings(TeacherSettings):
     name: str = "supcon"
     contrast_weight: float = 0.5
     pseudo_label_weight: float = 1.0
+    balance_weight: float = 0.5
     temperature: float = 0.1
     confidence: float = 0.9
     """the teacher's class counts when its probability is above this"""
@@ -50,10 +53,15 @@ class Method(Taught):
         class_loss = losses.cross_entropy(source_logits, batch.source_labels)
         pseudo_label = losses.pseudo_label(target_logits, taught, s.confidence)
         contrast = self.contrast(torch.cat([source, target[chosen]]).float(), torch.cat([batch.source_labels, label[chosen]]))
+        marginal_entropy = losses.marginal_entropy(target_logits)
         return {
             "class": class_loss,
             "contrast": contrast,
             "pseudo_label": pseudo_label,
             "target_entropy": losses.entropy(target_logits),
-            "total": class_loss + s.contrast_weight * contrast + s.pseudo_label_weight * pseudo_label,
+            "target_marginal_entropy": marginal_entropy,
+            "total": class_loss
+            + s.contrast_weight * contrast
+            + s.pseudo_label_weight * pseudo_label
+            - s.balance_weight * marginal_entropy,
         }

@@ -1,12 +1,13 @@
 """Encoders and generators whose code is a map, for images of 32 to 256 pixels: a pair of each, tied towards the code.
 
-The networks of Liu et al. 2017 (translation) and, with a style, of Lee et al. 2018. `ImageNorm` stands where the releases have
-batch or instance norm.
+The networks of Liu et al. 2017 (translation) and, with a style, of Lee et al. 2018. Encoders have instance norm: what a channel is
+on average, an image's colour above all, does not reach the code. Generators have `ImageNorm`, which leaves it.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -16,14 +17,19 @@ from uda.models.layers import SOURCE, TARGET, ImageNorm
 from uda.models.translators import GeneratorPair, Posterior
 
 
+def instance_norm(channels: int) -> nn.Module:
+    """Ulyanov et al. 2016: mean and variance of each channel of each image."""
+    return nn.InstanceNorm2d(channels, affine=True)
+
+
 class ResidualBlock(nn.Module):
     """x + convolution(convolution(x)), both 3x3: (N, C, H, W) to the same."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, norm: Callable[[int], nn.Module]) -> None:
         super().__init__()
         self.block = nn.Sequential(
-            nn.Conv2d(channels, channels, 3, 1, 1), ImageNorm(channels), nn.LeakyReLU(0.2),
-            nn.Conv2d(channels, channels, 3, 1, 1), ImageNorm(channels),
+            nn.Conv2d(channels, channels, 3, 1, 1), norm(channels), nn.LeakyReLU(0.2),
+            nn.Conv2d(channels, channels, 3, 1, 1), norm(channels),
         )  # fmt: skip
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -48,9 +54,9 @@ class SpatialEncoders(nn.Module):
             raise UserError(f"data.size is {size}; these networks need a multiple of 4")
 
         def layer(before: int, after: int, kernel: int, stride: int) -> nn.Module:
-            return nn.Sequential(nn.Conv2d(before, after, kernel, stride, kernel // 2), ImageNorm(after), nn.LeakyReLU(0.2))
+            return nn.Sequential(nn.Conv2d(before, after, kernel, stride, kernel // 2), instance_norm(after), nn.LeakyReLU(0.2))
 
-        residual: list[nn.Module] = [ResidualBlock(4 * width) for _ in range(blocks)]
+        residual: list[nn.Module] = [ResidualBlock(4 * width, instance_norm) for _ in range(blocks)]
         own = _split(residual, tied, "the encoders", "method.tied_layers")
         first = nn.Sequential(
             layer(channels, width, 7, 1), layer(width, 2 * width, 3, 2), layer(2 * width, 4 * width, 3, 2), *residual[:own]
@@ -81,7 +87,7 @@ class SpatialGenerators(GeneratorPair):
         def layer(before: int, after: int) -> nn.Module:
             return nn.Sequential(nn.ConvTranspose2d(before, after, 4, 2, 1), ImageNorm(after), nn.LeakyReLU(0.2))
 
-        residual: list[nn.Module] = [ResidualBlock(4 * width) for _ in range(blocks)]
+        residual: list[nn.Module] = [ResidualBlock(4 * width, ImageNorm) for _ in range(blocks)]
         _split(residual, tied, "the generators", "method.tied_layers")
         join = [] if code_dim == 4 * width else [nn.Conv2d(code_dim, 4 * width, 1)]
         own = nn.Sequential(
