@@ -2,8 +2,8 @@
 pytorch-metric-learning's loss.
 
 Source images with their labels and target images with the pseudo-labels that an averaged teacher is sure of are one set; in it,
-features of one class attract each other whatever their domain, and features of others repel. Pseudo-labels alone can lose a class:
-the entropy of the target's mean prediction keeps all of them (as in Shi and Sha 2012).
+features of one class attract each other whatever their domain, and features of others repel. Pseudo-labels alone can lose a
+class: the entropy of the target's mean prediction keeps all of them (as in Shi and Sha 2012).
 
     total = cross-entropy(source) + contrast_weight x contrast(source and sure target)
           + pseudo_label_weight x cross-entropy(sure target)

@@ -1,7 +1,7 @@
 """Encoders and generators whose code is a map, for images of 32 to 256 pixels: a pair of each, tied towards the code.
 
-The networks of Liu et al. 2017 (translation) and, with a style, of Lee et al. 2018. Encoders have instance norm: what a channel is
-on average, an image's colour above all, does not reach the code. Generators have `ImageNorm`, which leaves it.
+The networks of Liu et al. 2017 (translation) and, with a style, of Lee et al. 2018. Encoders have instance norm: what a channel
+is on average, an image's colour above all, does not reach the code. Generators have `ImageNorm`, which leaves it.
 """
 
 from __future__ import annotations
