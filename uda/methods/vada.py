@@ -31,8 +31,8 @@ class Settings(dann.Settings):
     source_smoothness_weight: float = 1.0
     target_weight: float = 0.01
     radius: float = 1.0
-    """length of the virtual adversarial perturbation, in the Euclidean norm of an image in -1..1 (3.5 in the authors' code: too far for
-    digits whose boundaries were drawn in 300 steps)"""
+    """length of the virtual adversarial perturbation, in the Euclidean norm of an image in -1..1 (3.5 in the authors' code: too
+    far for digits whose boundaries were drawn in 300 steps)"""
 
 
 class Method(dann.Method):
