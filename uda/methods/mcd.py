@@ -19,7 +19,7 @@ from uda.data.batches import Batch
 from uda.methods import base
 from uda.methods.base import OneNetwork, OptimizerSettings
 from uda.models.backbones import Classifier
-from uda.models.layers import SOURCE, TARGET
+from uda.models.layers import SOURCE, TARGET, draw_weights
 
 TRAINING = base.TRAINING | {"evaluate_every": 50}
 
@@ -51,8 +51,7 @@ class Method(OneNetwork):
 
     def build_others(self, classifier: Classifier) -> nn.ModuleDict:
         second = copy.deepcopy(self.network.head)
-        for module in second.modules():
-            getattr(module, "reset_parameters", bool)()
+        draw_weights(second)
         return nn.ModuleDict({"second": second})
 
     def both(self, features: Tensor) -> tuple[Tensor, Tensor]:

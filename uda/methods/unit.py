@@ -33,7 +33,7 @@ from uda.data.batches import Batch
 from uda.data.domain import Domain
 from uda.methods.base import Adversaries, AdversarySettings, Translating, adapt_statistics, average
 from uda.models.backbones import Backbone, Classifier
-from uda.models.layers import SOURCE, TARGET, by_domain, widen_for_coordinates, with_domains
+from uda.models.layers import SOURCE, TARGET, by_domain, draw_weights, widen_for_coordinates, with_domains
 from uda.models.translators import (
     Posterior,
     Streams,
@@ -99,8 +99,7 @@ def starting_point(classifier: Classifier, warm: bool) -> Classifier:
     start = copy.deepcopy(classifier)
     with_domains(start)
     if not warm:
-        for module in start.modules():
-            getattr(module, "reset_parameters", bool)()
+        draw_weights(start)
     return start
 
 

@@ -17,6 +17,12 @@ SOURCE, TARGET = 0, 1
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
+def draw_weights(module: nn.Module) -> None:
+    """Draws all weights afresh, as their layers are initialised."""
+    for part in module.modules():
+        getattr(part, "reset_parameters", bool)()
+
+
 class AppendCoordinates(nn.Module):
     """Appends two channels that hold each pixel's x and y in -1..1: (N, C, H, W) to (N, C + 2, H, W).
 
