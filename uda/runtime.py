@@ -34,6 +34,11 @@ class Runtime:
     channels_last: bool
     why: str
 
+    @property
+    def fused(self) -> bool:
+        """Whether optimisers update all weights in one kernel."""
+        return self.device.type != "mps"
+
     def autocast(self) -> AbstractContextManager[object]:
         """A context for one forward pass.
 

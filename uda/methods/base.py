@@ -125,9 +125,8 @@ class Adversaries:
         self.settings, self.steps, self.runtime, self.done = settings, steps, runtime, 0
         runtime.place(self.networks())
         self.generator_parameters = [parameter for maker in makers for parameter in maker.parameters()]
-        fused = runtime.device.type != "mps"
         self.discriminator_optimizer, self.generator_optimizer = (
-            torch.optim.Adam(p, settings.learning_rate, settings.betas, weight_decay=settings.weight_decay, fused=fused)
+            torch.optim.Adam(p, settings.learning_rate, settings.betas, weight_decay=settings.weight_decay, fused=runtime.fused)
             for p in (list(discriminators.parameters()), self.generator_parameters)
         )
 
@@ -180,15 +179,15 @@ class OneNetwork:
         self.others = self.build_others(classifier)
         runtime.place(self.networks())
         parameters = [p for p in (*self.network.parameters(), *self.others.parameters()) if p.requires_grad]
-        fused = runtime.device.type != "mps"
-        self.optimizer = torch.optim.AdamW(parameters, settings.learning_rate, weight_decay=settings.weight_decay, fused=fused)
+        self.optimizer = torch.optim.AdamW(
+            parameters, settings.learning_rate, weight_decay=settings.weight_decay, fused=runtime.fused
+        )
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, settings.learning_rate, total_steps=steps)
         self.optimizers: dict[str, torch.optim.Optimizer] = {}  # of other players, where a subclass has some
 
     def add_player(self, name: str, network: nn.Module, learning_rate: float, betas: tuple[float, float]) -> None:
         """Another player, with an Adam of its own."""
-        fused = self.runtime.device.type != "mps"
-        self.optimizers[name] = torch.optim.Adam(network.parameters(), learning_rate, betas, fused=fused)
+        self.optimizers[name] = torch.optim.Adam(network.parameters(), learning_rate, betas, fused=self.runtime.fused)
 
     def descend(self, player: str, loss: Tensor, only: list[nn.Parameter] | None = None) -> None:
         """A player's step down `loss`; `only`: the parameters whose gradient is computed, where others are to stay fixed."""

@@ -40,7 +40,7 @@ class Method:
             self.network.parameters(),
             settings.learning_rate,
             weight_decay=settings.weight_decay,
-            fused=runtime.device.type != "mps",
+            fused=runtime.fused,
         )
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, settings.learning_rate, total_steps=steps)
 
