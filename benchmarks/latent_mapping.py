@@ -3,14 +3,15 @@
     python benchmarks/latent_mapping.py digits svhn --seeds 0 1 2
 
 `digits`: MNIST's 0..4 become 5..9, class k to class k + 5. `svhn`: SVHN becomes MNIST, each class the same. A judge trained on
-all of MNIST (its own accuracy stands beside) reads what is generated from the source's test images. VAEs are trained for
---vae-steps, the mapping for --steps.
+all of MNIST (its own accuracy stands beside) reads what is generated from the source's test images. A source classifier is
+trained as the recipe says, with its augmentation; VAEs are trained for --vae-steps, the mapping for --steps.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -23,13 +24,16 @@ from uda.data.domain import LabelledDomain
 from uda.display import Display
 from uda.evaluation import predict, test
 from uda.judging import train_judge
+from uda.methods import source_only
 from uda.methods.latent_mapping import Method, Settings
 from uda.models import build_classifier
 from uda.models.layers import SOURCE, TARGET
 from uda.pictures import write_grid
+from uda.recipe import load_recipe
 from uda.runtime import Runtime, choose_runtime, seed_everything
 
 BATCH = 128
+RECIPES = {"digits": "mnist2usps", "svhn": "svhn2mnist"}  # whose source classifier and augmentation are used
 
 
 def of_classes(domain: LabelledDomain, first: int, last: int) -> LabelledDomain:
@@ -57,22 +61,40 @@ def run(task: str, seed: int, given: argparse.Namespace, runtime: Runtime, root:
     mnist = [load_named("mnist", split, root, 32, shape[0]) for split in ("train", "test")]
     judge = train_judge(mnist[0], runtime)
     seed_everything(seed)
-    classes = len(source.classes)
-    settings = Settings(width=given.width, code_dim=given.code_dim, kl_weight=given.kl_weight, closeness_weight=given.closeness)
-    method = Method(settings, build_classifier("strided", *shape[:2], classes), shape, given.steps, runtime)
-    none = Augment()
-    sides = [Batches(domain, None, BATCH, 0, none, none, runtime) for domain in (source, target)]
+    recipe = load_recipe(RECIPES[task])
+    trained, augment, none = recipe.classifier, recipe.augment.source, Augment()
+    classifier = build_classifier(trained.backbone, *shape[:2], len(source.classes), trained.width)
+    runtime.place(classifier)
     display = Display()
-    for name, steps in (("VAEs", given.vae_steps), ("mapping", given.steps)):
+
+    def repeat(name: str, steps: int, step: Callable[[], dict[str, torch.Tensor]]) -> None:
         with display.stage(f"{task}, seed {seed}: {name}", 0, steps) as progress:
-            for step in range(1, steps + 1):
-                x, y = (side.next() for side in sides)
-                if name == "VAEs":
-                    values = method.update_vaes(x.source, y.source)
-                else:
-                    values = method.update_mapping(x.source, x.source_labels, y.source, y.source_labels)
-                note = "  ".join(f"{key} {float(value):.3g}" for key, value in values.items()) if step % 50 == 0 else ""
-                progress.update(step, note)
+            for number in range(1, steps + 1):
+                values = step()
+                note = "  ".join(f"{key} {float(value):.3g}" for key, value in values.items()) if number % 50 == 0 else ""
+                progress.update(number, note)
+
+    lessons = Batches(source, None, trained.batch, 0, augment, none, runtime)
+    supervised = source_only.Method(trained.training, classifier, shape, trained.steps, runtime)
+    repeat("classifier", trained.steps, lambda: supervised.step(lessons.next()))
+
+    settings = Settings(
+        encoder=given.encoder, width=given.width, code_dim=given.code_dim, kl_weight=given.kl_weight,
+        code_class_weight=given.code_class_weight, closeness_weight=given.closeness,
+    )  # fmt: skip
+    method = Method(settings, classifier, shape, given.steps, runtime)
+    sides = [Batches(source, None, BATCH, 0, augment, none, runtime), Batches(target, None, BATCH, 0, none, none, runtime)]
+
+    def update_vaes() -> dict[str, torch.Tensor]:
+        x, y = (side.next() for side in sides)
+        return method.update_vaes(x.source, x.source_labels, y.source)
+
+    def update_mapping() -> dict[str, torch.Tensor]:
+        x, y = (side.next() for side in sides)
+        return method.update_mapping(x.source, x.source_labels, y.source, y.source_labels)
+
+    repeat("VAEs", given.vae_steps, update_vaes)
+    repeat("mapping", given.steps, update_mapping)
     images = source_test.sample(10_000)
     generated = torch.cat([to_pixels(method.translate(to_float(part), SOURCE, TARGET)) for part in images.split(500)])
     wanted = source_test.sample_labels(10_000) + offset
@@ -89,10 +111,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tasks", nargs="+", choices=("digits", "svhn"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--vae-steps", type=int, default=1000)
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--vae-steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--width", type=int, default=16)
     parser.add_argument("--code-dim", type=int, default=32)
+    parser.add_argument("--encoder", choices=("backbone", "convolutional"), default="backbone")
+    parser.add_argument("--code-class-weight", type=float, default=30.0)
     parser.add_argument("--kl-weight", type=float, default=0.3)
     parser.add_argument("--closeness", type=float, default=0.1)
     parser.add_argument("--out", type=Path, default=Path("runs/latent_mapping"))

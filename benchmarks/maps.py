@@ -1,6 +1,6 @@
 """The map experiment of UNIT's figure 2: what each part buys on views from above -> street maps, by pixel accuracy on test pairs.
 
-    python benchmarks/maps.py --steps 600 --seeds 0
+    python benchmarks/maps.py --steps 700 --seeds 0
     python benchmarks/maps.py --data-root DIR        # DIR/maps/train, DIR/maps/val: the real photographs
 
 No pair is ever trained on. Each variant is a run folder under --out, so an interrupted bench goes on where it stopped; the table
@@ -32,8 +32,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=700)
     parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--variants", type=int, nargs="+", default=list(range(len(VARIANTS))), help="numbers, in their order")
     parser.add_argument("--data-root", type=Path)
@@ -43,7 +44,7 @@ def main() -> None:
     names = [list(VARIANTS)[number] for number in given.variants]
     always = {
         "data.source": "aerial", "data.target": "map", "data.size": given.size, "data.paired_test": True,
-        "training.steps": given.steps,
+        "training.steps": given.steps, "method.learning_rate": given.learning_rate,
     }  # fmt: skip
     rows: dict[str, list[dict[str, Any]]] = {}
     for seed in given.seeds:

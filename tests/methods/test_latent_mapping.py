@@ -33,8 +33,27 @@ def test_matches_have_the_same_label_and_those_without_one_are_known() -> None:
 def test_vaes_learn_to_draw_their_domain(fp32: Runtime) -> None:
     method = make(fp32)
     source, target = (to_float(domain("d", 16, seed).images) for seed in (0, 1))
-    values = [float(method.update_vaes(source, target)["reconstruction"]) for _ in range(40)]
+    labels = torch.arange(len(source)) % 10
+    values = [float(method.update_vaes(source, labels, target)["reconstruction"]) for _ in range(40)]
     assert values[-1] < 0.6 * values[0]
+
+
+@pytest.mark.parametrize("encoder", ["backbone", "convolutional"])
+def test_codes_of_the_source_tell_its_class(fp32: Runtime, encoder: str) -> None:
+    method = make(fp32, encoder=encoder)
+    images = domain("d", 32, 0)
+    source, target = to_float(images.images), to_float(domain("d", 16, 1).images)
+    for _ in range(60):
+        method.update_vaes(source, images.labels, target)
+    told = method.code_head(method.code(source, 0)).argmax(1)
+    assert (told == images.labels).float().mean() > 0.8
+
+
+def test_the_source_vae_starts_from_the_source_classifier(fp32: Runtime) -> None:
+    method = make(fp32)
+    began = method.vae(0).encoder[0]
+    for a, b in zip(began.parameters(), CLASSIFIER.backbone.parameters(), strict=True):
+        assert torch.equal(a, b)
 
 
 def test_mapped_codes_move_to_the_paired_class(fp32: Runtime) -> None:

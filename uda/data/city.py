@@ -33,6 +33,7 @@ GROUND, PARK, WATER, BUILDING, ROAD = range(5)
 MAP_COLOURS = ((242, 239, 233), (197, 226, 182), (168, 208, 238), (214, 204, 192), (255, 255, 255))
 AERIAL_COLOURS = ((126, 118, 98), (66, 92, 52), (38, 58, 74), (150, 140, 132), (92, 92, 94))
 STREETS = 9  # lines each way; some lie outside of the picture
+SPAN = 0.5  # half a picture's side, where streets are some 0.4 apart: two or three blocks each way, as in the real ones
 
 
 def draw_cities(count: int, seed: int, size: int) -> tuple[Tensor, Tensor]:
@@ -50,7 +51,7 @@ def _draw(count: int, size: int, draws: Generator) -> tuple[Tensor, Tensor]:
     def paint(kinds: Tensor, colours: Sequence[Sequence[int]]) -> Tensor:
         return (torch.tensor(colours).float() / 255)[kinds].permute(0, 3, 1, 2)
 
-    axis = torch.linspace(-1, 1, size)
+    axis = torch.linspace(-SPAN, SPAN, size)
     y, x = torch.meshgrid(axis, axis, indexing="ij")
     turn = uniform(-math.pi / 4, math.pi / 4, 1, 1)
     along, across = torch.cos(turn) * x + torch.sin(turn) * y, torch.cos(turn) * y - torch.sin(turn) * x
@@ -75,7 +76,7 @@ def _draw(count: int, size: int, draws: Generator) -> tuple[Tensor, Tensor]:
     per_lot = torch.rand(count, 32 * 32, generator=draws)[city, lot]
     building = inside[0] & inside[1] & (per_lot < 0.7) & (kinds == GROUND) & (to_street > 0.02)
     kinds = torch.where(building, BUILDING, kinds)
-    river = (along * 0.3 + across - 0.3 * torch.sin(2.5 * along + uniform(0, 6, 1, 1)) - uniform(-0.8, 0.8, 1, 1)).abs()
+    river = (along * 0.3 + across - 0.3 * torch.sin(2.5 * along + uniform(0, 6, 1, 1)) - uniform(-SPAN, SPAN, 1, 1)).abs()
     kinds = torch.where((river < uniform(0.06, 0.14, 1, 1)) & (uniform(0, 1, 1, 1) < 0.5), WATER, kinds)
     kinds = torch.where(to_street < 0, ROAD, kinds)
 
@@ -84,7 +85,7 @@ def _draw(count: int, size: int, draws: Generator) -> tuple[Tensor, Tensor]:
     roof = torch.rand(count, 32 * 32, 3, generator=draws)[city, lot].permute(0, 3, 1, 2)
     is_building = (kinds == BUILDING)[:, None]
     view = torch.where(is_building, view * 0.5 + roof * 0.4 + 0.05, view)
-    step = max(1, size // 40)
+    step = max(1, size // 24)
     shadow = is_building.roll((step, step), (2, 3)) & ~is_building & (kinds != WATER)[:, None]
     view = torch.where(shadow, view * 0.45, view)
     rough = torch.tensor([0.05, 0.10, 0.02, 0.03, 0.03])[kinds][:, None]

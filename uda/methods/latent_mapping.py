@@ -5,6 +5,8 @@ networks learn to go: G_1 takes a code of domain 1 and noise e ~ N(0, I) to a co
 g_2(G_1(f_1(x_1), e)). With a pair discriminator D_2 for the codes of domain 2 (and all of it the other way round),
 
     f, g:  VAE        sum_i  |x_i - g_i(z_i)|^2 + kl_weight x KL(q_i(z_i | x_i) || N(0, I))
+           class      cross-entropy of a linear head on z_1 and the source labels (ours: VAEs of street numbers hold colours
+                      and neighbours, and hardly the digit, so that no mapping can know which class to go to)
     D_2:   pairs      -log D_2(z_1, z_2) - log(1 - D_2(z_1, G_1(z_1, e))) - log(1 - D_2(z_1, e)),  z_2 a code that matches z_1
     G_1:   pairs      -log D_2(z_1, G_1(z_1, e))
            closeness  |e - G_1(z_1, e)|^2 / n: the noise is not to be moved farther than it must
@@ -19,10 +21,11 @@ with their labels:
 
 from __future__ import annotations
 
+import copy
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -33,8 +36,8 @@ from uda.data.batches import Batch
 from uda.errors import UserError
 from uda.methods import base
 from uda.methods.base import Taught, TeacherSettings, Translating
-from uda.models.backbones import Classifier, strided
-from uda.models.layers import SOURCE, TARGET
+from uda.models.backbones import Backbone, Classifier, strided
+from uda.models.layers import SOURCE, TARGET, by_domain, with_domains
 from uda.models.translators import Posterior, generator_layers
 from uda.runtime import Runtime
 
@@ -50,11 +53,15 @@ class Settings(TeacherSettings):
     """``weights/method.safetensors`` of an earlier run of this method, whose VAEs are used; left out: they are trained"""
     vae_share: float = 0.5
     """the share of the steps in which VAEs are trained; the mapping has the rest"""
+    encoder: Literal["backbone", "convolutional"] = "backbone"
+    """of the source's VAE: the source classifier's own network, to start from, or convolutions that start afresh"""
     width: int = 16
     """base width of the VAEs"""
     code_dim: int = 32
     kl_weight: float = 0.3
     """of the sum over a code's numbers; the reconstruction is a sum over pixels of -1..1"""
+    code_class_weight: float = 30.0
+    """of what the source's codes are to say of the class"""
     hidden: int = 512
     """width of generators and discriminators of codes"""
     closeness_weight: float = 0.1
@@ -76,14 +83,14 @@ class Settings(TeacherSettings):
 class VAE(nn.Module):
     """Kingma and Welling 2014: images (N, C, S, S) in -1..1 to the posterior of a code (N, code_dim), and codes to images."""
 
-    def __init__(self, channels: int, size: int, width: int, code_dim: int) -> None:
+    def __init__(self, backbone: Backbone, channels: int, size: int, width: int, code_dim: int) -> None:
         super().__init__()
-        backbone = strided(channels, size, 2 * width)
         self.encoder = nn.Sequential(backbone, nn.Linear(backbone.feature_dim, 2 * code_dim))
         self.decoder = nn.Sequential(*generator_layers(channels, size, width, code_dim))
 
     def encode(self, images: Tensor) -> Posterior:
-        return Posterior.learned(self.encoder(images).float())
+        # Batch norm, where the source classifier has it, keeps the source's statistics.
+        return Posterior.learned(by_domain(self.encoder, images, (len(images), SOURCE)).float())
 
 
 def dense(inputs: int, hidden: int, outputs: int) -> nn.Module:
@@ -119,7 +126,11 @@ class Method(Translating, Taught):
         s, (channels, size, _) = settings, shape
         if s.pairing is not None and len(s.pairing) != classifier.classes:
             raise UserError(f"method.pairing has {len(s.pairing)} classes, the source {classifier.classes}; give one for each")
-        self.vaes = nn.ModuleList([VAE(channels, size, s.width, s.code_dim) for _ in range(2)])
+        backbones = [strided(channels, size, 2 * s.width) for _ in range(2)]
+        if s.encoder == "backbone":
+            backbones[SOURCE] = cast(Backbone, with_domains(copy.deepcopy(classifier.backbone)))
+        self.vaes = nn.ModuleList([VAE(backbone, channels, size, s.width, s.code_dim) for backbone in backbones])
+        self.code_head = nn.Linear(s.code_dim, classifier.classes)
         self.mappers = nn.ModuleList([Mapper(s.code_dim, s.hidden) for _ in range(2)])
         self.discriminators = nn.ModuleList([dense(2 * s.code_dim, s.hidden, 1) for _ in range(2)])
         super().__init__(settings, classifier, shape, steps, runtime)
@@ -128,8 +139,9 @@ class Method(Translating, Taught):
         self.vae_steps = 0 if s.vaes is not None else round(s.vae_share * steps)
         self.pairing = torch.arange(classifier.classes) if s.pairing is None else torch.tensor(s.pairing)
         self.pairing = self.pairing.to(runtime.device)
-        for name, module in (("vaes", self.vaes), ("mappers", self.mappers), ("discriminators", self.discriminators)):
-            self.add_player(name, module, s.mapping_rate, s.betas)
+        self.add_player("vaes", nn.ModuleList([self.vaes, self.code_head]), s.mapping_rate, s.betas)
+        self.add_player("mappers", self.mappers, s.mapping_rate, s.betas)
+        self.add_player("discriminators", self.discriminators, s.mapping_rate, s.betas)
 
     def _read_vaes(self, path: Path) -> None:
         from safetensors import SafetensorError
@@ -149,7 +161,7 @@ class Method(Translating, Taught):
         count = len(batch.source)
         target = batch.target_plain[:count]
         if self.done < self.vae_steps:
-            values = self.update_vaes(batch.source, target)
+            values = self.update_vaes(batch.source, batch.source_labels, target)
         else:
             sure, found = self.taught(target)[1].softmax(1).max(1)
             values = self.update_mapping(
@@ -157,16 +169,22 @@ class Method(Translating, Taught):
             )
         return values | super().step(batch)
 
-    def update_vaes(self, source: Tensor, target: Tensor) -> dict[str, Tensor]:
+    def update_vaes(self, source: Tensor, source_labels: Tensor, target: Tensor) -> dict[str, Tensor]:
         """One step of both VAEs."""
-        values: dict[str, Tensor] = {"reconstruction": source.new_zeros(()), "kl": source.new_zeros(())}
-        for domain, images in ((SOURCE, source), (TARGET, target)):
-            with self.runtime.autocast():
-                posterior = self.vae(domain).encode(images)
-                again = self.vae(domain).decoder(posterior.sample())
-            values["reconstruction"] = values["reconstruction"] + losses.distance(again, images, "l2")
-            values["kl"] = values["kl"] + losses.kl_to_standard_normal(*posterior)
-        self.descend("vaes", values["reconstruction"] + self.settings.kl_weight * values["kl"])
+        posteriors, rebuilt = [], []
+        with self.runtime.autocast():
+            for domain, images in ((SOURCE, source), (TARGET, target)):
+                posteriors.append(self.vae(domain).encode(images))
+                rebuilt.append(self.vae(domain).decoder(posteriors[-1].sample()))
+            code_logits = self.code_head(posteriors[SOURCE].sample()).float()
+        s, originals = self.settings, (source, target)
+        values = {
+            "reconstruction": torch.stack([losses.distance(*both, "l2") for both in zip(rebuilt, originals, strict=True)]).sum(),
+            "kl": torch.stack([losses.kl_to_standard_normal(*posterior) for posterior in posteriors]).sum(),
+            "code_class": losses.cross_entropy(code_logits, source_labels),
+        }
+        total = values["reconstruction"] + s.kl_weight * values["kl"] + s.code_class_weight * values["code_class"]
+        self.descend("vaes", total)
         return {name: value.detach() for name, value in values.items()}
 
     def update_mapping(self, source: Tensor, source_labels: Tensor, target: Tensor, target_labels: Tensor) -> dict[str, Tensor]:
@@ -251,7 +269,7 @@ class Method(Translating, Taught):
     def networks(self) -> nn.Module:
         return nn.ModuleDict(
             {
-                "network": self.network, "others": self.others, "vaes": self.vaes, "mappers": self.mappers,
-                "discriminators": self.discriminators,
+                "network": self.network, "others": self.others, "vaes": self.vaes, "code_head": self.code_head,
+                "mappers": self.mappers, "discriminators": self.discriminators,
             }
         )  # fmt: skip
