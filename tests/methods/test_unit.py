@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.conftest import domain
+from uda import losses
 from uda.data.augment import to_float
 from uda.data.batches import Batch
 from uda.methods.unit import Method, Settings
@@ -46,6 +48,7 @@ VARIANTS: list[dict[str, Any]] = [
     {"feature_norm": "l2", "reconstruction_norm": "l2"},
     {"adversarial_on_reconstructions": True},
     {"adversarial_on_reconstructions": True, "feature_weight": 0.0},
+    {"adversarial_on_reconstructions": True, "translated_class_augmented": True},
     {"cycle_weight": 100.0, "cycle_kl_weight": 0.1},
     {"information_weight": 0.0, "pseudo_label_weight": 0.0, "translated_class_weight": 0.0},
     *({"coordinates": where} for where in ("none", "discriminator", "both")),
@@ -168,6 +171,18 @@ def test_a_step_runs_each_network_once_per_player(batch: Batch, fp32: Runtime) -
         module.register_forward_hook(count(name))
     method.step(batch)
     assert calls == {"encoder tied": 1, "generator tied": 1, "source stem": 2, "target stem": 2, "trunk": 2}
+
+
+def test_the_class_of_translations_can_be_read_off_augmented_ones(batch: Batch, fp32: Runtime) -> None:
+    """Painted all black they have the class of a black image; they are judged real or fake as they are."""
+    black = dataclasses.replace(batch, augment=lambda images: images * 0 - 1)
+    plain, method = make(fp32).step(black), make(fp32, translated_class_augmented=True)
+    values = method.step(black)
+    assert values["generator_adversarial"] == plain["generator_adversarial"]
+    with torch.no_grad():
+        expected = float(losses.cross_entropy(method.student(torch.full_like(batch.source, -1)), batch.source_labels))
+    assert float(values["generator_class"]) == pytest.approx(expected, abs=1e-5)
+    assert float(plain["generator_class"]) != pytest.approx(expected, abs=1e-3)
 
 
 def test_l1_and_l2_feature_matching_differ(batch: Batch, fp32: Runtime) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -27,6 +27,7 @@ class Batch:
         source_positions: which images of the domain they are, int64 (B,).
         target: augmented target images; as many as of the source, or more.
         target_plain: the same target images as they are.
+        augment: what made `target` of `target_plain`, for a method that has more images to be seen so.
     """
 
     source: Tensor
@@ -34,6 +35,7 @@ class Batch:
     source_positions: Tensor
     target: Tensor
     target_plain: Tensor
+    augment: Augment = field(default_factory=Augment)
 
 
 class Shuffle:
@@ -143,7 +145,7 @@ class Batches:
             target = self.target_augment(plain)
         none = next(images[:0] for images in (source, target) if images is not None)
         source, target, plain = (none if part is None else self.runtime.arrange(part) for part in (source, target, plain))
-        return Batch(source, labels, picked, target, plain)
+        return Batch(source, labels, picked, target, plain, self.target_augment)
 
     def close(self) -> None:
         """Ends the processes that decode files ahead, if there are any."""

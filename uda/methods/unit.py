@@ -12,7 +12,7 @@ class head C_i, the two players of the alternating game minimise
     E, G:  adversarial   sum_i  -log D_i(x^{j->i})
            VAE           sum_i  KL(q_i(z_i | x_i) || N(0, I)) + |x_i - x^{i->i}|          eq. 3
            cycle         sum_i  KL(q_j(z | x^{i->j}) || N(0, I)) + |x_i - x^{i->j->i}|    eq. 5
-           anchor (b)    as above
+           anchor (b)    as above, on x^{1->2} as it is or augmented
 
 The anchors are ours, and need no target label: the published objective leaves stem_2 to the adversarial and feature terms
 alone, and it drifts. The step does no work twice: one pass through encoders and generators serves both players, and each
@@ -90,6 +90,9 @@ class Settings(AdversarySettings):
     """the teacher's class counts when its probability is above this"""
     translated_class_weight: float = 1.0
     """anchor (b), for E and G: translated source images keep their class"""
+    translated_class_augmented: bool = False
+    """whether C_2 reads these images augmented, as real ones are for anchor (a): then generators cannot learn to deceive it, and
+    the weight can be higher"""
     translated_class_weight_discriminator: float = 0.0
     """anchor (b), for D: C_2 learns from translated source images, which makes it more forgiving of bad ones"""
 
@@ -234,13 +237,17 @@ class Method(Translating, Adversaries):
 
     def _update_generators(self, batch: Batch, posterior: Posterior, streams: Streams) -> dict[str, Tensor]:
         s, judged = self.settings, self.settings.adversarial_on_reconstructions
+        seen = []  # translations as C_2 is to read them, where that is not as they are
+        if s.translated_class_augmented:
+            seen = [self.runtime.arrange(batch.augment(streams.source_target.float()))]
         with self.runtime.autocast():
             (fake_1, *same_1), (fake_2, *same_2) = self.discriminators(
                 [streams.target_source, *([streams.source_source] if judged else [])],
-                [streams.source_target, *([streams.target_target] if judged else [])],
+                [streams.source_target, *seen, *([streams.target_target] if judged else [])],
             )
+            translated = same_2.pop(0) if seen else fake_2
             is_real = self.discriminators.real_head(torch.cat([fake_1, *same_1, fake_2, *same_2]))
-            translated_logits = self.discriminators.class_head(fake_2)
+            translated_logits = self.discriminators.class_head(translated)
         # Means over both domains at once, doubled, are the sums over i of the objective.
         originals = torch.cat([batch.source, self._translated_target(batch)])
         rebuilt = torch.cat([streams.source_source, streams.target_target])
