@@ -1,6 +1,6 @@
 """The map experiment of UNIT's figure 2: what each part buys on views from above -> street maps, by pixel accuracy on test pairs.
 
-    python benchmarks/maps.py --steps 700 --seeds 0
+    python benchmarks/maps.py --steps 1000 --seeds 0
     python benchmarks/maps.py --data-root DIR        # DIR/maps/train, DIR/maps/val: the real photographs
 
 No pair is ever trained on. Each variant is a run folder under --out, so an interrupted bench goes on where it stopped; the table
@@ -32,8 +32,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=700)
-    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--size", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--variants", type=int, nargs="+", default=list(range(len(VARIANTS))), help="numbers, in their order")
@@ -44,7 +45,7 @@ def main() -> None:
     names = [list(VARIANTS)[number] for number in given.variants]
     always = {
         "data.source": "aerial", "data.target": "map", "data.size": given.size, "data.paired_test": True,
-        "training.steps": given.steps, "method.learning_rate": given.learning_rate,
+        "training.steps": given.steps, "training.batch": given.batch, "method.learning_rate": given.learning_rate,
     }  # fmt: skip
     rows: dict[str, list[dict[str, Any]]] = {}
     for seed in given.seeds:
@@ -61,7 +62,9 @@ def main() -> None:
         seconds = statistics.mean(result["seconds"]["total"] for result in results)
         print(f"| {name} | {statistics.mean(accuracies):.4f}{spread} | {statistics.mean(distances):.1f} | {seconds:.0f} |")
     result = next(iter(rows.values()))[0]
-    print(f"\n{result['source']['note']}; {given.size} pixels, {given.steps} steps, seeds {given.seeds}\n{where()}")
+    print(
+        f"\n{result['source']['note']}; {given.size} pixels, {given.steps} steps of {given.batch}, seeds {given.seeds}\n{where()}"
+    )
 
 
 if __name__ == "__main__":

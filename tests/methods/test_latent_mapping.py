@@ -30,6 +30,16 @@ def test_matches_have_the_same_label_and_those_without_one_are_known() -> None:
         assert others[partner[:2]].tolist() == [3, 1]
 
 
+def test_strangers_are_of_another_class_that_is_known() -> None:
+    labels, others = torch.tensor([3, 1, -1]), torch.tensor([1, 3, 3, -1])
+    for _ in range(20):
+        partner, unlike = match(labels, others, equal=False)
+        assert unlike.all()
+        assert others[partner].tolist()[:2] == [1, 3]
+        assert others[partner[2]] != -1
+    assert not match(torch.tensor([1]), torch.tensor([1, -1]), equal=False)[1].any()
+
+
 def test_vaes_learn_to_draw_their_domain(fp32: Runtime) -> None:
     method = make(fp32)
     source, target = (to_float(domain("d", 16, seed).images) for seed in (0, 1))

@@ -8,6 +8,8 @@ g_2(G_1(f_1(x_1), e)). With a pair discriminator D_2 for the codes of domain 2 (
            class      cross-entropy of a linear head on z_1 and the source labels (ours: VAEs of street numbers hold colours
                       and neighbours, and hardly the digit, so that no mapping can know which class to go to)
     D_2:   pairs      -log D_2(z_1, z_2) - log(1 - D_2(z_1, G_1(z_1, e))) - log(1 - D_2(z_1, e)),  z_2 a code that matches z_1
+           strangers  -log(1 - D_2(z_1, z_2')),  z_2' of another class (ours, after Reed et al. 2016: else a likely code of any
+                      class may pass)
     G_1:   pairs      -log D_2(z_1, G_1(z_1, e))
            closeness  |e - G_1(z_1, e)|^2 / n: the noise is not to be moved farther than it must
 
@@ -60,10 +62,12 @@ class Settings(TeacherSettings):
     code_dim: int = 32
     kl_weight: float = 0.3
     """of the sum over a code's numbers; the reconstruction is a sum over pixels of -1..1"""
-    code_class_weight: float = 30.0
+    code_class_weight: float = 300.0
     """of what the source's codes are to say of the class"""
     hidden: int = 512
     """width of generators and discriminators of codes"""
+    mapping_updates: int = 3
+    """of discriminators and mappers in a step, with the same codes, other pairs and other noise: codes are what costs"""
     closeness_weight: float = 0.1
     pairing: tuple[int, ...] | None = None
     """the target class that each source class is paired with, in label order; left out: the same"""
@@ -111,9 +115,14 @@ class Mapper(nn.Module):
         return noise + self.move(torch.cat([codes, noise], 1))
 
 
-def match(labels: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
-    """For each of `labels` (N,) the position of one of `others` (M,) that is equal, at random; and whether there is one (N,)."""
+def match(labels: Tensor, others: Tensor, equal: bool = True) -> tuple[Tensor, Tensor]:
+    """For each of `labels` (N,) the position of one of `others` (M,) that is equal, at random; and whether there is one (N,).
+
+    Without `equal`: of one that is another class; -1, an unknown one, is none.
+    """
     same = labels[:, None] == others[None, :]
+    if not equal:
+        same = ~same & (others >= 0)
     return (same * torch.rand(same.shape, device=same.device)).argmax(1), same.any(1)
 
 
@@ -195,7 +204,11 @@ class Method(Translating, Taught):
             source_labels, target_labels: int64, such that images with equal ones match; -1: unknown, not used.
         """
         codes = self.code(source, SOURCE), self.code(target, TARGET)
-        labels = source_labels, target_labels
+        for _ in range(self.settings.mapping_updates):
+            values = self._update_mapping(codes, (source_labels, target_labels))
+        return values
+
+    def _update_mapping(self, codes: tuple[Tensor, Tensor], labels: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
         terms: list[Tensor] = []
         made: list[tuple[Tensor, Tensor, Tensor, nn.Module]] = []
         for domain in (SOURCE, TARGET):
@@ -207,12 +220,17 @@ class Method(Translating, Taught):
             made.append((given, noise, mapped, self.discriminators[1 - domain]))
             if not len(given):
                 continue
-            for other, is_real in ((real, True), (mapped.detach(), False), (noise, False)):
-                judged = self.discriminators[1 - domain](torch.cat([given, other], 1))
+            pairs = [(given, real, True), (given, mapped.detach(), False), (given, noise, False)]
+            stranger, unlike = match(labels[domain], labels[1 - domain], equal=False)
+            unlike &= labels[domain] >= 0
+            if unlike.any():
+                pairs.append((codes[domain][unlike], codes[1 - domain][stranger[unlike]], False))
+            for first, second, is_real in pairs:
+                judged = self.discriminators[1 - domain](torch.cat([first, second], 1))
                 terms.append(losses.real_fake(judged, is_real))
-        zero = source.new_zeros(())
+        zero = codes[SOURCE].new_zeros(())
         values = {"discriminator_adversarial": sum(terms, zero), "generator_adversarial": zero, "closeness": zero}
-        values["matched"] = torch.tensor(len(made[0][0]) / max(1, len(source)))
+        values["matched"] = torch.tensor(len(made[0][0]) / max(1, len(codes[SOURCE])))
         if not terms:
             return values
         self.descend("discriminators", values["discriminator_adversarial"])
