@@ -12,7 +12,7 @@ class head C_i, the two players of the alternating game minimise
     E, G:  adversarial   sum_i  -log D_i(x^{j->i})
            VAE           sum_i  KL(q_i(z_i | x_i) || N(0, I)) + |x_i - x^{i->i}|          eq. 3
            cycle         sum_i  KL(q_j(z | x^{i->j}) || N(0, I)) + |x_i - x^{i->j->i}|    eq. 5
-           anchor (b)    as above, on x^{1->2} as it is or augmented
+           anchor (b)    as above, on x^{1->2} as it is and augmented
 
 The anchors are ours, and need no target label: the published objective leaves stem_2 to the adversarial and feature terms
 alone, and it drifts. The step does no work twice: one pass through encoders and generators serves both players, and each
@@ -91,8 +91,8 @@ class Settings(AdversarySettings):
     translated_class_weight: float = 1.0
     """anchor (b), for E and G: translated source images keep their class"""
     translated_class_augmented: bool = False
-    """whether C_2 reads these images augmented, as real ones are for anchor (a): then generators cannot learn to deceive it, and
-    the weight can be higher"""
+    """whether C_2 reads these images augmented, too, as it does real ones for anchor (a): then generators can hardly learn to
+    deceive it, and the weight can be higher"""
     translated_class_weight_discriminator: float = 0.0
     """anchor (b), for D: C_2 learns from translated source images, which makes it more forgiving of bad ones"""
 
@@ -237,7 +237,7 @@ class Method(Translating, Adversaries):
 
     def _update_generators(self, batch: Batch, posterior: Posterior, streams: Streams) -> dict[str, Tensor]:
         s, judged = self.settings, self.settings.adversarial_on_reconstructions
-        seen = []  # translations as C_2 is to read them, where that is not as they are
+        seen = []
         if s.translated_class_augmented:
             seen = [self.runtime.arrange(batch.augment(streams.source_target.float()))]
         with self.runtime.autocast():
@@ -245,9 +245,9 @@ class Method(Translating, Adversaries):
                 [streams.target_source, *([streams.source_source] if judged else [])],
                 [streams.source_target, *seen, *([streams.target_target] if judged else [])],
             )
-            translated = same_2.pop(0) if seen else fake_2
+            translated = [fake_2, *([same_2.pop(0)] if seen else [])]
             is_real = self.discriminators.real_head(torch.cat([fake_1, *same_1, fake_2, *same_2]))
-            translated_logits = self.discriminators.class_head(translated)
+            translated_logits = self.discriminators.class_head(torch.cat(translated))
         # Means over both domains at once, doubled, are the sums over i of the objective.
         originals = torch.cat([batch.source, self._translated_target(batch)])
         rebuilt = torch.cat([streams.source_source, streams.target_target])
@@ -255,7 +255,7 @@ class Method(Translating, Adversaries):
             "generator_adversarial": 2 * losses.real_fake(is_real, True),
             "reconstruction": 2 * losses.distance(rebuilt, originals, s.reconstruction_norm),
             "kl": 2 * losses.kl_to_standard_normal(*posterior),
-            "generator_class": losses.cross_entropy(translated_logits, batch.source_labels),
+            "generator_class": losses.cross_entropy(translated_logits, batch.source_labels.repeat(len(translated))),
         }
         total = (
             s.adversarial_weight * values["generator_adversarial"]
