@@ -66,7 +66,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, nargs="+", default=[1, 3, 5])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--images", type=int, default=5000, help="source images that are translated for good")
+    parser.add_argument("--images", type=int, default=2000, help="source images that are translated for good")
     parser.add_argument("--out", type=Path, default=Path("runs/draws"))
     given = parser.parse_args()
 
