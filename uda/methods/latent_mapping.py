@@ -204,9 +204,9 @@ class Method(Translating, Taught):
             source_labels, target_labels: int64, such that images with equal ones match; -1: unknown, not used.
         """
         codes = self.code(source, SOURCE), self.code(target, TARGET)
-        for _ in range(self.settings.mapping_updates):
-            values = self._update_mapping(codes, (source_labels, target_labels))
-        return values
+        for _ in range(self.settings.mapping_updates - 1):
+            self._update_mapping(codes, (source_labels, target_labels))
+        return self._update_mapping(codes, (source_labels, target_labels))
 
     def _update_mapping(self, codes: tuple[Tensor, Tensor], labels: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
         terms: list[Tensor] = []
