@@ -107,9 +107,11 @@ def test_the_given_classifier_and_the_random_state_are_left_as_found(name: str, 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_batch_has_nowhere_to_read_target_labels_from(name: str, small_pair: Pair, fp32: Runtime) -> None:
     batch = batches(name, small_pair, fp32).next()
-    held = [value for value in vars(batch).values() if isinstance(value, Tensor)]
-    assert len(held) == len(vars(batch)) == 5
-    whole_numbers = {name: len(value) for name, value in vars(batch).items() if not value.is_floating_point()}
+    held = {name: value for name, value in vars(batch).items() if isinstance(value, Tensor)}
+    assert len(held) == 5
+    assert vars(batch).keys() - held.keys() == {"augment"}
+    assert all(isinstance(value, float) for value in vars(batch.augment).values())
+    whole_numbers = {name: len(value) for name, value in held.items() if not value.is_floating_point()}
     count = len(batch.source)
     assert whole_numbers == {"source_labels": count, "source_positions": count}, "the only labels are the source's"
 
