@@ -3,8 +3,8 @@
     python benchmarks/digits.py svhn2mnist mnist2usps usps2mnist --methods unit shot --seeds 0 1 2
 
 Each cell is a run folder under --out, so an interrupted bench goes on where it stopped. All cells of a pair and seed start from
-one source classifier, which the first of them trains. Tables are printed as Markdown: every run, and mean (lowest .. highest) of
-the seeds.
+one source classifier, which the first of them trains; a method for which the recipe names another network has its own. Tables are
+printed as Markdown: every run, and mean (lowest .. highest) of the seeds.
 """
 
 from __future__ import annotations
@@ -17,17 +17,23 @@ from typing import Any
 from cells import run_cell, where
 
 from uda.methods import METHODS
+from uda.recipe import load_recipe
 
 ACCURACIES = ("source", "source_only", "last", "selected", "oracle")
 COLUMNS = (*ACCURACIES, "class consistency", "judge", "seconds")
 
 
 def run(out: Path, pair: str, method: str, seed: int, keep: bool) -> dict[str, Any]:
-    """One cell's result; its source classifier is that of the first finished cell of the pair and seed."""
+    """One cell's result; its source classifier is that of the first finished cell of the pair and seed with the same network."""
     overrides: dict[str, Any] = {"seed": seed, "selection.keep": keep}
     if method != "unit":
         overrides["method.name"] = method
-    trained = sorted(out.glob(f"{pair}-*-{seed}/weights/source.safetensors"), key=lambda path: path.stat().st_mtime)
+    network = load_recipe(pair, overrides).classifier
+    trained = [
+        weights
+        for weights in sorted(out.glob(f"{pair}-*-{seed}/weights/source.safetensors"), key=lambda path: path.stat().st_mtime)
+        if load_recipe(weights.parents[1] / "recipe.toml").classifier.model_copy(update={"weights": None}) == network
+    ]
     if trained:
         overrides["classifier.weights"] = str(trained[0].absolute())
     return run_cell(out / f"{pair}-{method}-{seed}", pair, overrides)
