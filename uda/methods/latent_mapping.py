@@ -118,12 +118,11 @@ class Mapper(nn.Module):
 def match(labels: Tensor, others: Tensor, equal: bool = True) -> tuple[Tensor, Tensor]:
     """For each of `labels` (N,) the position of one of `others` (M,) that is equal, at random; and whether there is one (N,).
 
-    Without `equal`: of one that is another class; -1, an unknown one, is none.
+    Without `equal`: of one that is another class. -1 is an unknown class, neither equal nor another.
     """
     same = labels[:, None] == others[None, :]
-    if not equal:
-        same = ~same & (others >= 0)
-    return (same * torch.rand(same.shape, device=same.device)).argmax(1), same.any(1)
+    found = (same if equal else ~same) & (labels >= 0)[:, None] & (others >= 0)[None, :]
+    return (found * torch.rand(found.shape, device=found.device)).argmax(1), found.any(1)
 
 
 class Method(Translating, Taught):
@@ -213,7 +212,6 @@ class Method(Translating, Taught):
         made: list[tuple[Tensor, Tensor, Tensor, nn.Module]] = []
         for domain in (SOURCE, TARGET):
             partner, matched = match(labels[domain], labels[1 - domain])
-            matched &= labels[domain] >= 0
             given, real = codes[domain][matched], codes[1 - domain][partner[matched]]
             noise = torch.randn_like(given)
             mapped = self.mappers[domain](given, noise)
@@ -222,7 +220,6 @@ class Method(Translating, Taught):
                 continue
             pairs = [(given, real, True), (given, mapped.detach(), False), (given, noise, False)]
             stranger, unlike = match(labels[domain], labels[1 - domain], equal=False)
-            unlike &= labels[domain] >= 0
             if unlike.any():
                 pairs.append((codes[domain][unlike], codes[1 - domain][stranger[unlike]], False))
             for first, second, is_real in pairs:
