@@ -80,6 +80,24 @@ def test_there_is_no_classifier_to_ask_for(images: dict, tmp_path: Path) -> None
     assert not (tmp_path / "seeds").exists()
 
 
+@pytest.mark.parametrize("given", [{"classifier.weights": "net.pt"}, {"classifier.backbone": "nets.py:Net"}])
+def test_a_classifier_that_would_not_be_used_is_refused(given: dict, images: dict, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="has no classifier; leave out --model and --weights"):
+        fit("translate", out=tmp_path / "run", overrides=FEW | images | given, **WHERE)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_dozen_images_are_enough_though_not_for_a_distance(images: dict, tmp_path: Path) -> None:
+    few = tmp_path / "few"
+    few.mkdir()
+    for number in range(12):
+        Image.new("RGB", (32, 32), (20 * number, 0, 0)).save(few / f"{number}.png")
+    run = fit("translate", out=tmp_path / "run", overrides=FEW | images | {"data.source": str(few)}, **WHERE)
+    assert run.result["source"]["test"] == 1
+    assert run.result["translation"].keys() == {"feature_network"}
+    assert "too few for a distance" in write_report(run.path).read_text()
+
+
 @pytest.mark.parametrize("wrong", [{"method.tied_layers": 9}, {"method.discriminator_depth": 9}, {"data.size": 30}])
 def test_networks_that_cannot_be_built_are_refused_before_a_folder_is_made(wrong: dict, images: dict, tmp_path: Path) -> None:
     with pytest.raises(UserError):

@@ -118,6 +118,8 @@ def start(
         build_method(recipe, build_source_classifier(recipe, len(pair.source.classes), runtime, model, weights), runtime)
         _read_labels(recipe, pair)
     else:
+        if model is not None or recipe.classifier.weights is not None or ":" in recipe.classifier.backbone:
+            raise UserError(f"{recipe.method.name} translates images and has no classifier; leave out --model and --weights")
         build_translation(recipe, runtime)
     if recipe.data.paired_test and (pair.target_test is None or len(pair.source_test) != len(pair.target_test)):
         raise UserError("data.paired_test: the test images of both domains are not as many; give pairs, in one order")

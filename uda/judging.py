@@ -24,7 +24,8 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
     """|mean_a - mean_b|^2 + trace(C_a + C_b - 2 (C_a C_b)^(1/2)), C the covariance of the features: 0 or more.
 
     The squared distance of two normal distributions with these moments. Shapes: (N, D), (M, D). Comparable only between
-    figures of the same features and like numbers of images, for it grows as N and M shrink. Source: Heusel et al. 2017.
+    figures of the same features and like numbers of images (at least 2), for it grows as N and M shrink. Source: Heusel et al.
+    2017.
     """
     a, b = a.double(), b.double()
     values, vectors = torch.linalg.eigh(torch.atleast_2d(a.T.cov()))
@@ -57,7 +58,8 @@ def judge(pair: Pair, translate: Callable[[Tensor], Tensor], runtime: Runtime, p
         the judge's own, on the target's test images, which bounds what can be told. ``feature_distance``: `frechet_distance` of
         its features of translations and of real target test images, of up to 10,000 each; ``untranslated_distance``: the same
         without translation. ``feature_network``: whose features these are. Where the target has no labels, the first two are
-        left out, and features are those of the same network with random weights. Of pairs, ``pixel_accuracy``.
+        left out, and features are those of the same network with random weights; the distances are left out where a side has
+        but one test image. Of pairs, ``pixel_accuracy``.
 
     The random state is left as found.
     """
@@ -76,8 +78,9 @@ def judge(pair: Pair, translate: Callable[[Tensor], Tensor], runtime: Runtime, p
         before = observe(network, images, runtime)[0]
     if paired and pair.target_test is not None:
         found["pixel_accuracy"] = pixel_accuracy(translated, pair.target_test.sample(COUNT))
-    found["feature_distance"] = frechet_distance(features, real)
-    found["untranslated_distance"] = frechet_distance(before, real)
+    if min(len(features), len(real)) > 1:
+        found["feature_distance"] = frechet_distance(features, real)
+        found["untranslated_distance"] = frechet_distance(before, real)
     trained = f"trained {STEPS} steps on labelled target images" if "class_consistency" in found else "with random weights"
     return found | {"feature_network": f"strided, width {WIDTH}, {trained}"}
 
