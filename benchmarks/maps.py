@@ -1,6 +1,6 @@
 """The map experiment of UNIT's figure 2: what each part buys on views from above -> street maps, by pixel accuracy on test pairs.
 
-    python benchmarks/maps.py --steps 1000 --seeds 0
+    python benchmarks/maps.py --seeds 0 1 2
     python benchmarks/maps.py --data-root DIR        # DIR/maps/train, DIR/maps/val: the real photographs
 
 No pair is ever trained on. Each variant is a run folder under --out, so an interrupted bench goes on where it stopped; the table
@@ -32,8 +32,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=700)
+    parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--size", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
@@ -46,6 +46,7 @@ def main() -> None:
     always = {
         "data.source": "aerial", "data.target": "map", "data.size": given.size, "data.paired_test": True,
         "training.steps": given.steps, "training.batch": given.batch, "method.learning_rate": given.learning_rate,
+        "method.decay_from": 0.3,
     }  # fmt: skip
     rows: dict[str, list[dict[str, Any]]] = {}
     for seed in given.seeds:

@@ -54,3 +54,16 @@ def test_a_deep_discriminator_judges_larger_parts() -> None:
     images = torch.zeros(2, 3, 32, 32)
     assert patch_discriminator(3, 32, 4, 2)(images).shape == (2, 1, 8, 8)
     assert patch_discriminator(3, 32, 4, 5)(images).shape == (2, 1, 1, 1)
+
+
+def test_a_discriminator_does_not_need_contrast() -> None:
+    torch.manual_seed(0)
+    judge, images = patch_discriminator(3, 32, 4, 5), torch.rand(2, 3, 32, 32) * 2 - 1
+    with torch.no_grad():
+        assert torch.allclose(judge(images), judge(0.2 * images), atol=0.02)
+        assert not torch.allclose(judge(images), judge(images.flip(0)), atol=0.02)
+
+
+def test_a_code_starts_larger_than_its_noise(fp32: Runtime, batch: Batch) -> None:
+    small, large = (float(make(fp32, code_scale=scale).step(batch)["kl"]) for scale in (1.0, 4.0))
+    assert large == pytest.approx(16 * small, rel=1e-3)

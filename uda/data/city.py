@@ -30,8 +30,10 @@ REAL_NOTE = "maps of Isola et al. 2017: aerial photographs beside street maps"
 UNLABELLED = ("image",)  # the one class of images that nobody classifies
 
 GROUND, PARK, WATER, BUILDING, ROAD = range(5)
-MAP_COLOURS = ((242, 239, 233), (197, 226, 182), (168, 208, 238), (214, 204, 192), (255, 255, 255))
-AERIAL_COLOURS = ((126, 118, 98), (66, 92, 52), (38, 58, 74), (150, 140, 132), (92, 92, 94))
+# Streets are the lightest in both, and views are rough by a few grey levels only: what the cycle is to bring back has to be in
+# the map, so rough views make speckled maps, and small networks have some hundred steps to learn better.
+MAP_COLOURS = ((236, 226, 200), (130, 195, 110), (100, 160, 225), (205, 140, 110), (255, 255, 255))
+AERIAL_COLOURS = ((118, 108, 84), (58, 92, 44), (34, 58, 84), (140, 104, 92), (176, 174, 168))
 STREETS = 9  # lines each way; some lie outside of the picture
 SPAN = 0.5  # half a picture's side, where streets are some 0.4 apart: two or three blocks each way, as in the real ones
 
@@ -82,16 +84,16 @@ def _draw(count: int, size: int, draws: Generator) -> tuple[Tensor, Tensor]:
 
     # From above: roofs differ, buildings throw shadows to one side, ground and trees are rough, the light is uneven.
     view = paint(kinds, AERIAL_COLOURS)
-    roof = torch.rand(count, 32 * 32, 3, generator=draws)[city, lot].permute(0, 3, 1, 2)
+    roof = torch.rand(count, 32 * 32, 1, generator=draws) + 0.4 * torch.rand(count, 32 * 32, 3, generator=draws)
     is_building = (kinds == BUILDING)[:, None]
-    view = torch.where(is_building, view * 0.5 + roof * 0.4 + 0.05, view)
+    view = torch.where(is_building, view + 0.15 * (roof[city, lot].permute(0, 3, 1, 2) - 0.7), view)
     step = max(1, size // 24)
     shadow = is_building.roll((step, step), (2, 3)) & ~is_building & (kinds != WATER)[:, None]
     view = torch.where(shadow, view * 0.45, view)
-    rough = torch.tensor([0.05, 0.10, 0.02, 0.03, 0.03])[kinds][:, None]
+    rough = torch.tensor([0.02, 0.04, 0.01, 0.01, 0.01])[kinds][:, None]
     view = view + rough * torch.randn(count, 1, size, size, generator=draws)
-    light = F.interpolate(uniform(0.8, 1.2, 1, 5, 5), (size, size), mode="bicubic", align_corners=True)
-    view = view * light + 0.02 * torch.randn(count, 3, size, size, generator=draws)
+    light = F.interpolate(uniform(0.92, 1.08, 1, 5, 5), (size, size), mode="bicubic", align_corners=True)
+    view = view * light + 0.01 * torch.randn(count, 3, size, size, generator=draws)
     return tuple((part.clamp(0, 1) * 255).round().byte() for part in (view, paint(kinds, MAP_COLOURS)))  # type: ignore[return-value]
 
 

@@ -27,7 +27,7 @@ from uda.data.batches import Batch
 from uda.errors import UserError
 from uda.methods.base import Adversaries, AdversarySettings, Translating, average
 from uda.models.layers import SOURCE, TARGET
-from uda.models.spatial import SpatialEncoders, SpatialGenerators
+from uda.models.spatial import SpatialEncoders, SpatialGenerators, instance_norm
 from uda.models.translators import Translator
 from uda.runtime import Runtime
 
@@ -47,6 +47,9 @@ class Settings(AdversarySettings):
     """how many of them, next to the code, are one for both domains; 0: none"""
     discriminator_depth: int = 5
     """layers of stride 2"""
+    code_scale: float = 4.0
+    """how many times as large as instance norm makes them codes are, beside noise of variance 1: the networks can learn to make
+    them so, and need thousands of steps for it"""
 
     adversarial_weight: float = 10.0
     kl_weight: float = 0.1
@@ -60,7 +63,8 @@ class Settings(AdversarySettings):
 def patch_discriminator(channels: int, size: int, width: int, depth: int) -> nn.Module:
     """Images (N, C, S, S) to a map of logits, each of one part of the image: 7x7, then 3x3, all of stride 2, then 1x1.
 
-    The width doubles from layer to layer, up to 8w.
+    The width doubles from layer to layer, up to 8w. Instance norm follows each convolution but the last two, where 4 pixels a
+    side or more are left: without it, as in the release, images that hardly differ from white, such as maps, take far longer.
     """
     deepest = size.bit_length() - 1
     if not 1 <= depth <= deepest:
@@ -69,7 +73,10 @@ def patch_discriminator(channels: int, size: int, width: int, depth: int) -> nn.
     layers: list[nn.Module] = []
     for number, (before, after) in enumerate(pairwise(widths)):
         kernel = 3 if number else 7
-        layers += [nn.Conv2d(before, after, kernel, 2, kernel // 2), nn.LeakyReLU(0.2)]
+        layers.append(nn.Conv2d(before, after, kernel, 2, kernel // 2))
+        if number < depth - 1 and size >> (number + 1) >= 4:
+            layers.append(instance_norm(after))
+        layers.append(nn.LeakyReLU(0.2))
     return nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 1))
 
 
@@ -89,7 +96,7 @@ class Method(Translating, Adversaries):
     def __init__(self, settings: Settings, shape: tuple[int, int, int], steps: int, runtime: Runtime) -> None:
         s, (channels, size, _) = settings, shape
         self.translator = Translator(
-            SpatialEncoders(channels, size, s.width, s.blocks, s.tied_layers),
+            SpatialEncoders(channels, size, s.width, s.blocks, s.tied_layers, s.code_scale),
             SpatialGenerators(channels, s.width, 4 * s.width, s.blocks, s.tied_layers),
         )
         self.averaged = copy.deepcopy(self.translator).requires_grad_(False).eval()

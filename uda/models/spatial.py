@@ -46,10 +46,12 @@ class SpatialEncoders(nn.Module):
     """E_1 and E_2: images (N, C, S, S) to a code (N, 4w, S/4, S/4), S divisible by 4.
 
     7x7 (w), 3x3 stride 2 (2w), 3x3 stride 2 (4w), then residual blocks, the last `tied` of which are one for both domains.
+    The code is `scale` times what they make.
     """
 
-    def __init__(self, channels: int, size: int, width: int, blocks: int, tied: int) -> None:
+    def __init__(self, channels: int, size: int, width: int, blocks: int, tied: int, scale: float = 1.0) -> None:
         super().__init__()
+        self.scale = scale
         if size % 4:
             raise UserError(f"data.size is {size}; these networks need a multiple of 4")
 
@@ -73,7 +75,7 @@ class SpatialEncoders(nn.Module):
         return self._posterior(self.private[domain](images))
 
     def _posterior(self, hidden: Tensor) -> Posterior:
-        return Posterior(self.tied(hidden), None)
+        return Posterior(self.scale * self.tied(hidden), None)
 
 
 class SpatialGenerators(GeneratorPair):
