@@ -53,7 +53,7 @@ PANELS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("entropy of target predictions, and of their mean (nats)", ("target_entropy", "target_marginal_entropy")),
     ("pseudo-labels", ("pseudo_label",)),
     ("adversarial", ("discriminator_adversarial", "generator_adversarial")),
-    ("reconstruction and cycle (sum over pixels)", ("reconstruction", "cycle")),
+    ("reconstruction and cycle", ("reconstruction", "cycle")),
     ("KL of the codes", ("kl", "cycle_kl")),
     ("feature matching", ("feature",)),
 )
