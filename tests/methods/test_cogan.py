@@ -1,5 +1,6 @@
 """CoGAN: pairs from one noise."""
 
+import pytest
 import torch
 
 from tests.conftest import domain
@@ -26,3 +27,25 @@ def test_pairs_share_their_tied_layers_and_each_player_moves_only_itself(fp32: R
     assert any(not torch.equal(a, b) for a, b in zip(trunk, method.discriminators.trunks.parameters(), strict=True))
     source, target = method.draw_pairs(3)
     assert not torch.equal(source, target), "private layers have parted"
+
+
+def test_the_target_learns_the_classes_of_pairs_and_plain_images_are_what_it_is_judged_by(fp32: Runtime) -> None:
+    torch.manual_seed(0)
+    settings = Settings(width=4, adversarial_weight=0.0, class_weight=0.0, weight_decay=0.0)
+    method = Method(settings, build_classifier("lenet", 3, 16, 10), (3, 16, 16), 10, fp32)
+    first = domain("s", 8, 0)
+    images = to_float(first.images)
+    batch = Batch(images, first.labels, torch.arange(8), torch.full_like(images, float("nan")), images)
+    assert float(method.step(batch)["pair_class"]) == pytest.approx(0, abs=1e-6), "pairs start alike"
+    with torch.no_grad():
+        for parameter in method.generators.private[1].parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    stems = [[p.clone() for p in stem.parameters()] for stem in method.discriminators.stems]
+    values = method.step(batch)
+    assert float(values["pair_class"]) > 1e-5
+    assert torch.isfinite(torch.stack(list(values.values()))).all()
+    moved = [
+        any(not torch.equal(a, b) for a, b in zip(before, stem.parameters(), strict=True))
+        for before, stem in zip(stems, method.discriminators.stems, strict=True)
+    ]
+    assert moved == [False, True], "the source teaches"

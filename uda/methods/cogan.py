@@ -5,12 +5,12 @@ stems, judge them, and their trunk carries the class head. The players of the al
 
     D:  adversarial   sum_i  -log D_i(x_i) - log(1 - D_i(G_i(z)))                                        eq. 1
         class         cross-entropy of C_1(x_1) and the source labels                                    section 4
-        pair class    cross-entropy of C_2(G_2(z)) and the class that C_1 is sure to see in G_1(z)       ours
+        pair class    KL(C_1(G_1(z)) || C_2(G_2(z))), C_1 left alone                                     ours
     G:  adversarial   sum_i  -log D_i(G_i(z))
 
 C_2 = class head . trunk . stem_2 classifies the target. In the paper, that pairs share high-level features is all that carries it
-over (`pair_class_weight = 0`), and stem_2, which only the adversarial game trains, may drift from what the class head reads; that
-a pair is of one class says so to C_2 itself.
+over (`pair_class_weight = 0`), and stem_2, which only the adversarial game trains, drifts from what the class head reads; that a
+pair is of one class says so to C_2 itself.
 """
 
 from __future__ import annotations
@@ -46,12 +46,10 @@ class Settings(AdversarySettings):
     private_generator_layers: int = 1
     warm_start: bool = True
     """whether D starts from the source classifier's weights, or afresh"""
-    adversarial_weight: float = 0.1
+    adversarial_weight: float = 0.02
     """of D; low, so that what stem_2 becomes is said by the classes of pairs rather than by the game"""
     class_weight: float = 1.0
     pair_class_weight: float = 1.0
-    confidence: float = 0.9
-    """C_1's class of a drawn source image counts when its probability is above this"""
     learning_rate: float = 2e-4
     weight_decay: float = 5e-4
 
@@ -81,18 +79,18 @@ class Method(Adversaries):
         self.set_rate()
         with self.runtime.autocast():
             fakes = self._pairs(torch.randn(count, s.noise_dim, device=batch.source.device))
-            by_1, by_2 = ([real, fake.detach()] for real, fake in zip((batch.source, batch.target), fakes, strict=True))
+            by_1, by_2 = ([real, fake.detach()] for real, fake in zip((batch.source, batch.target_plain), fakes, strict=True))
             (real_1, fake_1), (real_2, fake_2) = self.discriminators(by_1, by_2)
             is_real = self.discriminators.real_head(real_1), self.discriminators.real_head(real_2)
             is_fake = self.discriminators.real_head(fake_1), self.discriminators.real_head(fake_2)
             logits = self.discriminators.class_head(real_1)
-            drawn = self.discriminators.class_head(fake_1), self.discriminators.class_head(fake_2)
+            taught, read = (self.discriminators.class_head(fake).float().log_softmax(1) for fake in (fake_1, fake_2))
         values = {
             "discriminator_adversarial": torch.stack(
                 [losses.real_fake(judged, True) for judged in is_real] + [losses.real_fake(judged, False) for judged in is_fake]
             ).sum(),
             "class": losses.cross_entropy(logits, batch.source_labels),
-            "pair_class": losses.pseudo_label(drawn[TARGET], drawn[SOURCE], s.confidence),
+            "pair_class": losses.kl_divergence(taught.detach(), read),
         }
         self.update_discriminators(
             s.adversarial_weight * values["discriminator_adversarial"]
