@@ -17,6 +17,14 @@ from typing import Any
 
 from cells import run_cell, where
 
+from uda.data.augment import to_float, to_pixels
+from uda.data.city import load_city
+from uda.models.layers import SOURCE, TARGET
+from uda.pictures import write_grid
+from uda.runs import Run
+from uda.translating import open_translator
+
+SHOWN = 8  # test images in a picture
 VARIANTS: dict[str, dict[str, Any]] = {
     "full (depth 5, 1 tied, reconstruction 100)": {},
     "no weight sharing (CycleGAN)": {"method.tied_layers": 0},
@@ -30,6 +38,16 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
+def draw(folders: dict[str, Path], size: int, root: Path | None, out: Path) -> None:
+    """A grid: test views from above, the maps that each variant's run makes of them, and the maps that they have."""
+    views, maps = (load_city(view, "test", root or Path(), size, 3).images[:SHOWN] for view in ("aerial", "map"))
+    rows = [("view from above", views)]
+    for name, folder in folders.items():
+        method = open_translator(Run(folder))
+        rows.append((name.partition(" (")[0], to_pixels(method.translate(to_float(views), SOURCE, TARGET))))
+    write_grid([*rows, ("map", maps)], out)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=700)
@@ -40,6 +58,9 @@ def main() -> None:
     parser.add_argument("--variants", type=int, nargs="+", default=list(range(len(VARIANTS))), help="numbers, in their order")
     parser.add_argument("--data-root", type=Path)
     parser.add_argument("--out", type=Path, default=Path("runs/maps"))
+    parser.add_argument(
+        "--picture", type=Path, help="a PNG to write: test views, and each variant's maps of them"
+    )
     given = parser.parse_args()
 
     names = [list(VARIANTS)[number] for number in given.variants]
@@ -48,12 +69,17 @@ def main() -> None:
         "training.steps": given.steps, "training.batch": given.batch, "method.learning_rate": given.learning_rate,
         "method.decay_from": 0.3,
     }  # fmt: skip
+
+    def folder_of(name: str, seed: int) -> Path:
+        return given.out / f"{'-'.join(''.join(c if c.isalnum() else ' ' for c in name).split())}-{seed}"
+
     rows: dict[str, list[dict[str, Any]]] = {}
     for seed in given.seeds:
         for name in names:
-            folder = given.out / f"{'-'.join(''.join(c if c.isalnum() else ' ' for c in name).split())}-{seed}"
             overrides = always | VARIANTS[name] | {"seed": seed}
-            rows.setdefault(name, []).append(run_cell(folder, "translate", overrides, data_root=given.data_root))
+            rows.setdefault(name, []).append(run_cell(folder_of(name, seed), "translate", overrides, data_root=given.data_root))
+    if given.picture is not None:
+        draw({name: folder_of(name, given.seeds[0]) for name in names}, given.size, given.data_root, given.picture)
     print("\n| variant | pixel accuracy | feature distance | seconds |\n|---|---|---|---|")
     for name, results in rows.items():
         accuracies, distances = (
