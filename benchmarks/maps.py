@@ -58,9 +58,7 @@ def main() -> None:
     parser.add_argument("--variants", type=int, nargs="+", default=list(range(len(VARIANTS))), help="numbers, in their order")
     parser.add_argument("--data-root", type=Path)
     parser.add_argument("--out", type=Path, default=Path("runs/maps"))
-    parser.add_argument(
-        "--picture", type=Path, help="a PNG to write: test views, and each variant's maps of them"
-    )
+    parser.add_argument("--picture", type=Path, help="a PNG to write: test views, and each variant's maps of them")
     given = parser.parse_args()
 
     names = [list(VARIANTS)[number] for number in given.variants]
