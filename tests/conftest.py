@@ -13,6 +13,7 @@ from tests.models.nets import SmallResNet
 from uda.data.domain import LabelledDomain, Pair
 from uda.data.synthetic import draw_street_digits
 from uda.fitting import fit
+from uda.models import Classifier, build_classifier
 from uda.report import page
 from uda.runs import Run
 from uda.runtime import Runtime
@@ -22,6 +23,12 @@ torch.set_num_threads(1)  # tests run side by side; two thread pools on two core
 
 CHECKOUT = Path(__file__).parent.parent
 NETS = CHECKOUT / "tests" / "models" / "nets.py"
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """What a test draws without a seed of its own is the same on every machine and in every order."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")
@@ -50,6 +57,13 @@ def small_pair() -> Pair:
     source, source_test, target, target_test = (domain(f"d{i}", 96, i) for i in range(4))
     negative = [LabelledDomain(d.name, 255 - d.images, d.classes, d.note, d.labels) for d in (target, target_test)]
     return Pair(source, source_test, *negative)
+
+
+def small_classifier() -> Classifier:
+    """Ten classes of 16 x 16 colour pictures, untrained, the same weights on every call and no test's own (they seed 0)."""
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        return build_classifier("strided", 3, 16, 10, width=8)
 
 
 def write_folder(labelled: LabelledDomain, root: Path, with_classes: bool) -> Path:

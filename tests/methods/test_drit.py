@@ -5,14 +5,13 @@ from typing import Any
 import pytest
 import torch
 
-from tests.conftest import domain
+from tests.conftest import domain, small_classifier
 from uda.data.augment import to_float
 from uda.data.batches import Batch
 from uda.methods.drit import Method, Settings, with_style
-from uda.models import build_classifier
 from uda.runtime import Runtime
 
-CLASSIFIER = build_classifier("strided", 3, 16, 10, width=8)
+CLASSIFIER = small_classifier()
 
 
 @pytest.fixture(scope="module")

@@ -7,14 +7,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tests.conftest import domain
+from tests.conftest import domain, small_classifier
 from uda import UserError
 from uda.data.augment import to_float
 from uda.methods.latent_mapping import Method, Settings, match
-from uda.models import build_classifier
 from uda.runtime import Runtime
 
-CLASSIFIER = build_classifier("strided", 3, 16, 10, width=8)
+CLASSIFIER = small_classifier()
 
 
 def make(fp32: Runtime, **settings: Any) -> Method:

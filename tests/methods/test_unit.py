@@ -10,16 +10,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.conftest import domain
+from tests.conftest import domain, small_classifier
 from uda import losses
 from uda.data.augment import to_float
 from uda.data.batches import Batch
 from uda.methods.unit import Method, Settings
-from uda.models import build_classifier
 from uda.runtime import Runtime
 
 SMALL = {"width": 8, "code_dim": 16}
-CLASSIFIER = build_classifier("strided", 3, 16, 10, width=8)
+CLASSIFIER = small_classifier()
 
 
 @pytest.fixture(scope="module")
