@@ -6,11 +6,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uda import UserError, catalogue
-from uda.methods import unit
+from uda.methods import METHODS, unit
 from uda.recipe import Recipe, load_recipe, parse_override
 
 IMAGES = {"data.source": "mnist", "data.target": "usps"}
 MINIMAL = '[data]\nsource = "mnist"\ntarget = "usps"\n[method]\nname = "unit"\n[training]\nsteps = 1\n'
+
+
+NUMBERS = [
+    (name, field.name)
+    for name, method in METHODS.items()
+    for field in dataclasses.fields(method.Settings)
+    if isinstance(field.default, int | float) and not isinstance(field.default, bool)
+]
+
+
+@pytest.mark.parametrize(("method", "setting"), NUMBERS)
+def test_no_number_of_a_method_may_be_negative(method: str, setting: str) -> None:
+    with pytest.raises(UserError, match=rf"setting 'method.{setting}': input should be greater than .*got -1"):
+        load_recipe("synth2digits", {"method.name": method, f"method.{setting}": -1})
 
 
 @pytest.mark.parametrize("name", catalogue.names())
@@ -110,7 +124,7 @@ def test_an_override_without_equals_says_how_to_write_one() -> None:
 
 
 @given(
-    st.floats(allow_nan=False, allow_infinity=False, allow_subnormal=False),
+    st.floats(min_value=0, allow_nan=False, allow_infinity=False, allow_subnormal=False),
     st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"])),
 )
 def test_any_number_and_text_survive_being_written(number: float, text: str) -> None:

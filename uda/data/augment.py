@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from pydantic import NonNegativeFloat
 from torch import Tensor
+
+from uda.ranges import Share
 
 
 def to_float(images: Tensor) -> Tensor:
@@ -27,21 +30,21 @@ class Augment:
     Draws come from torch's global generator of the batch's device, so a seeded run repeats itself.
     """
 
-    rotate: float = 0.0
+    rotate: NonNegativeFloat = 0.0
     """largest rotation, degrees either way"""
-    translate: float = 0.0
+    translate: NonNegativeFloat = 0.0
     """largest shift, as a share of the image side"""
-    scale: float = 0.0
+    scale: NonNegativeFloat = 0.0
     """largest change of size: factor 1 - scale .. 1 + scale"""
-    shear: float = 0.0
+    shear: NonNegativeFloat = 0.0
     """largest horizontal shear (tangent)"""
-    crop: float = 0.0
+    crop: Share = 0.0
     """a random window with sides of 1 - crop .. 1 of the image, stretched to the whole"""
-    colour: float = 0.0
+    colour: NonNegativeFloat = 0.0
     """strength of contrast, brightness and (three channels) tint changes"""
-    erase: float = 0.0
+    erase: Share = 0.0
     """largest side, as a share of the image's, of a rectangle that is painted over in one grey level"""
-    invert: float = 0.0
+    invert: Share = 0.0
     """probability that an image is turned into its negative"""
 
     def __call__(self, images: Tensor) -> Tensor:

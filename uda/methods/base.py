@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from pydantic import ConfigDict
+from pydantic import ConfigDict, NonNegativeFloat
 from torch import Tensor, nn
 
 from uda import losses
@@ -17,6 +17,7 @@ from uda.data.batches import Batch
 from uda.data.domain import Domain
 from uda.models.backbones import Classifier
 from uda.models.layers import SOURCE, TARGET, by_domain, domain_norms, learn_statistics, with_domains
+from uda.ranges import Share
 from uda.runtime import Runtime, evaluating
 
 TRAINING: dict[str, int | str] = {
@@ -33,9 +34,9 @@ class OptimizerSettings:
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     name: str = ""
-    learning_rate: float = 1e-3
+    learning_rate: NonNegativeFloat = 1e-3
     """the peak of the cycle"""
-    weight_decay: float = 1e-3
+    weight_decay: NonNegativeFloat = 1e-3
 
 
 @torch.no_grad()
@@ -103,12 +104,12 @@ class AdversarySettings:
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     name: str = ""
-    averaging: float = 0.99
+    averaging: Share = 0.99
     """decay per step of the averaged weights, which are used in the end; 0: no average"""
-    learning_rate: float = 1e-3
+    learning_rate: NonNegativeFloat = 1e-3
     betas: tuple[float, float] = (0.5, 0.999)
-    weight_decay: float = 0.0
-    decay_from: float = 0.7
+    weight_decay: NonNegativeFloat = 0.0
+    decay_from: Share = 0.7
     """the share of the steps after which the learning rate falls in a straight line to 0; 1 keeps it constant"""
 
 
@@ -276,7 +277,7 @@ class OneNetwork:
 class TeacherSettings(OptimizerSettings):
     """With an averaged teacher."""
 
-    averaging: float = 0.99
+    averaging: Share = 0.99
     """decay per step of the averaged weights, which teach, and classify in the end"""
 
 

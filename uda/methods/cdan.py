@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from uda.methods import dann
@@ -25,7 +26,7 @@ class Settings(dann.Settings):
 
     name: str = "cdan"
     entropy_conditioning: bool = True
-    largest_product: int = 4096
+    largest_product: PositiveInt = 4096
     """entries of the outer product above which random projections to 1,024 take its place"""
 
 

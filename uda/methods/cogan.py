@@ -19,6 +19,7 @@ import copy
 from dataclasses import dataclass
 
 import torch
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from uda import losses
@@ -40,18 +41,18 @@ class Settings(AdversarySettings):
     """CoGAN's settings."""
 
     name: str = "cogan"
-    width: int = 32
+    width: PositiveInt = 32
     """of the generators' last layers; the published widths fall from 1,024 to 128"""
-    noise_dim: int = 100
-    private_generator_layers: int = 1
+    noise_dim: PositiveInt = 100
+    private_generator_layers: NonNegativeInt = 1
     warm_start: bool = True
     """whether D starts from the source classifier's weights, or afresh"""
-    adversarial_weight: float = 0.02
+    adversarial_weight: NonNegativeFloat = 0.02
     """of D; low, so that what stem_2 becomes is said by the classes of pairs rather than by the game"""
-    class_weight: float = 1.0
-    pair_class_weight: float = 1.0
-    learning_rate: float = 2e-4
-    weight_decay: float = 5e-4
+    class_weight: NonNegativeFloat = 1.0
+    pair_class_weight: NonNegativeFloat = 1.0
+    learning_rate: NonNegativeFloat = 2e-4
+    weight_decay: NonNegativeFloat = 5e-4
 
 
 class Method(Adversaries):

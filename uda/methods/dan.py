@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pydantic import NonNegativeFloat
 from torch import Tensor
 
 from uda import losses
@@ -21,7 +22,7 @@ class Settings(OptimizerSettings):
     """DAN's settings."""
 
     name: str = "dan"
-    discrepancy_weight: float = 1.0
+    discrepancy_weight: NonNegativeFloat = 1.0
 
 
 class Method(OneNetwork):

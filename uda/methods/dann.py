@@ -17,6 +17,7 @@ from itertools import pairwise
 from typing import Any
 
 import torch
+from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
@@ -34,8 +35,8 @@ class Settings(TeacherSettings):
     """DANN's settings."""
 
     name: str = "dann"
-    adversarial_weight: float = 1.0
-    hidden: int = 256
+    adversarial_weight: NonNegativeFloat = 1.0
+    hidden: PositiveInt = 256
     """width of the discriminator's two hidden layers"""
 
 

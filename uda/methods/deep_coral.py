@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pydantic import NonNegativeFloat
 from torch import Tensor
 
 from uda import losses
@@ -19,7 +20,7 @@ class Settings(OptimizerSettings):
     """Deep CORAL's settings."""
 
     name: str = "deep_coral"
-    coral_weight: float = 100.0
+    coral_weight: NonNegativeFloat = 100.0
 
 
 class Method(OneNetwork):

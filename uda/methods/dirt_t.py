@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pydantic import NonNegativeFloat
 from torch import Tensor
 
 from uda import losses
 from uda.data.batches import Batch
 from uda.methods import vada
 from uda.models.layers import TARGET
+from uda.ranges import Share
 
 
 @dataclass(frozen=True)
@@ -23,10 +25,10 @@ class Settings(vada.Settings):
     """DIRT-T's settings."""
 
     name: str = "dirt_t"
-    vada_share: float = 0.5
+    vada_share: Share = 0.5
     """the share of the steps that VADA takes"""
-    teacher_weight: float = 1.0
-    averaging: float = 0.998
+    teacher_weight: NonNegativeFloat = 1.0
+    averaging: Share = 0.998
 
 
 class Method(vada.Method):

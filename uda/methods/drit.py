@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from typing import Literal, cast
 
 import torch
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from uda import losses
@@ -37,6 +38,7 @@ from uda.models.backbones import Backbone, Classifier, strided
 from uda.models.layers import SOURCE, TARGET, with_domains
 from uda.models.spatial import SpatialEncoders, SpatialGenerators
 from uda.models.translators import Posterior, TiedEncoders, TiedGenerators, backbone_layers
+from uda.ranges import Share
 from uda.runtime import Runtime
 
 TRAINING = {"steps": 600, "batch": 48, "target_batch": 48, "class_shares": "own", "evaluate_every": 100}
@@ -50,40 +52,42 @@ class Settings(TeacherSettings):
     name: str = "drit"
     encoder: Literal["map", "backbone"] = "map"
     """content is a map (the paper), or the code of the source classifier's own network, as UNIT's is here"""
-    width: int = 16
+    width: PositiveInt = 16
     """base width of generators, discriminators, and of encoders that make a map"""
-    blocks: int = 2
+    blocks: NonNegativeInt = 2
     """residual blocks of encoders and generators of a map"""
-    tied_layers: int = 1
+    tied_layers: NonNegativeInt = 1
     """how many of them, next to the content, are one for both domains"""
-    code_dim: int = 256
+    code_dim: PositiveInt = 256
     """numbers in a content that is not a map"""
-    style_dim: int = 8
+    style_dim: PositiveInt = 8
 
-    adversarial_weight: float = 1.0
-    content_weight: float = 1.0
-    content_updates: int = 1
+    adversarial_weight: NonNegativeFloat = 1.0
+    content_weight: NonNegativeFloat = 1.0
+    content_updates: NonNegativeInt = 1
     """of the content discriminator in a step (3 in the paper's code)"""
-    reconstruction_weight: float = 0.003
+    reconstruction_weight: NonNegativeFloat = 0.003
     """of sums over pixels, as is the next one"""
-    cross_cycle_weight: float = 0.003
-    kl_weight: float = 0.03
-    latent_regression_weight: float = 10.0
-    mode_seeking_weight: float = 0.0
-    translated_class_weight: float = 0.0
+    cross_cycle_weight: NonNegativeFloat = 0.003
+    kl_weight: NonNegativeFloat = 0.03
+    latent_regression_weight: NonNegativeFloat = 10.0
+    mode_seeking_weight: NonNegativeFloat = 0.0
+    translated_class_weight: NonNegativeFloat = 0.0
+    translated_class_augmented: bool = False
+    """whether C reads these images augmented, too; then generators can hardly learn to deceive it (as UNIT's setting)"""
 
-    draws: int = 3
+    draws: PositiveInt = 3
     """translations of each source image that the classifier learns from"""
-    draws_from: float = 0.3
+    draws_from: Share = 0.3
     """the share of the steps after which it does: before, they are noise"""
-    source_weight: float = 1.0
-    information_weight: float = 0.0
-    pseudo_label_weight: float = 0.0
-    confidence: float = 0.9
+    source_weight: NonNegativeFloat = 1.0
+    information_weight: NonNegativeFloat = 0.0
+    pseudo_label_weight: NonNegativeFloat = 0.0
+    confidence: Share = 0.9
 
-    translator_rate: float = 1e-3
+    translator_rate: NonNegativeFloat = 1e-3
     """Adam's, for encoders, generators and discriminators; it falls to 0 over the last 30 % of the steps"""
-    content_rate: float = 4e-4
+    content_rate: NonNegativeFloat = 4e-4
     betas: tuple[float, float] = (0.5, 0.999)
 
 
@@ -226,8 +230,11 @@ class Method(Styled, Taught):
             values["mode_seeking"] = (moved / apart.abs().flatten(1).mean(1).clamp_min(1e-3)).mean()
             total = total + s.mode_seeking_weight * values["mode_seeking"]
         if s.translated_class_weight:
-            logits = self.classify(self.features(torch.cat([v, y_drawn]), TARGET))
-            values["generator_class"] = losses.cross_entropy(logits, batch.source_labels.repeat(2))
+            translated = torch.cat([v, y_drawn])
+            if s.translated_class_augmented:
+                translated = torch.cat([translated, self.runtime.arrange(batch.augment(translated.float()))])
+            logits = self.classify(self.features(translated, TARGET))
+            values["generator_class"] = losses.cross_entropy(logits, batch.source_labels.repeat(len(translated) // count))
             total = total + s.translated_class_weight * values["generator_class"]
         self.descend("translator", total, self.translator_parameters)  # the other players are fixed
         return values

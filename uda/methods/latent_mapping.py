@@ -31,6 +31,7 @@ from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
+from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
 from uda import losses
@@ -41,6 +42,7 @@ from uda.methods.base import Taught, TeacherSettings, Translating
 from uda.models.backbones import Backbone, Classifier, strided
 from uda.models.layers import SOURCE, TARGET, by_domain, with_domains
 from uda.models.translators import Posterior, generator_layers
+from uda.ranges import Share
 from uda.runtime import Runtime
 
 TRAINING = base.TRAINING | {"steps": 800, "class_shares": "own"}
@@ -53,33 +55,33 @@ class Settings(TeacherSettings):
     name: str = "latent_mapping"
     vaes: str | None = None
     """``weights/method.safetensors`` of an earlier run of this method, whose VAEs are used; left out: they are trained"""
-    vae_share: float = 0.5
+    vae_share: Share = 0.5
     """the share of the steps in which VAEs are trained; the mapping has the rest"""
     encoder: Literal["backbone", "convolutional"] = "backbone"
     """of the source's VAE: the source classifier's own network, to start from, or convolutions that start afresh"""
-    width: int = 16
+    width: PositiveInt = 16
     """base width of the VAEs"""
-    code_dim: int = 32
-    kl_weight: float = 0.3
+    code_dim: PositiveInt = 32
+    kl_weight: NonNegativeFloat = 0.3
     """of the sum over a code's numbers; the reconstruction is a sum over pixels of -1..1"""
-    code_class_weight: float = 300.0
+    code_class_weight: NonNegativeFloat = 300.0
     """of what the source's codes are to say of the class"""
-    hidden: int = 512
+    hidden: PositiveInt = 512
     """width of generators and discriminators of codes"""
-    mapping_updates: int = 3
+    mapping_updates: PositiveInt = 3
     """of discriminators and mappers in a step, with the same codes, other pairs and other noise: codes are what costs"""
-    closeness_weight: float = 0.1
+    closeness_weight: NonNegativeFloat = 0.1
     pairing: tuple[int, ...] | None = None
     """the target class that each source class is paired with, in label order; left out: the same"""
-    confidence: float = 0.9
+    confidence: Share = 0.9
     """a target image's class counts when the teacher's probability is above this"""
 
-    source_weight: float = 1.0
-    translated_weight: float = 0.3
-    information_weight: float = 1.0
-    pseudo_label_weight: float = 1.0
+    source_weight: NonNegativeFloat = 1.0
+    translated_weight: NonNegativeFloat = 0.3
+    information_weight: NonNegativeFloat = 1.0
+    pseudo_label_weight: NonNegativeFloat = 1.0
 
-    mapping_rate: float = 1e-3
+    mapping_rate: NonNegativeFloat = 1e-3
     """Adam's, for VAEs and the networks of codes"""
     betas: tuple[float, float] = (0.5, 0.999)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
 from uda import losses
@@ -19,8 +20,8 @@ class Settings(OptimizerSettings):
     """MCC's settings."""
 
     name: str = "mcc"
-    confusion_weight: float = 1.0
-    temperature: float = 2.5
+    confusion_weight: NonNegativeFloat = 1.0
+    temperature: PositiveFloat = 2.5
 
 
 class Method(OneNetwork):

@@ -12,6 +12,7 @@ import copy
 from dataclasses import dataclass
 
 import torch
+from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
 from uda import losses
@@ -20,6 +21,7 @@ from uda.methods import base
 from uda.methods.base import OneNetwork, OptimizerSettings
 from uda.models.backbones import Classifier
 from uda.models.layers import SOURCE, TARGET, draw_weights
+from uda.ranges import Share
 
 TRAINING = base.TRAINING | {"evaluate_every": 50}
 
@@ -29,9 +31,9 @@ class Settings(OptimizerSettings):
     """MCD's settings."""
 
     name: str = "mcd"
-    generator_steps: int = 4
-    discrepancy_weight: float = 1.0
-    warm_up: float = 0.15
+    generator_steps: PositiveInt = 4
+    discrepancy_weight: NonNegativeFloat = 1.0
+    warm_up: Share = 0.15
     """the share of the steps that take A alone: until the second head has learned the classes, the first must not follow it"""
 
 

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pydantic import NonNegativeFloat
 from torch import Tensor
 
 from uda import losses
 from uda.data.batches import Batch
 from uda.methods import base
 from uda.methods.base import Taught, TeacherSettings
+from uda.ranges import Share
 
 TRAINING = base.TRAINING | {"steps": 800}
 
@@ -26,10 +28,10 @@ class Settings(TeacherSettings):
     """The mean teacher's settings."""
 
     name: str = "mean_teacher"
-    consistency_weight: float = 10.0
-    confidence: float = 0.9
+    consistency_weight: NonNegativeFloat = 10.0
+    confidence: Share = 0.9
     """the teacher counts when its probability is above this (0.968 in the paper)"""
-    balance_weight: float = 3.0
+    balance_weight: NonNegativeFloat = 3.0
     """lower it where the classes of the target are not even"""
 
 

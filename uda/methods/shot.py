@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
 from uda import losses
@@ -26,6 +27,7 @@ from uda.data.domain import Domain
 from uda.methods.base import Taught, TeacherSettings
 from uda.models.backbones import Classifier
 from uda.models.layers import TARGET
+from uda.ranges import Share
 
 READS_SOURCE = False
 TRAINING = {"steps": 1000, "batch": 256, "target_batch": 256, "evaluate_every": 100}
@@ -36,11 +38,11 @@ class Settings(TeacherSettings):
     """SHOT's settings."""
 
     name: str = "shot"
-    information_weight: float = 1.0
-    pseudo_label_weight: float = 1.0
-    confidence: float = 0.8
+    information_weight: NonNegativeFloat = 1.0
+    pseudo_label_weight: NonNegativeFloat = 1.0
+    confidence: Share = 0.8
     """a pseudo-label counts when the teacher gives it at least this probability"""
-    refresh: int = 100
+    refresh: PositiveInt = 100
     """steps between two makings of the centroids"""
     freeze_head: bool = True
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from pydantic import ConfigDict
+from pydantic import ConfigDict, NonNegativeFloat
 from torch import Tensor, nn
 
 from uda import losses
 from uda.data.batches import Batch
 from uda.models.backbones import Classifier
+from uda.ranges import Share
 from uda.runtime import Runtime
 
 
@@ -21,10 +22,10 @@ class Settings:
     __pydantic_config__ = ConfigDict(extra="forbid")
 
     name: str = "source_only"
-    learning_rate: float = 3e-3
+    learning_rate: NonNegativeFloat = 3e-3
     """the peak of the cycle"""
-    weight_decay: float = 0.05
-    smoothing: float = 0.1
+    weight_decay: NonNegativeFloat = 0.05
+    smoothing: Share = 0.1
     """label smoothing"""
 
 

@@ -15,12 +15,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
 
 from uda import losses
 from uda.data.batches import Batch
 from uda.methods.base import Taught, TeacherSettings
 from uda.models.backbones import Classifier
+from uda.ranges import Share
 
 
 @dataclass(frozen=True)
@@ -28,11 +30,11 @@ class Settings(TeacherSettings):
     """The method's settings."""
 
     name: str = "supcon"
-    contrast_weight: float = 0.5
-    pseudo_label_weight: float = 1.0
-    balance_weight: float = 0.5
-    temperature: float = 0.1
-    confidence: float = 0.9
+    contrast_weight: NonNegativeFloat = 0.5
+    pseudo_label_weight: NonNegativeFloat = 1.0
+    balance_weight: NonNegativeFloat = 0.5
+    temperature: PositiveFloat = 0.1
+    confidence: Share = 0.9
     """the teacher's class counts when its probability is above this"""
 
 

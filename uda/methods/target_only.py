@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pydantic import NonNegativeFloat
+
 from uda.methods import source_only
 
 READS_TARGET_LABELS = True
@@ -17,7 +19,7 @@ class Settings(source_only.Settings):
     """As the source classifier's."""
 
     name: str = "target_only"
-    learning_rate: float = 1e-3
+    learning_rate: NonNegativeFloat = 1e-3
 
 
 class Method(source_only.Method):

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from typing import Literal, cast
 
 import torch
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from uda import losses
@@ -43,6 +44,7 @@ from uda.models.translators import (
     backbone_layers,
     convolutional_layers,
 )
+from uda.ranges import Share
 from uda.runtime import Runtime
 
 
@@ -53,13 +55,13 @@ class Settings(AdversarySettings):
     name: str = "unit"
     encoder: Literal["backbone", "convolutional"] = "backbone"
     """the source classifier's own network (so that codes know classes from the start), or the paper's convolutions"""
-    width: int = 16
+    width: PositiveInt = 16
     """base width of the generators, and of convolutional encoders"""
-    code_dim: int = 256
+    code_dim: PositiveInt = 256
     """numbers in a code z"""
-    private_encoder_layers: int = 1
+    private_encoder_layers: NonNegativeInt = 1
     """how many encoder layers, counted from the image, each domain has for itself; the rest are tied"""
-    private_generator_layers: int = 2
+    private_generator_layers: NonNegativeInt = 2
     """the same for the generators"""
     tied_trunk: bool = True
     """whether the discriminators share all layers above their stems"""
@@ -70,30 +72,30 @@ class Settings(AdversarySettings):
     warm_start: bool = True
     """whether D (and backbone encoders) start from the source classifier's weights, or afresh"""
 
-    adversarial_weight: float = 0.5
+    adversarial_weight: NonNegativeFloat = 0.5
     adversarial_on_reconstructions: bool = False
     """whether x^{i->i} are judged real or fake too"""
-    class_weight: float = 1.0
-    feature_weight: float = 0.001
+    class_weight: NonNegativeFloat = 1.0
+    feature_weight: NonNegativeFloat = 0.001
     feature_norm: losses.Norm = "l1"
-    reconstruction_weight: float = 0.01
+    reconstruction_weight: NonNegativeFloat = 0.01
     reconstruction_norm: losses.Norm = "l1"
-    kl_weight: float = 1e-4
-    cycle_weight: float = 0.0
-    cycle_kl_weight: float = 0.0
+    kl_weight: NonNegativeFloat = 1e-4
+    cycle_weight: NonNegativeFloat = 0.0
+    cycle_kl_weight: NonNegativeFloat = 0.0
 
-    information_weight: float = 1.5
+    information_weight: NonNegativeFloat = 1.5
     """anchor (a): information maximisation on real target images"""
-    pseudo_label_weight: float = 1.0
+    pseudo_label_weight: NonNegativeFloat = 1.0
     """anchor (a): pseudo-labels of the mean teacher"""
-    confidence: float = 0.9
+    confidence: Share = 0.9
     """the teacher's class counts when its probability is above this"""
-    translated_class_weight: float = 1.0
+    translated_class_weight: NonNegativeFloat = 1.0
     """anchor (b), for E and G: translated source images keep their class"""
     translated_class_augmented: bool = False
     """whether C_2 reads these images augmented, too, as it does real ones for anchor (a): then generators can hardly learn to
     deceive it, and the weight can be higher"""
-    translated_class_weight_discriminator: float = 0.0
+    translated_class_weight_discriminator: NonNegativeFloat = 0.0
     """anchor (b), for D: C_2 learns from translated source images, which makes it more forgiving of bad ones"""
 
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from uda import losses
@@ -39,25 +40,25 @@ class Settings(AdversarySettings):
     """The weights are the paper's; the width is a quarter of the release's."""
 
     name: str = "unit_translation"
-    width: int = 16
+    width: PositiveInt = 16
     """of the first layer of each network; 64 in the release"""
-    blocks: int = 4
+    blocks: NonNegativeInt = 4
     """residual blocks of each encoder and each generator"""
-    tied_layers: int = 1
+    tied_layers: NonNegativeInt = 1
     """how many of them, next to the code, are one for both domains; 0: none"""
-    discriminator_depth: int = 5
+    discriminator_depth: PositiveInt = 5
     """layers of stride 2"""
-    code_scale: float = 4.0
+    code_scale: PositiveFloat = 4.0
     """how many times as large as instance norm makes them codes are, beside noise of variance 1: the networks can learn to make
     them so, and need thousands of steps for it"""
 
-    adversarial_weight: float = 10.0
-    kl_weight: float = 0.1
-    reconstruction_weight: float = 100.0
-    cycle_kl_weight: float = 0.1
-    cycle_weight: float = 100.0
+    adversarial_weight: NonNegativeFloat = 10.0
+    kl_weight: NonNegativeFloat = 0.1
+    reconstruction_weight: NonNegativeFloat = 100.0
+    cycle_kl_weight: NonNegativeFloat = 0.1
+    cycle_weight: NonNegativeFloat = 100.0
 
-    learning_rate: float = 1e-4
+    learning_rate: NonNegativeFloat = 1e-4
 
 
 def patch_discriminator(channels: int, size: int, width: int, depth: int) -> nn.Module:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
 from uda import losses
@@ -27,10 +28,10 @@ class Settings(dann.Settings):
     """VADA's settings; weights as in the paper's digit experiments."""
 
     name: str = "vada"
-    adversarial_weight: float = 0.01
-    source_smoothness_weight: float = 1.0
-    target_weight: float = 0.01
-    radius: float = 1.0
+    adversarial_weight: NonNegativeFloat = 0.01
+    source_smoothness_weight: NonNegativeFloat = 1.0
+    target_weight: NonNegativeFloat = 0.01
+    radius: PositiveFloat = 1.0
     """length of the virtual adversarial perturbation, in the Euclidean norm of an image in -1..1 (3.5 in the authors' code: too
     far for digits whose boundaries were drawn in 300 steps)"""
 
