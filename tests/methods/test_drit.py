@@ -1,11 +1,13 @@
 """DRIT: what its losses and its draws do."""
 
+import dataclasses
 from typing import Any
 
 import pytest
 import torch
 
 from tests.conftest import domain, small_classifier
+from uda import losses
 from uda.data.augment import to_float
 from uda.data.batches import Batch
 from uda.methods.drit import Method, Settings, with_style
@@ -85,3 +87,28 @@ def test_the_translator_moves_and_the_classifiers_loss_does_not_move_it(fp32: Ru
     assert all(p.grad is None for p in method.translator_parameters)
     method.step(batch)
     assert any(not torch.equal(a, b) for a, b in zip(before, method.translator_parameters, strict=True))
+
+
+def test_a_finished_translator_stays_as_it_is_while_the_classifier_learns_from_it(fp32: Runtime, batch: Batch) -> None:
+    method = make(fp32, 4, translator_share=0.5, draws_from=0.5)
+    early = [method.step(batch) for _ in range(2)]
+    finished = [p.clone() for p in method.translator_parameters]
+    late = [method.step(batch) for _ in range(2)]
+    assert all(torch.equal(a, b) for a, b in zip(finished, method.translator_parameters, strict=True))
+    assert all("reconstruction" in values and "translated_class" not in values for values in early)
+    assert all("reconstruction" not in values and "translated_class" in values for values in late)
+
+
+def test_the_class_of_translations_can_be_read_off_augmented_ones(fp32: Runtime, batch: Batch) -> None:
+    """Half of the class loss is of images that are painted all black here; they are judged real or fake as they are."""
+    black = dataclasses.replace(batch, augment=lambda images: images * 0 - 1)
+    plain = make(fp32, translated_class_weight=1.0).step(black)
+    method = make(fp32, translated_class_weight=1.0, translated_class_augmented=True)
+    with torch.no_grad():
+        logits = method.classify(method.features(torch.full_like(batch.source, -1), 1))
+        of_black = losses.cross_entropy(logits, batch.source_labels)
+    values = method.step(black)
+    assert values["generator_adversarial"] == plain["generator_adversarial"]
+    expected = float(plain["generator_class"] + of_black) / 2
+    assert float(values["generator_class"]) == pytest.approx(expected, abs=1e-5)
+    assert float(plain["generator_class"]) != pytest.approx(expected, abs=1e-3)

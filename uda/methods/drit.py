@@ -80,6 +80,9 @@ class Settings(TeacherSettings):
     """translations of each source image that the classifier learns from"""
     draws_from: Share = 0.3
     """the share of the steps after which it does: before, they are noise"""
+    translator_share: Share = 1.0
+    """the share of the steps in which the translator learns, the first ones; with that of `draws_from` the classifier learns from
+    a finished translator, as in the paper, and not along with it"""
     source_weight: NonNegativeFloat = 1.0
     information_weight: NonNegativeFloat = 0.0
     pseudo_label_weight: NonNegativeFloat = 0.0
@@ -164,6 +167,7 @@ class Method(Styled, Taught):
         self.add_player("discriminators", self.discriminators, s.translator_rate, s.betas)
         self.add_player("content", self.content_discriminator, s.content_rate, s.betas)
         self.rates = {name: optimizer.param_groups[0]["lr"] for name, optimizer in self.optimizers.items()}
+        self.translator_steps = round(s.translator_share * steps)
 
     def prepare(self, target: Domain) -> None:
         super().prepare(target)
@@ -173,12 +177,16 @@ class Method(Styled, Taught):
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """One update of D_c, D, then E, A and G, then C; returns every loss, unweighted."""
+        return self._improve_translator(batch) | super().step(batch)
+
+    def _improve_translator(self, batch: Batch) -> dict[str, Tensor]:
+        if self.done >= self.translator_steps:
+            return {}
         for name, optimizer in self.optimizers.items():
-            optimizer.param_groups[0]["lr"] = self.rates[name] * min(1.0, (1 - self.done / self.steps) / 0.3)
+            optimizer.param_groups[0]["lr"] = self.rates[name] * min(1.0, (1 - self.done / self.translator_steps) / 0.3)
         values = self._update_translator(batch)
         average(self.averaged, self.translator, self.settings.averaging, self.done)
-        values = {name: value.detach() for name, value in values.items()}
-        return values | super().step(batch)
+        return {name: value.detach() for name, value in values.items()}
 
     def _update_translator(self, batch: Batch) -> dict[str, Tensor]:
         s, count = self.settings, len(batch.source)
