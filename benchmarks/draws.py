@@ -2,9 +2,9 @@
 
     python benchmarks/draws.py --seeds 0 1 2
 
-Twice: as the recipe has it, where translator and classifier learn together and hardly any image comes twice; and as in the paper,
-where the translator that came of it is left alone, draws n translations of each of --images source images, and the source
-classifier goes on to learn from these.
+Twice: as the recipe has it, where the classifier learns from the finished translator and hardly any image comes twice; and with few
+labels, where that translator draws n translations of each of --images source images, and the source classifier goes on to learn from
+these alone.
 
 All runs of a seed start from one source classifier. Each is a run folder under --out, so an interrupted bench goes on where it
 stopped; the tables are printed as Markdown.
