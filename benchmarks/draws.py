@@ -2,12 +2,11 @@
 
     python benchmarks/draws.py --seeds 0 1 2
 
-Twice: as the recipe has it, where the classifier learns from the finished translator and hardly any image comes twice; and with few
-labels, where that translator draws n translations of each of --images source images, and the source classifier goes on to learn from
-these alone.
+First the recipe itself: translator, then classifier, which learns from so many source images that hardly any comes twice. Then,
+with few labels and as in the paper: its translator draws n translations of each of --images source images, and the source
+classifier goes on to learn from these, augmented, and from nothing of the target.
 
-All runs of a seed start from one source classifier. Each is a run folder under --out, so an interrupted bench goes on where it
-stopped; the tables are printed as Markdown.
+Each run of the recipe is a folder under --out, so an interrupted bench goes on where it stopped; tables are printed as Markdown.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ import argparse
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from cells import run_cell, where
@@ -70,26 +68,20 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/draws"))
     given = parser.parse_args()
 
-    rows: dict[int, list[dict[str, Any]]] = {}
+    results = [run_cell(given.out / str(seed), RECIPE, {"seed": seed}) for seed in given.seeds]
+    columns = ("source_only", "last", "selected", "oracle")
+    print(f"\n| seed | {' | '.join(columns)} | class consistency | seconds |\n|{'---|' * (len(columns) + 3)}")
+    for seed, result in zip(given.seeds, results, strict=True):
+        figures = [*(result["accuracy"][name] for name in columns), result["translation"]["class_consistency"]]
+        shown = (f"{figure:.4f}" for figure in figures)
+        print(f"| {seed} | {' | '.join(shown)} | {result['seconds']['adaptation']:.0f} |")
+
     after: dict[int, list[float]] = {}
     for seed in given.seeds:
-        for draws in given.draws:
-            overrides: dict[str, Any] = {"seed": seed, "method.draws": draws}
-            trained = given.out / f"{given.draws[0]}-{seed}" / "weights" / "source.safetensors"
-            if trained.exists():
-                overrides["classifier.weights"] = str(trained.absolute())
-            rows.setdefault(draws, []).append(run_cell(given.out / f"{draws}-{seed}", RECIPE, overrides))
-        run = Run(given.out / f"{given.draws[0]}-{seed}")
-        for draws, accuracy in learn_from_translations(run, [0, *given.draws], given.images, data_root(None)):
+        for draws, accuracy in learn_from_translations(
+            Run(given.out / str(seed)), [0, *given.draws], given.images, data_root(None)
+        ):
             after.setdefault(draws, []).append(accuracy)
-    columns = ("source_only", "last", "selected", "oracle")
-    print(f"\n| draws | {' | '.join(columns)} | class consistency | seconds |\n|{'---|' * (len(columns) + 3)}")
-    for draws, results in rows.items():
-        figures = [[result["accuracy"][name] for result in results] for name in columns]
-        figures.append([result["translation"]["class_consistency"] for result in results])
-        shown = (f"{statistics.mean(values):.4f} ({min(values):.4f} .. {max(values):.4f})" for values in figures)
-        seconds = statistics.mean(result["seconds"]["adaptation"] for result in results)
-        print(f"| {draws} | {' | '.join(shown)} | {seconds:.0f} |")
     print(f"\n| draws of each of {given.images:,} images | mean | {' | '.join(f'seed {seed}' for seed in given.seeds)} |")
     print(f"|{'---|' * (len(given.seeds) + 2)}")
     for draws, accuracies in after.items():

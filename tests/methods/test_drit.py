@@ -112,3 +112,9 @@ def test_the_class_of_translations_can_be_read_off_augmented_ones(fp32: Runtime,
     expected = float(plain["generator_class"] + of_black) / 2
     assert float(values["generator_class"]) == pytest.approx(expected, abs=1e-5)
     assert float(plain["generator_class"]) != pytest.approx(expected, abs=1e-3)
+
+
+def test_the_classifier_can_see_its_draws_augmented(fp32: Runtime, batch: Batch) -> None:
+    black = dataclasses.replace(batch, augment=lambda images: images * 0 - 1)
+    assert torch.equal(make(fp32).seen(black), make(fp32).drawn(black))
+    assert (make(fp32, draws_augmented=True).seen(black) == -1).all()

@@ -78,6 +78,8 @@ class Settings(TeacherSettings):
 
     draws: PositiveInt = 3
     """translations of each source image that the classifier learns from"""
+    draws_augmented: bool = False
+    """whether it sees them augmented, as it does target images: what is wrong with all of them is harder to learn, then"""
     draws_from: Share = 0.3
     """the share of the steps after which it does: before, they are noise"""
     translator_share: Share = 1.0
@@ -271,7 +273,7 @@ class Method(Styled, Taught):
         read = self.read_all(
             (batch.source, SOURCE),
             *([(batch.target, TARGET)] if anchored else []),
-            *([(self.drawn(batch), TARGET)] if drawing else []),
+            *([(self.seen(batch), TARGET)] if drawing else []),
         )
         values = {"class": losses.cross_entropy(read[0][1], batch.source_labels)}
         total = s.source_weight * values["class"]
@@ -290,6 +292,11 @@ class Method(Styled, Taught):
         styles = self.kept[:, batch.source_positions.cpu() % STYLES_KEPT].to(batch.source.device)
         contents = self.encode(batch.source, SOURCE)
         return torch.cat([self.runtime.arrange(self.decode(contents, TARGET, style)) for style in styles])
+
+    def seen(self, batch: Batch) -> Tensor:
+        """These translations as the classifier sees them."""
+        drawn = self.drawn(batch)
+        return self.runtime.arrange(batch.augment(drawn)) if self.settings.draws_augmented else drawn
 
     def encode(self, images: Tensor, domain: int) -> Tensor:
         """The content, (N, D) or (N, D, H, W), of images (N, C, S, S) in -1..1."""
