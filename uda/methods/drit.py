@@ -91,7 +91,7 @@ class Settings(TeacherSettings):
     confidence: Share = 0.9
 
     translator_rate: NonNegativeFloat = 1e-3
-    """Adam's, for encoders, generators and discriminators; it falls to 0 over the last 30 % of the steps"""
+    """Adam's, for encoders, generators and discriminators; it falls to 0 over the last 30 % of their steps"""
     content_rate: NonNegativeFloat = 4e-4
     betas: tuple[float, float] = (0.5, 0.999)
 
@@ -179,11 +179,10 @@ class Method(Styled, Taught):
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """One update of D_c, D, then E, A and G, then C; returns every loss, unweighted."""
-        return self._improve_translator(batch) | super().step(batch)
+        values = self._improve_translator(batch) if self.done < self.translator_steps else {}
+        return values | super().step(batch)
 
     def _improve_translator(self, batch: Batch) -> dict[str, Tensor]:
-        if self.done >= self.translator_steps:
-            return {}
         for name, optimizer in self.optimizers.items():
             optimizer.param_groups[0]["lr"] = self.rates[name] * min(1.0, (1 - self.done / self.translator_steps) / 0.3)
         values = self._update_translator(batch)
