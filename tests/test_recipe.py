@@ -124,16 +124,17 @@ def test_an_override_without_equals_says_how_to_write_one() -> None:
 
 
 @given(
-    st.floats(min_value=0, allow_nan=False, allow_infinity=False, allow_subnormal=False),
+    st.floats(allow_nan=False, allow_infinity=False, allow_subnormal=False),
     st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"])),
 )
 def test_any_number_and_text_survive_being_written(number: float, text: str) -> None:
     import tomllib
 
-    recipe = load_recipe("svhn2mnist", {"method.kl_weight": number})
+    recipe = load_recipe("svhn2mnist", {"method.kl_weight": abs(number), "classifier.mean": [number]})
     recipe = recipe.model_copy(update={"description": text})
     tables = tomllib.loads(recipe.to_toml())
-    assert tables["method"]["kl_weight"] == number
+    assert tables["method"]["kl_weight"] == abs(number)
+    assert tables["classifier"]["mean"] == [number]
     assert tables["description"] == text
 
 

@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.conftest import small_classifier
 from tests.models.nets import SmallResNet
 from uda import UserError
 from uda.data.augment import Augment, to_float
 from uda.data.batches import Batches
 from uda.data.domain import Pair
 from uda.methods import METHODS, Method
-from uda.models import build_classifier
 from uda.models.backbones import Classifier
 from uda.models.own import split_network
 from uda.runtime import Runtime
@@ -37,7 +37,7 @@ TRAINED = [name for name in METHODS if name != "adabn"]
 
 def classifier(batch_norm: bool = False) -> Classifier:
     torch.manual_seed(0)
-    return split_network(SmallResNet(3), 3, 16, 10) if batch_norm else build_classifier("strided", 3, 16, 10, width=8)
+    return split_network(SmallResNet(3), 3, 16, 10) if batch_norm else small_classifier()
 
 
 def make(name: str, runtime: Runtime, pair: Pair, start: Classifier | None = None) -> Any:

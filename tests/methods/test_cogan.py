@@ -30,7 +30,6 @@ def test_pairs_share_their_tied_layers_and_each_player_moves_only_itself(fp32: R
 
 
 def test_the_target_learns_the_classes_of_pairs_and_plain_images_are_what_it_is_judged_by(fp32: Runtime) -> None:
-    torch.manual_seed(0)
     settings = Settings(width=4, adversarial_weight=0.0, class_weight=0.0, weight_decay=0.0)
     method = Method(settings, build_classifier("lenet", 3, 16, 10), (3, 16, 16), 10, fp32)
     first = domain("s", 8, 0)

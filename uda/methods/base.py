@@ -49,6 +49,11 @@ def average(teacher: nn.Module, student: nn.Module, decay: float, done: int) -> 
         kept.copy_(new)
 
 
+def falling(done: int, steps: int, share: float) -> float:
+    """What the learning rate of a step is to be multiplied with: 1, then down in a straight line to 0 over the last `share`."""
+    return min(1.0, (1 - done / steps) / max(1e-8, share))
+
+
 def adapt_statistics(network: nn.Module, read: Callable[[Tensor], object], target: Domain, runtime: Runtime) -> None:
     """The target's statistics of a network with batch norm, from a sample of its images; without batch norm, nothing.
 
@@ -146,7 +151,7 @@ class Adversaries:
     def set_rate(self) -> None:
         """The learning rate of this step, for both."""
         s = self.settings
-        rate = s.learning_rate * min(1.0, (1 - self.done / self.steps) / max(1e-8, 1 - s.decay_from))
+        rate = s.learning_rate * falling(self.done, self.steps, 1 - s.decay_from)
         for group in (*self.discriminator_optimizer.param_groups, *self.generator_optimizer.param_groups):
             group["lr"] = rate
 

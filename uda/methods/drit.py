@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from uda import losses
 from uda.data.batches import Batch
 from uda.data.domain import Domain
-from uda.methods.base import Styled, Taught, TeacherSettings, adapt_statistics, average
+from uda.methods.base import Styled, Taught, TeacherSettings, adapt_statistics, average, falling
 from uda.models.backbones import Backbone, Classifier, strided
 from uda.models.layers import SOURCE, TARGET, with_domains
 from uda.models.spatial import SpatialEncoders, SpatialGenerators
@@ -179,15 +179,13 @@ class Method(Styled, Taught):
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """One update of D_c, D, then E, A and G, then C; returns every loss, unweighted."""
-        values = self._improve_translator(batch) if self.done < self.translator_steps else {}
-        return values | super().step(batch)
-
-    def _improve_translator(self, batch: Batch) -> dict[str, Tensor]:
+        if self.done >= self.translator_steps:
+            return super().step(batch)
         for name, optimizer in self.optimizers.items():
-            optimizer.param_groups[0]["lr"] = self.rates[name] * min(1.0, (1 - self.done / self.translator_steps) / 0.3)
+            optimizer.param_groups[0]["lr"] = self.rates[name] * falling(self.done, self.translator_steps, 0.3)
         values = self._update_translator(batch)
         average(self.averaged, self.translator, self.settings.averaging, self.done)
-        return {name: value.detach() for name, value in values.items()}
+        return {name: value.detach() for name, value in values.items()} | super().step(batch)
 
     def _update_translator(self, batch: Batch) -> dict[str, Tensor]:
         s, count = self.settings, len(batch.source)
