@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from uda.display import Display
-from uda.fitting import fit, resume
-from uda.runs import versions
+from uda.console import Display
+from uda.runs.environment import versions
 from uda.runtime import choose_runtime, machine
+from uda.training.fit import fit, resume
 
 
 def run_cell(folder: Path, recipe: str, overrides: dict[str, Any], data_root: Path | None = None) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any
 from cells import run_cell, where
 
 from uda.methods import METHODS
-from uda.recipe import load_recipe
+from uda.recipe.load import load_recipe
 
 ACCURACIES = ("source", "source_only", "last", "selected", "oracle")
 COLUMNS = (*ACCURACIES, "class consistency", "judge", "seconds")

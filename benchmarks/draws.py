@@ -19,15 +19,15 @@ from pathlib import Path
 import torch
 from cells import run_cell, where
 
-from uda.data import data_root, load_pair
+from uda.console import Display
 from uda.data.augment import to_float, to_pixels
 from uda.data.batches import Batches
 from uda.data.domain import LabelledDomain
-from uda.display import Display
-from uda.evaluation import test
+from uda.data.load import data_root, load_pair
+from uda.evaluation.evaluator import test
 from uda.methods import source_only
 from uda.models.layers import SOURCE, TARGET
-from uda.runs import Run
+from uda.runs.run import Run
 from uda.runtime import seed_everything
 
 RECIPE = "mnist2mnistm"

@@ -40,7 +40,7 @@ def write(folder: Path, count: int, side: int) -> None:
 
 def read_by_uda(folder: Path, side: int) -> int:
     from uda.data.files import ImageFiles, read
-    from uda.data.own import find
+    from uda.data.folders import find
 
     found = find(folder, labelled=True)
     images = ImageFiles(found.root, found.names, side, 3)

@@ -17,19 +17,19 @@ from pathlib import Path
 import torch
 from cells import where
 
-from uda.data import data_root, load_named
+from uda.console import Display
 from uda.data.augment import Augment, to_float, to_pixels
 from uda.data.batches import Batches
 from uda.data.domain import LabelledDomain
-from uda.display import Display
-from uda.evaluation import predict, test
-from uda.judging import train_judge
+from uda.data.load import data_root, load_named
+from uda.evaluation.evaluator import predict, test
+from uda.evaluation.translation import train_judge
 from uda.methods import source_only
 from uda.methods.latent_mapping import Method, Settings
 from uda.models import build_classifier
 from uda.models.layers import SOURCE, TARGET
-from uda.pictures import write_grid
-from uda.recipe import load_recipe
+from uda.recipe.load import load_recipe
+from uda.report.grids import write_grid
 from uda.runtime import Runtime, choose_runtime, seed_everything
 
 BATCH = 128

@@ -17,13 +17,13 @@ from typing import Any
 
 from cells import run_cell, where
 
-from uda.data import data_root
 from uda.data.augment import to_float, to_pixels
-from uda.data.city import load_city
+from uda.data.datasets.city import load_city
+from uda.data.load import data_root
+from uda.inference.translate import open_translator
 from uda.models.layers import SOURCE, TARGET
-from uda.pictures import write_grid
-from uda.runs import Run
-from uda.translating import open_translator
+from uda.report.grids import write_grid
+from uda.runs.run import Run
 
 SHOWN = 8  # test images in a picture
 VARIANTS: dict[str, dict[str, Any]] = {

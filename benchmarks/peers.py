@@ -26,9 +26,9 @@ import torch
 import torch.nn.functional as F
 from cells import where
 
-from uda.data import data_root, load_pair
-from uda.display import Display
-from uda.recipe import load_recipe
+from uda.console import Display
+from uda.data.load import data_root, load_pair
+from uda.recipe.load import load_recipe
 
 SCRIPTS = Path(__file__).parent / "peer_scripts"
 sys.path.insert(0, str(SCRIPTS))

@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from cells import where
 from peers import SCRIPTS, python_of
 
-from uda import selection
-from uda.runs import RunFolder
+from uda.evaluation import selection
+from uda.runs.folder import RunFolder
 
 
 def main() -> None:

@@ -27,11 +27,13 @@ import matplotlib.pyplot as plt
 from cells import where
 from scipy.stats import spearmanr
 
-from uda.calibration import expected_calibration_error, fit_temperature, match_confidence
-from uda.estimation import DEFAULT, ESTIMATES, agreement
-from uda.figures import looks_of
-from uda.runs import Run, RunFolder, whole
-from uda.selection import SCORES, mean_ranks
+from uda.atomic import atomic_write
+from uda.evaluation.calibration import expected_calibration_error, fit_temperature, match_confidence
+from uda.evaluation.estimation import DEFAULT, ESTIMATES, agreement
+from uda.evaluation.results import looks_of
+from uda.evaluation.selection import SCORES, mean_ranks
+from uda.runs.folder import RunFolder
+from uda.runs.run import Run
 
 TOGETHER: dict[str, tuple[str, ...]] = {
     "information_maximization + soft_neighbourhood_density": ("information_maximization", "soft_neighbourhood_density"),
@@ -53,7 +55,7 @@ def checkpoints(run: Run) -> list[dict[str, Any]]:
         if scores.get(step, {}).keys() != SCORES.keys():
             evidence = folder.read_seen(f"look-{step}").evidence
             scores[step] = {name: score(evidence) for name, score in SCORES.items()}
-            with whole(kept) as path:
+            with atomic_write(kept) as path:
                 path.write_text(json.dumps(scores))
         about = {"pair": run.result["recipe"], "method": run.result["method"], "seed": run.result["seed"]}
         found.append(about | {"step": look["step"], "true": look["target_test_accuracy"], "scores": scores[step]})
@@ -202,7 +204,7 @@ def draw(regrets: dict[str, list[float]], out: Path) -> None:
     axis.set_ylim(-0.6, len(order) - 0.4)
     axis.minorticks_off()
     axis.grid(axis="x", alpha=0.3, linewidth=0.5)
-    with whole(out) as path:
+    with atomic_write(out) as path:
         figure.savefig(path, format="png", dpi=110, facecolor="white")
 
 

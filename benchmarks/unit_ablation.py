@@ -15,7 +15,7 @@ from typing import Any
 
 from cells import run_cell, where
 
-from uda.recipe import load_recipe
+from uda.recipe.load import load_recipe
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "as in the recipe": {},

@@ -20,10 +20,10 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import Compose, Grayscale, ToTensor
 
 import uda
-from uda.applying import write_predictions
-from uda.data.synthetic import load_handwritten_digits, load_street_digits
-from uda.display import Display
-from uda.export import export
+from uda.console import Display
+from uda.data.datasets.synthetic import load_handwritten_digits, load_street_digits
+from uda.inference.export import export
+from uda.inference.predict import write_predictions
 
 NETS = """
 import torch.nn as nn

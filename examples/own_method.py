@@ -8,8 +8,6 @@ file adds settings and a loss. A `Batch` holds source images, their labels, and 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from torch import Tensor
 
 from uda import losses
@@ -19,7 +17,6 @@ from uda.methods.base import OneNetwork, OptimizerSettings
 TRAINING = {"steps": 400, "batch": 128, "target_batch": 128}  # in place of the recipe's, which were made for another method
 
 
-@dataclass(frozen=True)
 class Settings(OptimizerSettings):
     name: str = "mean_matching"
     weight: float = 1.0

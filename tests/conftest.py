@@ -10,13 +10,13 @@ import torch
 from PIL import Image
 
 from tests.models.nets import SmallResNet
+from uda.data.datasets.synthetic import draw_street_digits
 from uda.data.domain import LabelledDomain, Pair
-from uda.data.synthetic import draw_street_digits
-from uda.fitting import fit
 from uda.models import Classifier, build_classifier
 from uda.report import page
-from uda.runs import Run
+from uda.runs.run import Run
 from uda.runtime import Runtime
+from uda.training.fit import fit
 
 page.MAPPED = 30  # hundreds of runs make a page, and none of these tests is about how good t-SNE looks
 torch.set_num_threads(1)  # tests run side by side; two thread pools on two cores spin against each other
@@ -146,8 +146,8 @@ evaluate_every = 4
 @pytest.fixture
 def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A recipe file that a whole run finishes within seconds."""
-    monkeypatch.setattr("uda.data.synthetic.COUNTS", {"train": 200, "test": 100})
-    monkeypatch.setattr("uda.judging.STEPS", 3)
+    monkeypatch.setattr("uda.data.datasets.synthetic.COUNTS", {"train": 200, "test": 100})
+    monkeypatch.setattr("uda.evaluation.translation.STEPS", 3)
     monkeypatch.setenv("UDA_DATA", str(tmp_path))
     path = tmp_path / "tiny.toml"
     path.write_text(TINY)

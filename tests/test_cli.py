@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from tests.conftest import NETS, SHORT
-from uda import catalogue
 from uda.cli import main
 from uda.methods import METHODS, shot
-from uda.recipe import load_recipe
+from uda.recipe import presets
+from uda.recipe.load import load_recipe
 
 
 def uda(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: str) -> tuple[int, str, str]:
@@ -51,9 +51,9 @@ def test_recipes_lists_all_and_show_prints_the_comments(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, out, _ = uda(capsys, monkeypatch, "recipes")
-    assert all(name in out for name in catalogue.names())
+    assert all(name in out for name in presets.names())
     _, out, _ = uda(capsys, monkeypatch, "recipes", "show", "svhn2mnist")
-    assert out == (catalogue.RECIPES / "svhn2mnist.toml").read_text()
+    assert out == (presets.RECIPES / "svhn2mnist.toml").read_text()
 
 
 def test_data_tells_what_is_here_and_what_would_be_downloaded(

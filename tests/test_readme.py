@@ -7,9 +7,9 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.conftest import CHECKOUT
-from uda import catalogue
 from uda.cli import app
-from uda.recipe import load_recipe, parse_override
+from uda.recipe import presets
+from uda.recipe.load import load_recipe, parse_override
 
 README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
 FITS = re.findall(r"uda fit --recipe (\S+)((?: --set \S+)*)", README)
@@ -25,8 +25,8 @@ def test_the_set_up_commands_are_on_the_first_screen() -> None:
 def test_every_recipe_and_setting_named_is_accepted(recipe: str, settings: str) -> None:
     recipe = recipe.strip("`.,")
     if recipe != "mine.toml":
-        assert recipe in catalogue.names() or recipe == "NAME"
-        if recipe in catalogue.names():
+        assert recipe in presets.names() or recipe == "NAME"
+        if recipe in presets.names():
             own = {"data.source": "mnist", "data.target": "usps"} if recipe == "translate" else {}  # given by flags
             load_recipe(recipe, own | dict(parse_override(text) for text in shlex.split(settings.replace("--set", ""))))
 

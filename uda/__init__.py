@@ -15,18 +15,18 @@ __all__ = ["Adapter", "Recipe", "Run", "UserError", "fit", "load", "resume"]
 if TYPE_CHECKING:
     from uda.adapter import Adapter
     from uda.errors import UserError
-    from uda.fitting import fit, resume
-    from uda.recipe import Recipe
-    from uda.runs import Run
-    from uda.runs import Run as load
+    from uda.recipe.schema import Recipe
+    from uda.runs.run import Run
+    from uda.runs.run import Run as load
+    from uda.training.fit import fit, resume
 
 _HOMES = {
     "Adapter": "uda.adapter",
-    "Recipe": "uda.recipe",
-    "Run": "uda.runs",
+    "Recipe": "uda.recipe.schema",
+    "Run": "uda.runs.run",
     "UserError": "uda.errors",
-    "fit": "uda.fitting",
-    "resume": "uda.fitting",
+    "fit": "uda.training.fit",
+    "resume": "uda.training.fit",
 }
 
 
@@ -35,7 +35,7 @@ def __getattr__(name: str) -> Any:
     import importlib
 
     if name == "load":
-        return importlib.import_module("uda.runs").Run
+        return importlib.import_module("uda.runs.run").Run
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'uda' has no attribute {name!r}")

@@ -13,17 +13,17 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d
 from torch import nn
 
-from uda.data import settle_frame
+from uda.console import Display
 from uda.data.arrays import as_pixels
 from uda.data.domain import Pair
-from uda.data.own import Found, class_names, find, frame, hold_out, load_labelled, load_unlabelled
-from uda.display import Display
-from uda.evaluation import predict
-from uda.fitting import start
+from uda.data.folders import Found, class_names, find, frame, hold_out, load_labelled, load_unlabelled
+from uda.data.load import resolve_image_size
+from uda.evaluation.evaluator import predict
 from uda.models import GIVEN_IN_PYTHON
-from uda.recipe import load_recipe
-from uda.runs import build_method, build_source_classifier
+from uda.recipe.load import load_recipe
+from uda.runs.build import build_method, build_source_classifier
 from uda.runtime import choose_runtime
+from uda.training.fit import start
 
 ArrayOrPath = Any
 """images as an array or tensor, uint8 or floats in 0..1, (N, H, W), (N, H, W, 1 or 3) or (N, 1 or 3, H, W); or a path"""
@@ -97,7 +97,7 @@ class Adapter(ClassifierMixin, BaseEstimator):
             },
         )
         data, display = wanted.data, Display(quiet=not self.verbose)
-        size, channels = settle_frame(data, source, target)
+        size, channels = resolve_image_size(data, source, target)
         classes, memory = class_names(source), int(data.memory * 2**30)
         pair = Pair(
             *hold_out(load_labelled(source, classes, size, channels, memory, display)),

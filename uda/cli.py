@@ -83,18 +83,19 @@ def fit(
         if keys or out or data_root or set_ or seeds is not None:
             raise UserError("--resume goes on as the run began; leave out all other settings, or start anew with --recipe")
     else:
-        from uda import catalogue
+        from uda.recipe import presets
 
-        catalogue.find(str(recipe))  # a wrong name is answered before torch is loaded
-    from uda.comparing import ASKED
-    from uda.comparing import compare as run_compare
-    from uda.display import Display, comparison_table
-    from uda.fitting import Interrupted
-    from uda.fitting import fit as run_fit
-    from uda.fitting import resume as run_resume
-    from uda.recipe import parse_override
+        presets.find(str(recipe))  # a wrong name is answered before torch is loaded
+    from uda.console import Display
+    from uda.recipe.load import parse_override
+    from uda.report.compare import ASKED
+    from uda.report.compare import compare as run_compare
     from uda.report.page import write_comparison
-    from uda.seeds import fit_seeds, resume_seeds
+    from uda.report.tables import comparison_table
+    from uda.training.fit import fit as run_fit
+    from uda.training.fit import resume as run_resume
+    from uda.training.loop import Interrupted
+    from uda.training.seeds import fit_seeds, resume_seeds
 
     display, group = Display(), None
     overrides = {**dict(parse_override(text) for text in set_ or ()), **keys}
@@ -119,9 +120,9 @@ def fit(
 
 def _anchored(name: str) -> str:
     """A path of images made absolute; a data set's name as it is."""
-    from uda import catalogue
+    from uda.data.names import is_path
 
-    return str(Path(name).absolute()) if catalogue.is_path(name) else name
+    return str(Path(name).absolute()) if is_path(name) else name
 
 
 def _anchored_factory(name: str) -> str:
@@ -145,9 +146,9 @@ def predict(
     precision: Precision = None,
 ) -> None:
     """Class and probability of every image at a path (a folder, .csv, .npz or one file), as a CSV."""
-    from uda.applying import write_predictions
-    from uda.display import Display
-    from uda.runs import Run
+    from uda.console import Display
+    from uda.inference.predict import write_predictions
+    from uda.runs.run import Run
 
     display = Display()
     count = write_predictions(Run(run, device=device, precision=precision), images, out, which, display)
@@ -167,15 +168,16 @@ def evaluate(
     """Accuracy of a run's classifier on labelled images, by class, and what was taken for what."""
     import json
 
-    from uda.applying import evaluate as run_evaluate
-    from uda.applying import evaluation_table
-    from uda.display import Display
-    from uda.runs import Run, whole
+    from uda.atomic import atomic_write
+    from uda.console import Display
+    from uda.inference.predict import evaluate as run_evaluate
+    from uda.inference.predict import evaluation_table
+    from uda.runs.run import Run
 
     display = Display()
     result = run_evaluate(Run(run, device=device, precision=precision), _anchored(data), which, data_root, display)
     if out is not None:
-        with whole(out) as path:
+        with atomic_write(out) as path:
             path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     display.show(evaluation_table(result))
 
@@ -196,10 +198,10 @@ def translate(
     precision: Precision = None,
 ) -> None:
     """Images of one domain as images of the other, by a run whose method translates, and a grid of some of them."""
-    from uda.display import Display
-    from uda.runs import Run
+    from uda.console import Display
+    from uda.inference.translate import grid_path, write_strip, write_translations
+    from uda.runs.run import Run
     from uda.runtime import seed_everything
-    from uda.translating import grid_path, write_strip, write_translations
 
     display, opened = Display(), Run(run, device=device, precision=precision)
     seed_everything(seed)
@@ -217,9 +219,9 @@ def translate(
 @app.command()
 def report(run: Path) -> None:
     """Make report.html anew from what lies in a run folder, or in a folder of seeds."""
-    from uda.comparing import ASKED, open_group
-    from uda.comparing import compare as run_compare
-    from uda.display import Display
+    from uda.console import Display
+    from uda.report.compare import ASKED, open_group
+    from uda.report.compare import compare as run_compare
     from uda.report.page import write_comparison, write_report
 
     several = (run / ASKED).exists()
@@ -233,10 +235,11 @@ def compare(
     out: Annotated[Path, typer.Option("-o", "--out", help="The page to write.")] = Path("comparison.html"),
 ) -> None:
     """Put runs in one table: means, spreads, and a paired test of each against the first."""
-    from uda.comparing import compare as run_compare
-    from uda.comparing import open_group
-    from uda.display import Display, comparison_table
+    from uda.console import Display
+    from uda.report.compare import compare as run_compare
+    from uda.report.compare import open_group
     from uda.report.page import write_comparison
+    from uda.report.tables import comparison_table
 
     figures = run_compare([open_group(run) for run in runs])
     display = Display()
@@ -252,9 +255,9 @@ def export(
     which: Which = "last",
 ) -> None:
     """Write the adapted classifier for other programs, checked on target images."""
-    from uda.display import Display
-    from uda.export import export as run_export
-    from uda.runs import Run
+    from uda.console import Display
+    from uda.inference.export import export as run_export
+    from uda.runs.run import Run
 
     path, comparison = run_export(Run(run, device="cpu"), format, out, which)
     Display().say(f"{path}: float images in 0..1 to logits; {comparison}")
@@ -267,20 +270,20 @@ def recipes(context: typer.Context) -> None:
         from rich.console import Console
         from rich.table import Table
 
-        from uda import catalogue
+        from uda.recipe import presets
 
         table = Table("recipe", "what it does", box=None, pad_edge=False)
-        for name in catalogue.names():
-            table.add_row(name, catalogue.read(catalogue.RECIPES / f"{name}.toml").get("description", ""))
+        for name in presets.names():
+            table.add_row(name, presets.read(presets.RECIPES / f"{name}.toml").get("description", ""))
         Console().print(table)
 
 
 @recipes_app.command("show")
 def recipes_show(name: str) -> None:
     """Print a recipe with its comments, ready to be copied and changed."""
-    from uda import catalogue
+    from uda.recipe import presets
 
-    print(catalogue.find(name).read_text(encoding="utf-8"), end="")
+    print(presets.find(name).read_text(encoding="utf-8"), end="")
 
 
 @app.command()
@@ -306,7 +309,7 @@ def data(data_root: DataRoot = None) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from uda.data import EMBEDDED, describe
+    from uda.data.load import EMBEDDED, describe
 
     table = Table("data set", "split", "state", "what it is", box=None, pad_edge=False)
     for row in describe(data_root):

@@ -45,7 +45,7 @@ def test_labels_stay_with_their_images(small_pair: Pair, fp32: Runtime) -> None:
 
 def test_target_plain_is_the_same_images_unchanged(small_pair: Pair, fp32: Runtime) -> None:
     batch = Batches(small_pair.source, small_pair.target.without_labels(), 8, 8, Augment(), Augment(invert=1.0), fp32).next()
-    assert torch.equal(batch.target, -batch.target_plain)
+    assert torch.equal(batch.target, -batch.target_weak)
 
 
 @given(counts=st.lists(st.integers(1, 40), min_size=2, max_size=5))

@@ -19,7 +19,7 @@ from uda.data.batches import Batches
 from uda.data.domain import Pair
 from uda.methods import METHODS, Method
 from uda.models.backbones import Classifier
-from uda.models.own import split_network
+from uda.models.custom import split_network
 from uda.runtime import Runtime
 
 STEPS = 4
@@ -163,7 +163,7 @@ def test_mcd_moves_heads_and_backbone_against_each_other(small_pair: Pair, fp32:
 def test_the_unlabelled_batch_of_mean_teacher_is_what_teaches(small_pair: Pair, fp32: Runtime) -> None:
     method = make("mean_teacher", fp32, small_pair)
     batch = batches("mean_teacher", small_pair, fp32).next()
-    blank = replace(batch, target_plain=torch.zeros_like(batch.target_plain))
+    blank = replace(batch, target_weak=torch.zeros_like(batch.target_weak))
     method.teacher.head.weight.mul_(50)  # sure of everything, so that every image counts
     with torch.no_grad():
         assert method.losses(batch)["consistency"] != method.losses(blank)["consistency"]

@@ -68,7 +68,7 @@ def test_every_setting_trains_with_finite_losses_and_moves_all_networks(
     for name, module in method.networks().items():
         if len(before[name]):
             assert not torch.equal(before[name], weights(module)), name
-    assert method.classifier()(batch.target_plain).shape == (8, 10)
+    assert method.classifier()(batch.target_weak).shape == (8, 10)
 
 
 @pytest.mark.parametrize("settings", VARIANTS, ids=str)
@@ -92,12 +92,12 @@ def _copy(value: Any) -> Any:
 
 def test_with_a_warm_start_it_begins_at_the_source_classifier(batch: Batch, fp32: Runtime) -> None:
     method = make(fp32)
-    assert torch.allclose(method.classifier()(batch.target_plain), CLASSIFIER(batch.target_plain), atol=1e-5)
+    assert torch.allclose(method.classifier()(batch.target_weak), CLASSIFIER(batch.target_weak), atol=1e-5)
 
 
 def test_without_a_warm_start_it_does_not(batch: Batch, fp32: Runtime) -> None:
     method = make(fp32, warm_start=False)
-    assert not torch.allclose(method.classifier()(batch.target_plain), CLASSIFIER(batch.target_plain), atol=1e-2)
+    assert not torch.allclose(method.classifier()(batch.target_weak), CLASSIFIER(batch.target_weak), atol=1e-2)
 
 
 def test_the_given_classifier_is_left_alone(batch: Batch, fp32: Runtime) -> None:
@@ -213,7 +213,7 @@ def test_the_cycle_returns_each_domain_to_itself(batch: Batch, fp32: Runtime) ->
 
     method.encoders = method.generators = Flat()  # type: ignore[assignment]
     method.generator_parameters = []
-    posterior = method.encoders(batch.source, batch.target_plain)
+    posterior = method.encoders(batch.source, batch.target_weak)
     method.generator_parameters = [posterior.mean]  # something to differentiate with respect to
     values = method._update_generators(batch, posterior, method.generators(posterior.sample()))
     assert values["cycle"].item() == pytest.approx(0, abs=1e-3)
@@ -243,7 +243,7 @@ def test_the_learning_rate_falls_to_zero_at_the_end(batch: Batch, fp32: Runtime)
 
 
 def test_a_batch_may_hold_more_target_images_than_are_translated(batch: Batch, fp32: Runtime) -> None:
-    half = Batch(batch.source[:4], batch.source_labels[:4], torch.arange(4), batch.target, batch.target_plain)
+    half = Batch(batch.source[:4], batch.source_labels[:4], torch.arange(4), batch.target, batch.target_weak)
     seen: list[int] = []
     method = make(fp32, cycle_weight=1.0)
     method.generators.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))

@@ -16,10 +16,10 @@ from uda.models.layers import (
     ImageNorm,
     Normalize,
     by_domain,
+    convert_domain_batch_norm,
     learn_statistics,
+    revert_domain_batch_norm,
     widen_for_coordinates,
-    with_domains,
-    without_domains,
 )
 
 
@@ -29,7 +29,7 @@ def network() -> nn.Sequential:
 
 
 def learned(target_mean: float) -> nn.Module:
-    net = with_domains(network())
+    net = convert_domain_batch_norm(network())
     batches = [target_mean + torch.randn(16, 1, 8, 8) for _ in range(4)]
     net.eval()
     learn_statistics(net, net, batches)
@@ -66,13 +66,13 @@ def test_going_back_leaves_plain_batch_norm_with_the_targets_statistics() -> Non
     net = learned(5.0).eval()
     images = 5 + torch.randn(4, 1, 8, 8)
     expected = net(images)
-    plain = without_domains(net)
+    plain = revert_domain_batch_norm(net)
     assert not any(isinstance(module, DomainBatchNorm) for module in plain.modules())
     assert torch.equal(plain(images), expected)
 
 
 def test_scale_and_shift_are_shared() -> None:
-    net = with_domains(network())
+    net = convert_domain_batch_norm(network())
     assert len(list(net.parameters())) == len(list(network().parameters()))
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from uda import Run, UserError
-from uda.comparing import Group, compare
+from uda.report.compare import Group, compare
 from uda.report.page import write_comparison, write_report
-from uda.runs import RunFolder
+from uda.runs.folder import RunFolder
 
 
 class Outline(HTMLParser):

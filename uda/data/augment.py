@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from pydantic import NonNegativeFloat
 from torch import Tensor
 
-from uda.ranges import Share
+from uda.types import Section, UnitInterval
 
 
 def to_float(images: Tensor) -> Tensor:
@@ -23,8 +22,7 @@ def to_pixels(images: Tensor) -> Tensor:
     return images.float().add(1.0).mul(127.5).round().clamp(0, 255).to(torch.uint8)
 
 
-@dataclass(frozen=True)
-class Augment:
+class Augment(Section):
     """Random affine, crop, colour, erasing and inversion; every field at 0 leaves images as they are.
 
     Draws come from torch's global generator of the batch's device, so a seeded run repeats itself.
@@ -38,13 +36,13 @@ class Augment:
     """largest change of size: factor 1 - scale .. 1 + scale"""
     shear: NonNegativeFloat = 0.0
     """largest horizontal shear (tangent)"""
-    crop: Share = 0.0
+    crop: UnitInterval = 0.0
     """a random window with sides of 1 - crop .. 1 of the image, stretched to the whole"""
     colour: NonNegativeFloat = 0.0
     """strength of contrast, brightness and (three channels) tint changes"""
-    erase: Share = 0.0
+    erase: UnitInterval = 0.0
     """largest side, as a share of the image's, of a rectangle that is painted over in one grey level"""
-    invert: Share = 0.0
+    invert: UnitInterval = 0.0
     """probability that an image is turned into its negative"""
 
     def __call__(self, images: Tensor) -> Tensor:

@@ -26,15 +26,15 @@ class Batch:
         source_labels: their labels, int64 (B,).
         source_positions: which images of the domain they are, int64 (B,).
         target: augmented target images; as many as of the source, or more.
-        target_plain: the same target images as they are.
-        augment: what made `target` of `target_plain`, for a method that has more images to be seen so.
+        target_weak: the same target images as they are.
+        augment: what made `target` of `target_weak`, for a method that has more images to be seen so.
     """
 
     source: Tensor
     source_labels: Tensor
     source_positions: Tensor
     target: Tensor
-    target_plain: Tensor
+    target_weak: Tensor
     augment: Augment = field(default_factory=Augment)
 
 

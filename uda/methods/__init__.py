@@ -26,7 +26,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from uda import importing
+from uda import plugins as importing
 from uda.data.batches import Batch
 from uda.errors import UserError
 from uda.methods import (

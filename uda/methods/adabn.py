@@ -6,30 +6,25 @@ Nothing is trained: batch norm's statistics are replaced by the target's.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from pydantic import ConfigDict
 from torch import Tensor, nn
 
 from uda.data.batches import Batch
 from uda.data.domain import Domain
 from uda.errors import UserError
-from uda.methods.base import adapt_statistics
+from uda.methods.base import MethodSettings, update_bn
 from uda.models.backbones import Classifier
-from uda.models.layers import domain_norms, with_domains
+from uda.models.layers import convert_domain_batch_norm, domain_norms
 from uda.runtime import Runtime
 
 READS_SOURCE = False
 TRAINING = {"steps": 1, "evaluate_every": 1}
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(MethodSettings):
     """AdaBN has none."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     name: str = "adabn"
 
@@ -41,14 +36,14 @@ class Method:
         self, settings: Settings, classifier: Classifier, shape: tuple[int, int, int], steps: int, runtime: Runtime
     ) -> None:
         self.runtime, self.network = runtime, copy.deepcopy(classifier)
-        with_domains(self.network)
+        convert_domain_batch_norm(self.network)
         if not domain_norms(self.network):
             raise UserError(
                 "adabn exchanges batch norm's statistics, and this network has no batch norm; try --model timm:resnet18"
             )
 
     def prepare(self, target: Domain) -> None:
-        adapt_statistics(self.network, self.network, target, self.runtime)
+        update_bn(self.network, self.network, target, self.runtime)
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         return {"total": torch.zeros(())}

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, Literal
 
 import torch
-from pydantic import ConfigDict, NonNegativeFloat
+from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
 from uda import losses
@@ -16,9 +15,10 @@ from uda.data.augment import to_float
 from uda.data.batches import Batch
 from uda.data.domain import Domain
 from uda.models.backbones import Classifier
-from uda.models.layers import SOURCE, TARGET, by_domain, domain_norms, learn_statistics, with_domains
-from uda.ranges import Share
+from uda.models.layers import SOURCE, TARGET, by_domain, convert_domain_batch_norm, domain_norms, learn_statistics
+from uda.players import update_ema
 from uda.runtime import Runtime, evaluating
+from uda.types import Section, UnitInterval
 
 TRAINING: dict[str, int | str] = {
     "steps": 400, "batch": 128, "target_batch": 128, "class_shares": "even", "evaluate_every": 100,
@@ -27,34 +27,22 @@ TRAINING: dict[str, int | str] = {
 classes have different shares cannot have the same features"""
 
 
-@dataclass(frozen=True)
-class OptimizerSettings:
-    """AdamW under a one-cycle schedule (Smith and Topin 2018)."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+class MethodSettings(Section):
+    """What every method's settings have."""
 
     name: str = ""
+    """the method's"""
+
+
+class OptimizerSettings(MethodSettings):
+    """AdamW under a one-cycle schedule (Smith and Topin 2018)."""
+
     learning_rate: NonNegativeFloat = 1e-3
     """the peak of the cycle"""
     weight_decay: NonNegativeFloat = 1e-3
 
 
-@torch.no_grad()
-def average(teacher: nn.Module, student: nn.Module, decay: float, done: int) -> None:
-    """Moves the teacher's weights towards the student's by 1 - decay; faster at first, when there is little to remember."""
-    decay = min(decay, (done + 1) / (done + 10))
-    for mean, now in zip(teacher.parameters(), student.parameters(), strict=True):
-        mean.lerp_(now, 1 - decay)
-    for kept, new in zip(teacher.buffers(), student.buffers(), strict=True):
-        kept.copy_(new)
-
-
-def falling(done: int, steps: int, share: float) -> float:
-    """What the learning rate of a step is to be multiplied with: 1, then down in a straight line to 0 over the last `share`."""
-    return min(1.0, (1 - done / steps) / max(1e-8, share))
-
-
-def adapt_statistics(network: nn.Module, read: Callable[[Tensor], object], target: Domain, runtime: Runtime) -> None:
+def update_bn(network: nn.Module, read: Callable[[Tensor], object], target: Domain, runtime: Runtime) -> None:
     """The target's statistics of a network with batch norm, from a sample of its images; without batch norm, nothing.
 
     `read` sends float images (N, C, H, W) in -1..1 through the network.
@@ -69,107 +57,6 @@ def adapt_statistics(network: nn.Module, read: Callable[[Tensor], object], targe
             learn_statistics(network, read_pixels, target.sample().split(250))
 
 
-class Translating:
-    """Makes images of one domain from images of another, by a code."""
-
-    def encode(self, images: Tensor, domain: int) -> Tensor:
-        """Codes of images (N, C, S, S) in -1..1."""
-        raise NotImplementedError
-
-    def decode(self, codes: Tensor, domain: int, style: Tensor | None = None) -> Tensor:
-        """Images of one domain, float32 (N, C, S, S) in -1..1."""
-        raise NotImplementedError
-
-    def translate(self, images: Tensor, origin: int, destination: int, style: Tensor | None = None) -> Tensor:
-        """Images (N, C, S, S) in -1..1 of one domain as images of the other; of the same, their reconstruction."""
-        return self.decode(self.encode(images, origin), destination, style)
-
-
-class Styled(Translating):
-    """Makes many translations of one image: `decode` takes a style (N, D), and draws one where none is given."""
-
-    def translate(self, images: Tensor, origin: int, destination: int, style: Tensor | None = None) -> Tensor:
-        if style is None and origin == destination:
-            style = self.styles(images, origin)
-        return super().translate(images, origin, destination, style)
-
-    def styles(self, images: Tensor, domain: int) -> Tensor:
-        """The styles of images (N, C, S, S) in -1..1."""
-        raise NotImplementedError
-
-    def draw_styles(self, count: int) -> Tensor:
-        """Styles drawn at random, by torch's global generator."""
-        raise NotImplementedError
-
-
-@dataclass(frozen=True)
-class AdversarySettings:
-    """Adam for both players of an alternating game."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
-
-    name: str = ""
-    averaging: Share = 0.99
-    """decay per step of the averaged weights, which are used in the end; 0: no average"""
-    learning_rate: NonNegativeFloat = 1e-3
-    betas: tuple[float, float] = (0.5, 0.999)
-    weight_decay: NonNegativeFloat = 0.0
-    decay_from: Share = 0.7
-    """the share of the steps after which the learning rate falls in a straight line to 0; 1 keeps it constant"""
-
-
-class Adversaries:
-    """Two players that take turns: discriminators, and those that make images. A subclass takes the steps."""
-
-    settings: Any
-
-    def networks(self) -> nn.Module:
-        raise NotImplementedError
-
-    def begin(self, settings: Any, steps: int, runtime: Runtime, discriminators: nn.Module, *makers: nn.Module) -> None:
-        """Places the networks and makes an optimiser for each player."""
-        self.settings, self.steps, self.runtime, self.done = settings, steps, runtime, 0
-        runtime.place(self.networks())
-        self.generator_parameters = [parameter for maker in makers for parameter in maker.parameters()]
-        self.discriminator_optimizer, self.generator_optimizer = (
-            torch.optim.Adam(p, settings.learning_rate, settings.betas, weight_decay=settings.weight_decay, fused=runtime.fused)
-            for p in (list(discriminators.parameters()), self.generator_parameters)
-        )
-
-    def update_discriminators(self, total: Tensor) -> None:
-        """Their step down `total`."""
-        self.discriminator_optimizer.zero_grad()
-        total.backward()
-        self.discriminator_optimizer.step()
-
-    def update_generators(self, total: Tensor) -> None:
-        """The others' step down `total`; the discriminators are fixed: no gradient of their weights is computed."""
-        self.generator_optimizer.zero_grad()
-        total.backward(inputs=self.generator_parameters)
-        self.generator_optimizer.step()
-
-    def set_rate(self) -> None:
-        """The learning rate of this step, for both."""
-        s = self.settings
-        rate = s.learning_rate * falling(self.done, self.steps, 1 - s.decay_from)
-        for group in (*self.discriminator_optimizer.param_groups, *self.generator_optimizer.param_groups):
-            group["lr"] = rate
-
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "networks": self.networks().state_dict(),
-            "discriminator_optimizer": self.discriminator_optimizer.state_dict(),
-            "generator_optimizer": self.generator_optimizer.state_dict(),
-            "done": self.done,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.networks().load_state_dict(state["networks"])
-        self.discriminator_optimizer.load_state_dict(state["discriminator_optimizer"])
-        self.generator_optimizer.load_state_dict(state["generator_optimizer"])
-        self.done = state["done"]
-
-
 class OneNetwork:
     """Trains a copy of the source classifier; a subclass says by what loss.
 
@@ -181,7 +68,7 @@ class OneNetwork:
     def __init__(self, settings: Any, classifier: Classifier, shape: tuple[int, int, int], steps: int, runtime: Runtime) -> None:
         self.settings, self.runtime, self.steps, self.done = settings, runtime, steps, 0
         self.network = copy.deepcopy(classifier)
-        with_domains(self.network)
+        convert_domain_batch_norm(self.network)
         self.others = self.build_others(classifier)
         runtime.place(self.networks())
         parameters = [p for p in (*self.network.parameters(), *self.others.parameters()) if p.requires_grad]
@@ -252,7 +139,7 @@ class OneNetwork:
 
     def prepare(self, target: Domain) -> None:
         """Learns the target's statistics of a network with batch norm."""
-        adapt_statistics(self.network, self.network, target, self.runtime)
+        update_bn(self.network, self.network, target, self.runtime)
 
     def classifier(self) -> nn.Module:
         return self.network
@@ -278,11 +165,10 @@ class OneNetwork:
         self.done = state["done"]
 
 
-@dataclass(frozen=True)
 class TeacherSettings(OptimizerSettings):
     """With an averaged teacher."""
 
-    averaging: Share = 0.99
+    averaging: UnitInterval = 0.99
     """decay per step of the averaged weights, which teach, and classify in the end"""
 
 
@@ -314,7 +200,23 @@ class Taught(OneNetwork):
         }
 
     def after_step(self) -> None:
-        average(self.teacher, self.network, self.settings.averaging, self.done)
+        update_ema(self.teacher, self.network, self.settings.averaging, self.done)
 
     def classifier(self) -> nn.Module:
         return self.teacher
+
+
+class TrainingSettings(Section):
+    """How long the method trains, and how often it is looked at."""
+
+    steps: PositiveInt
+    batch: PositiveInt = 64
+    """images of each domain in a step"""
+    target_batch: PositiveInt | None = None
+    """target images in a step, where there are to be more of them; left out: as many as `batch`"""
+    class_shares: Literal["own", "even", "predicted"] = "own"
+    """how often source images of each class are drawn: as there are of them, equally often, or as often as the source classifier
+    gives that class to target images"""
+    log_every: PositiveInt = 10
+    evaluate_every: PositiveInt = 100
+    """steps between two label-free scores (and accuracies for `oracle`)"""

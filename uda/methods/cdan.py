@@ -7,8 +7,6 @@ by w = 1 + exp(-entropy of its prediction), so that sure ones lead.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from pydantic import PositiveInt
@@ -20,7 +18,6 @@ from uda.models.backbones import Classifier
 TRAINING = dann.TRAINING
 
 
-@dataclass(frozen=True)
 class Settings(dann.Settings):
     """CDAN's settings."""
 

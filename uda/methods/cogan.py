@@ -16,7 +16,6 @@ pair is of one class says so to C_2 itself.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
 
 import torch
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
@@ -26,17 +25,18 @@ from uda import losses
 from uda.data.batches import Batch
 from uda.data.domain import Domain
 from uda.methods import base
-from uda.methods.base import Adversaries, AdversarySettings, adapt_statistics, average
+from uda.methods.adversarial import Adversaries, AdversarySettings
+from uda.methods.base import update_bn
 from uda.methods.unit import TiedDiscriminators, starting_point
 from uda.models.backbones import Classifier
 from uda.models.layers import SOURCE, TARGET
 from uda.models.translators import TiedGenerators
+from uda.players import update_ema
 from uda.runtime import Runtime
 
 TRAINING = base.TRAINING | {"steps": 600, "batch": 64, "target_batch": 64, "class_shares": "own", "evaluate_every": 100}
 
 
-@dataclass(frozen=True)
 class Settings(AdversarySettings):
     """CoGAN's settings."""
 
@@ -71,7 +71,7 @@ class Method(Adversaries):
 
     def prepare(self, target: Domain) -> None:
         """Learns the target's statistics of a network with batch norm."""
-        adapt_statistics(self.student, self.student, target, self.runtime)
+        update_bn(self.student, self.student, target, self.runtime)
         self.averaged.load_state_dict(self.student.state_dict())
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
@@ -80,7 +80,7 @@ class Method(Adversaries):
         self.set_rate()
         with self.runtime.autocast():
             fakes = self._pairs(torch.randn(count, s.noise_dim, device=batch.source.device))
-            by_1, by_2 = ([real, fake.detach()] for real, fake in zip((batch.source, batch.target_plain), fakes, strict=True))
+            by_1, by_2 = ([real, fake.detach()] for real, fake in zip((batch.source, batch.target_weak), fakes, strict=True))
             (real_1, fake_1), (real_2, fake_2) = self.discriminators(by_1, by_2)
             is_real = self.discriminators.real_head(real_1), self.discriminators.real_head(real_2)
             is_fake = self.discriminators.real_head(fake_1), self.discriminators.real_head(fake_2)
@@ -105,7 +105,7 @@ class Method(Adversaries):
         # The mean over both domains at once, doubled, is the sum over i of the objective.
         values["generator_adversarial"] = 2 * losses.real_fake(judged, True)
         self.update_generators(values["generator_adversarial"])
-        average(self.averaged, self.student, s.averaging, self.done)
+        update_ema(self.averaged, self.student, s.averaging, self.done)
         self.done += 1
         return {name: value.detach() for name, value in values.items()}
 

@@ -7,8 +7,6 @@ with MMD under a sum of Gaussian kernels (section 3); the layers compared are th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from pydantic import NonNegativeFloat
 from torch import Tensor
 
@@ -17,7 +15,6 @@ from uda.data.batches import Batch
 from uda.methods.base import OneNetwork, OptimizerSettings
 
 
-@dataclass(frozen=True)
 class Settings(OptimizerSettings):
     """DAN's settings."""
 

@@ -12,7 +12,6 @@ Not in the paper: what classifies in the end are weights averaged over the last 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -30,7 +29,6 @@ from uda.models.backbones import Classifier
 TRAINING = base.TRAINING | {"steps": 800}
 
 
-@dataclass(frozen=True)
 class Settings(TeacherSettings):
     """DANN's settings."""
 

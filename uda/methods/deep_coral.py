@@ -5,8 +5,6 @@ total = cross-entropy(source) + weight x |C_s - C_t|^2_F / (4 d^2),  C: covarian
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from pydantic import NonNegativeFloat
 from torch import Tensor
 
@@ -15,7 +13,6 @@ from uda.data.batches import Batch
 from uda.methods.base import OneNetwork, OptimizerSettings
 
 
-@dataclass(frozen=True)
 class Settings(OptimizerSettings):
     """Deep CORAL's settings."""
 

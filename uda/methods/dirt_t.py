@@ -8,8 +8,6 @@ VADA first; then, for the rest of the steps, the source is left behind and the c
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from pydantic import NonNegativeFloat
 from torch import Tensor
 
@@ -17,18 +15,17 @@ from uda import losses
 from uda.data.batches import Batch
 from uda.methods import vada
 from uda.models.layers import TARGET
-from uda.ranges import Share
+from uda.types import UnitInterval
 
 
-@dataclass(frozen=True)
 class Settings(vada.Settings):
     """DIRT-T's settings."""
 
     name: str = "dirt_t"
-    vada_share: Share = 0.5
+    vada_share: UnitInterval = 0.5
     """the share of the steps that VADA takes"""
     teacher_weight: NonNegativeFloat = 1.0
-    averaging: Share = 0.998
+    averaging: UnitInterval = 0.998
 
 
 class Method(vada.Method):

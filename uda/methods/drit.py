@@ -23,7 +23,6 @@ the styles that it was given. Its code was not released.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
 from typing import Literal, cast
 
 import torch
@@ -33,19 +32,20 @@ from torch import Tensor, nn
 from uda import losses
 from uda.data.batches import Batch
 from uda.data.domain import Domain
-from uda.methods.base import Styled, Taught, TeacherSettings, adapt_statistics, average, falling
+from uda.methods.base import Taught, TeacherSettings, update_bn
+from uda.methods.translating import Styled
 from uda.models.backbones import Backbone, Classifier, strided
-from uda.models.layers import SOURCE, TARGET, with_domains
+from uda.models.layers import SOURCE, TARGET, convert_domain_batch_norm
 from uda.models.spatial import SpatialEncoders, SpatialGenerators
 from uda.models.translators import Posterior, TiedEncoders, TiedGenerators, backbone_layers
-from uda.ranges import Share
+from uda.players import linear_decay, update_ema
 from uda.runtime import Runtime
+from uda.types import UnitInterval
 
 TRAINING = {"steps": 600, "batch": 48, "target_batch": 48, "class_shares": "own", "evaluate_every": 100}
 STYLES_KEPT = 2**16  # rows of the table of drawn styles, by the source image's number
 
 
-@dataclass(frozen=True)
 class Settings(TeacherSettings):
     """DRIT's settings; its learning rate is the classifier's."""
 
@@ -80,15 +80,15 @@ class Settings(TeacherSettings):
     """translations of each source image that the classifier learns from"""
     draws_augmented: bool = False
     """whether it sees them augmented, as it does target images: what is wrong with all of them is harder to learn, then"""
-    draws_from: Share = 0.3
+    draws_from: UnitInterval = 0.3
     """the share of the steps after which it does: before, they are noise"""
-    translator_share: Share = 1.0
+    translator_share: UnitInterval = 1.0
     """the share of the steps in which the translator learns, the first ones; with that of `draws_from` the classifier learns from
     a finished translator, as in the paper, and not along with it"""
     source_weight: NonNegativeFloat = 1.0
     information_weight: NonNegativeFloat = 0.0
     pseudo_label_weight: NonNegativeFloat = 0.0
-    confidence: Share = 0.9
+    confidence: UnitInterval = 0.9
 
     translator_rate: NonNegativeFloat = 1e-3
     """Adam's, for encoders, generators and discriminators; it falls to 0 over the last 30 % of their steps"""
@@ -146,7 +146,7 @@ class Method(Styled, Taught):
         s, (channels, size, _) = settings, shape
         code: tuple[int, ...]
         if s.encoder == "backbone":
-            backbone, code = cast(Backbone, with_domains(copy.deepcopy(classifier.backbone))), (s.code_dim,)
+            backbone, code = cast(Backbone, convert_domain_batch_norm(copy.deepcopy(classifier.backbone))), (s.code_dim,)
             encoders: TiedEncoders | SpatialEncoders = TiedEncoders(
                 backbone_layers(backbone), backbone.feature_dim, s.code_dim, private=1, learned_variance=False, coordinates=False
             )
@@ -174,7 +174,7 @@ class Method(Styled, Taught):
     def prepare(self, target: Domain) -> None:
         super().prepare(target)
         encoders = self.translator.encoders
-        adapt_statistics(encoders, lambda images: encoders.encode(images, TARGET), target, self.runtime)
+        update_bn(encoders, lambda images: encoders.encode(images, TARGET), target, self.runtime)
         self.averaged.load_state_dict(self.translator.state_dict())
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
@@ -182,15 +182,15 @@ class Method(Styled, Taught):
         if self.done >= self.translator_steps:
             return super().step(batch)
         for name, optimizer in self.optimizers.items():
-            optimizer.param_groups[0]["lr"] = self.rates[name] * falling(self.done, self.translator_steps, 0.3)
+            optimizer.param_groups[0]["lr"] = self.rates[name] * linear_decay(self.done, self.translator_steps, 0.3)
         values = self._update_translator(batch)
-        average(self.averaged, self.translator, self.settings.averaging, self.done)
+        update_ema(self.averaged, self.translator, self.settings.averaging, self.done)
         return {name: value.detach() for name, value in values.items()} | super().step(batch)
 
     def _update_translator(self, batch: Batch) -> dict[str, Tensor]:
         s, count = self.settings, len(batch.source)
         encoders, styles, generators = self.translator.encoders, self.translator.styles, self.translator.generators
-        x, y = batch.source, batch.target_plain[:count]
+        x, y = batch.source, batch.target_weak[:count]
         drawn, other = (torch.randn(count, s.style_dim, device=x.device) for _ in range(2))
         with self.runtime.autocast():
             contents = encoders(x, y).mean
@@ -278,7 +278,7 @@ class Method(Styled, Taught):
             values["translated_class"] = losses.cross_entropy(read[-1][1], batch.source_labels.repeat(s.draws))
             total = total + values["translated_class"]
         if anchored:
-            values |= self.anchor(read[1][1], batch.target_plain, s.confidence)
+            values |= self.anchor(read[1][1], batch.target_weak, s.confidence)
             total = total + s.information_weight * (values["target_entropy"] - values["target_marginal_entropy"])
             total = total + s.pseudo_label_weight * values["pseudo_label"]
         return values | {"total": total}

@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
 
@@ -38,24 +37,24 @@ from uda import losses
 from uda.data.batches import Batch
 from uda.errors import UserError
 from uda.methods import base
-from uda.methods.base import Taught, TeacherSettings, Translating
+from uda.methods.base import Taught, TeacherSettings
+from uda.methods.translating import Translating
 from uda.models.backbones import Backbone, Classifier, strided
-from uda.models.layers import SOURCE, TARGET, by_domain, with_domains
+from uda.models.layers import SOURCE, TARGET, by_domain, convert_domain_batch_norm
 from uda.models.translators import Posterior, generator_layers
-from uda.ranges import Share
 from uda.runtime import Runtime
+from uda.types import UnitInterval
 
 TRAINING = base.TRAINING | {"steps": 800, "class_shares": "own"}
 
 
-@dataclass(frozen=True)
 class Settings(TeacherSettings):
     """Latent mapping's settings; its learning rate is the classifier's."""
 
     name: str = "latent_mapping"
     vaes: str | None = None
     """``weights/method.safetensors`` of an earlier run of this method, whose VAEs are used; left out: they are trained"""
-    vae_share: Share = 0.5
+    vae_share: UnitInterval = 0.5
     """the share of the steps in which VAEs are trained; the mapping has the rest"""
     encoder: Literal["backbone", "convolutional"] = "backbone"
     """of the source's VAE: the source classifier's own network, to start from, or convolutions that start afresh"""
@@ -73,7 +72,7 @@ class Settings(TeacherSettings):
     closeness_weight: NonNegativeFloat = 0.1
     pairing: tuple[int, ...] | None = None
     """the target class that each source class is paired with, in label order; left out: the same"""
-    confidence: Share = 0.9
+    confidence: UnitInterval = 0.9
     """a target image's class counts when the teacher's probability is above this"""
 
     source_weight: NonNegativeFloat = 1.0
@@ -138,7 +137,7 @@ class Method(Translating, Taught):
             raise UserError(f"method.pairing has {len(s.pairing)} classes, the source {classifier.classes}; give one for each")
         backbones = [strided(channels, size, 2 * s.width) for _ in range(2)]
         if s.encoder == "backbone":
-            backbones[SOURCE] = cast(Backbone, with_domains(copy.deepcopy(classifier.backbone)))
+            backbones[SOURCE] = cast(Backbone, convert_domain_batch_norm(copy.deepcopy(classifier.backbone)))
         self.vaes = nn.ModuleList([VAE(backbone, channels, size, s.width, s.code_dim) for backbone in backbones])
         self.code_head = nn.Linear(s.code_dim, classifier.classes)
         self.mappers = nn.ModuleList([Mapper(s.code_dim, s.hidden) for _ in range(2)])
@@ -169,7 +168,7 @@ class Method(Translating, Taught):
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """One update of the VAEs, or later of the mapping; then one of the classifier. Returns every loss, unweighted."""
         count = len(batch.source)
-        target = batch.target_plain[:count]
+        target = batch.target_weak[:count]
         if self.done < self.vae_steps:
             values = self.update_vaes(batch.source, batch.source_labels, target)
         else:
@@ -250,7 +249,7 @@ class Method(Translating, Taught):
             parts.append((self.runtime.arrange(self.translate(batch.source, SOURCE, TARGET)), TARGET))
         (_, source_logits), (_, target_logits), *translated = self.read_all(*parts)
         values = {"class": losses.cross_entropy(source_logits, batch.source_labels)}
-        values |= self.anchor(target_logits, batch.target_plain, s.confidence)
+        values |= self.anchor(target_logits, batch.target_weak, s.confidence)
         total = (
             s.source_weight * values["class"]
             + s.information_weight * (values["target_entropy"] - values["target_marginal_entropy"])

@@ -5,8 +5,6 @@ total = cross-entropy(source) + weight x mean off-diagonal of the class confusio
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
@@ -15,7 +13,6 @@ from uda.data.batches import Batch
 from uda.methods.base import OneNetwork, OptimizerSettings
 
 
-@dataclass(frozen=True)
 class Settings(OptimizerSettings):
     """MCC's settings."""
 

@@ -9,7 +9,6 @@ Two heads on one backbone. In each step                                         
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
 
 import torch
 from pydantic import NonNegativeFloat, PositiveInt
@@ -21,19 +20,18 @@ from uda.methods import base
 from uda.methods.base import OneNetwork, OptimizerSettings
 from uda.models.backbones import Classifier
 from uda.models.layers import SOURCE, TARGET, draw_weights
-from uda.ranges import Share
+from uda.types import UnitInterval
 
 TRAINING = base.TRAINING | {"evaluate_every": 50}
 
 
-@dataclass(frozen=True)
 class Settings(OptimizerSettings):
     """MCD's settings."""
 
     name: str = "mcd"
     generator_steps: PositiveInt = 4
     discrepancy_weight: NonNegativeFloat = 1.0
-    warm_up: Share = 0.15
+    warm_up: UnitInterval = 0.15
     """the share of the steps that take A alone: until the second head has learned the classes, the first must not follow it"""
 
 

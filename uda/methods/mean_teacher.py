@@ -9,8 +9,6 @@ different forms,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from pydantic import NonNegativeFloat
 from torch import Tensor
 
@@ -18,18 +16,17 @@ from uda import losses
 from uda.data.batches import Batch
 from uda.methods import base
 from uda.methods.base import Taught, TeacherSettings
-from uda.ranges import Share
+from uda.types import UnitInterval
 
 TRAINING = base.TRAINING | {"steps": 800}
 
 
-@dataclass(frozen=True)
 class Settings(TeacherSettings):
     """The mean teacher's settings."""
 
     name: str = "mean_teacher"
     consistency_weight: NonNegativeFloat = 10.0
-    confidence: Share = 0.9
+    confidence: UnitInterval = 0.9
     """the teacher counts when its probability is above this (0.968 in the paper)"""
     balance_weight: NonNegativeFloat = 3.0
     """lower it where the classes of the target are not even"""
@@ -40,7 +37,7 @@ class Method(Taught):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         s = self.settings
-        taught = self.taught(batch.target_plain)[1].softmax(1)
+        taught = self.taught(batch.target_weak)[1].softmax(1)
         _, _, source_logits, target_logits = self.read(batch)
         predicted = target_logits.softmax(1)
         sure = taught.amax(1) > s.confidence

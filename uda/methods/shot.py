@@ -13,8 +13,6 @@ teacher is not sure of, or gives another class than their centroid.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from pydantic import NonNegativeFloat, PositiveInt
@@ -27,20 +25,19 @@ from uda.data.domain import Domain
 from uda.methods.base import Taught, TeacherSettings
 from uda.models.backbones import Classifier
 from uda.models.layers import TARGET
-from uda.ranges import Share
+from uda.types import UnitInterval
 
 READS_SOURCE = False
 TRAINING = {"steps": 1000, "batch": 256, "target_batch": 256, "evaluate_every": 100}
 
 
-@dataclass(frozen=True)
 class Settings(TeacherSettings):
     """SHOT's settings."""
 
     name: str = "shot"
     information_weight: NonNegativeFloat = 1.0
     pseudo_label_weight: NonNegativeFloat = 1.0
-    confidence: Share = 0.8
+    confidence: UnitInterval = 0.8
     """a pseudo-label counts when the teacher gives it at least this probability"""
     refresh: PositiveInt = 100
     """steps between two makings of the centroids"""
@@ -75,7 +72,7 @@ class Method(Taught):
         s = self.settings
         if self.done and self.done % s.refresh == 0:
             self.centroids = self.make_centroids()
-        features, taught = self.taught(batch.target_plain)
+        features, taught = self.taught(batch.target_weak)
         label = (F.normalize(features.float(), dim=1) @ self.centroids.T).argmax(1)
         sure = taught.softmax(1).gather(1, label[:, None]).squeeze(1) > s.confidence
         logits = self.classify(self.features(batch.target, TARGET))

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
-from pydantic import ConfigDict, NonNegativeFloat
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from uda import losses
 from uda.data.batches import Batch
+from uda.methods.base import MethodSettings
 from uda.models.backbones import Classifier
-from uda.ranges import Share
 from uda.runtime import Runtime
+from uda.types import Section, UnitInterval
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(MethodSettings):
     """How a source classifier is trained: AdamW under a one-cycle schedule (Smith and Topin 2018)."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     name: str = "source_only"
     learning_rate: NonNegativeFloat = 3e-3
     """the peak of the cycle"""
     weight_decay: NonNegativeFloat = 0.05
-    smoothing: Share = 0.1
+    smoothing: UnitInterval = 0.1
     """label smoothing"""
 
 
@@ -73,3 +69,28 @@ class Method:
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
+
+
+class SourceClassifierSettings(Section):
+    """The classifier that is trained on the source, and that methods start from."""
+
+    backbone: str = "strided"
+    """strided, lenet, unit, timm:NAME, or your own: FILE.py:FACTORY or PACKAGE.MODULE:FACTORY"""
+    width: PositiveInt | None = None
+    """base width of strided, lenet or unit; left out: the network's own"""
+    pretrained: bool = False
+    """whether a timm network starts from downloaded weights"""
+    weights: str | None = None
+    """a state dict (.pt or .safetensors) of this network, already trained on the source; left out: train it"""
+    split: str | None = None
+    """of a timm or own network, the last module of the stem, which UNIT gives each domain its own of; left out: found"""
+    mean: tuple[float, ...] | None = None
+    """what a timm or own network wants subtracted from images in 0..1; left out: timm's figures, or 0"""
+    std: tuple[float, ...] | None = None
+    """and divided by; left out: timm's figures, or 1"""
+    steps: NonNegativeInt = 600
+    """0: the network is taken as it is"""
+    refine_steps: NonNegativeInt = 0
+    """steps on the augmented source that a network which comes trained takes before a method begins that reads the source"""
+    batch: PositiveInt = 256
+    training: Settings = Settings()

@@ -12,8 +12,6 @@ class: the entropy of the target's mean prediction keeps all of them (as in Shi 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
@@ -22,10 +20,9 @@ from uda import losses
 from uda.data.batches import Batch
 from uda.methods.base import Taught, TeacherSettings
 from uda.models.backbones import Classifier
-from uda.ranges import Share
+from uda.types import UnitInterval
 
 
-@dataclass(frozen=True)
 class Settings(TeacherSettings):
     """The method's settings."""
 
@@ -34,7 +31,7 @@ class Settings(TeacherSettings):
     pseudo_label_weight: NonNegativeFloat = 1.0
     balance_weight: NonNegativeFloat = 0.5
     temperature: PositiveFloat = 0.1
-    confidence: Share = 0.9
+    confidence: UnitInterval = 0.9
     """the teacher's class counts when its probability is above this"""
 
 
@@ -48,7 +45,7 @@ class Method(Taught):
         return super().build_others(classifier)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        s, (_, taught) = self.settings, self.taught(batch.target_plain)
+        s, (_, taught) = self.settings, self.taught(batch.target_weak)
         sure, label = taught.softmax(1).max(1)
         chosen = sure > s.confidence
         source, target, source_logits, target_logits = self.read(batch)

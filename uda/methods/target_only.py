@@ -5,8 +5,6 @@ This method alone is given target labels, in place of the source's images and la
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from pydantic import NonNegativeFloat
 
 from uda.methods import source_only
@@ -14,7 +12,6 @@ from uda.methods import source_only
 READS_TARGET_LABELS = True
 
 
-@dataclass(frozen=True)
 class Settings(source_only.Settings):
     """As the source classifier's."""
 

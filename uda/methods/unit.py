@@ -22,7 +22,6 @@ player makes one pass through each stem and one through the trunk.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
 from typing import Literal, cast
 
 import torch
@@ -32,9 +31,11 @@ from torch import Tensor, nn
 from uda import losses
 from uda.data.batches import Batch
 from uda.data.domain import Domain
-from uda.methods.base import Adversaries, AdversarySettings, Translating, adapt_statistics, average
+from uda.methods.adversarial import Adversaries, AdversarySettings
+from uda.methods.base import update_bn
+from uda.methods.translating import Translating
 from uda.models.backbones import Backbone, Classifier
-from uda.models.layers import SOURCE, TARGET, by_domain, draw_weights, widen_for_coordinates, with_domains
+from uda.models.layers import SOURCE, TARGET, by_domain, convert_domain_batch_norm, draw_weights, widen_for_coordinates
 from uda.models.translators import (
     Posterior,
     Streams,
@@ -44,11 +45,11 @@ from uda.models.translators import (
     backbone_layers,
     convolutional_layers,
 )
-from uda.ranges import Share
+from uda.players import update_ema
 from uda.runtime import Runtime
+from uda.types import UnitInterval
 
 
-@dataclass(frozen=True)
 class Settings(AdversarySettings):
     """UNIT's settings. Weights are the lambdas of the objective; a weight of 0 leaves its term out."""
 
@@ -88,7 +89,7 @@ class Settings(AdversarySettings):
     """anchor (a): information maximisation on real target images"""
     pseudo_label_weight: NonNegativeFloat = 1.0
     """anchor (a): pseudo-labels of the mean teacher"""
-    confidence: Share = 0.9
+    confidence: UnitInterval = 0.9
     """the teacher's class counts when its probability is above this"""
     translated_class_weight: NonNegativeFloat = 1.0
     """anchor (b), for E and G: translated source images keep their class"""
@@ -102,7 +103,7 @@ class Settings(AdversarySettings):
 def starting_point(classifier: Classifier, warm: bool) -> Classifier:
     """A copy of the source classifier with statistics by domain; without `warm` its weights are drawn afresh."""
     start = copy.deepcopy(classifier)
-    with_domains(start)
+    convert_domain_batch_norm(start)
     if not warm:
         draw_weights(start)
     return start
@@ -170,7 +171,7 @@ class Method(Translating, Adversaries):
             self.student(images)
             self.encoders.encode(images, TARGET)
 
-        adapt_statistics(nn.ModuleList([self.student, self.encoders]), read, target, self.runtime)
+        update_bn(nn.ModuleList([self.student, self.encoders]), read, target, self.runtime)
         self.averaged.load_state_dict(self.trained.state_dict())
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
@@ -181,7 +182,7 @@ class Method(Translating, Adversaries):
             streams = self.generators(posterior.sample())
         values = self._update_discriminators(batch, Streams(*(stream.detach() for stream in streams)))
         values |= self._update_generators(batch, posterior, streams)
-        average(self.averaged, self.trained, self.settings.averaging, self.done)
+        update_ema(self.averaged, self.trained, self.settings.averaging, self.done)
         self.done += 1
         return {name: value.detach() for name, value in values.items()}
 
@@ -191,7 +192,7 @@ class Method(Translating, Adversaries):
 
         The anchors read the augmented ones, all of them: more than are translated, since those cost little.
         """
-        return batch.target_plain[: len(batch.source)]
+        return batch.target_weak[: len(batch.source)]
 
     def _update_discriminators(self, batch: Batch, streams: Streams) -> dict[str, Tensor]:
         s = self.settings
@@ -206,7 +207,7 @@ class Method(Translating, Adversaries):
             anchor = rest.pop(0) if anchored else real_2
             fake_2, *same_2 = rest
             source_logits, target_logits, translated_logits = map(self.discriminators.class_head, (real_1, anchor, fake_2))
-            teacher_logits = self.teacher(batch.target_plain) if s.pseudo_label_weight else target_logits
+            teacher_logits = self.teacher(batch.target_weak) if s.pseudo_label_weight else target_logits
             judged_1, judged_2 = (
                 ([fake_1, *same_1], [fake_2, *same_2]) if s.adversarial_on_reconstructions else ([fake_1], [fake_2])
             )

@@ -16,7 +16,6 @@ shared-latent model alone.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -26,16 +25,17 @@ from torch import Tensor, nn
 from uda import losses
 from uda.data.batches import Batch
 from uda.errors import UserError
-from uda.methods.base import Adversaries, AdversarySettings, Translating, average
+from uda.methods.adversarial import Adversaries, AdversarySettings
+from uda.methods.translating import Translating
 from uda.models.layers import SOURCE, TARGET
 from uda.models.spatial import SpatialEncoders, SpatialGenerators, instance_norm
 from uda.models.translators import Translator
+from uda.players import update_ema
 from uda.runtime import Runtime
 
 CLASSIFIES = False
 
 
-@dataclass(frozen=True)
 class Settings(AdversarySettings):
     """The weights are the paper's; the width is a quarter of the release's."""
 
@@ -111,7 +111,7 @@ class Method(Translating, Adversaries):
         s = self.settings
         self.set_rate()
         encoders, generators = self.translator.encoders, self.translator.generators
-        real = batch.source, batch.target_plain[: len(batch.source)]
+        real = batch.source, batch.target_weak[: len(batch.source)]
         originals = torch.cat(real)
         with self.runtime.autocast():
             posterior = encoders(*real)
@@ -149,7 +149,7 @@ class Method(Translating, Adversaries):
             values["cycle_kl"] = 2 * mean_divergence(back.mean)
             total = total + s.cycle_weight * values["cycle"] + s.cycle_kl_weight * values["cycle_kl"]
         self.update_generators(total)
-        average(self.averaged, self.translator, s.averaging, self.done)
+        update_ema(self.averaged, self.translator, s.averaging, self.done)
         self.done += 1
         return {name: value.detach() for name, value in values.items()}
 

@@ -9,8 +9,6 @@ The cluster assumption: decision boundaries keep away from data.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
@@ -23,7 +21,6 @@ from uda.models.layers import SOURCE, TARGET
 TRAINING = base.TRAINING | {"steps": 300}
 
 
-@dataclass(frozen=True)
 class Settings(dann.Settings):
     """VADA's settings; weights as in the paper's digit experiments."""
 

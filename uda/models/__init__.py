@@ -6,8 +6,8 @@ from torch import nn
 
 from uda.errors import UserError
 from uda.models.backbones import Classifier, lenet, strided, timm_network, unit_discriminator
+from uda.models.custom import is_own, load_network
 from uda.models.layers import Normalize
-from uda.models.own import is_own, load_network
 
 BACKBONES = {"strided": strided, "lenet": lenet, "unit": unit_discriminator}
 GIVEN_IN_PYTHON = "given in Python"

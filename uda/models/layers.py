@@ -95,23 +95,23 @@ class DomainBatchNorm(nn.Module):
         return torch.cat([self.norms[domain](part) for part, (_, domain) in zip(parts, self.rows, strict=True)])
 
 
-def with_domains(network: nn.Module) -> nn.Module:
+def convert_domain_batch_norm(network: nn.Module) -> nn.Module:
     """Puts `DomainBatchNorm` in place of batch norm with running statistics, in place."""
     for name, child in network.named_children():
         if isinstance(child, _BatchNorm) and child.running_mean is not None:
             setattr(network, name, DomainBatchNorm(child))
         else:
-            with_domains(child)
+            convert_domain_batch_norm(child)
     return network
 
 
-def without_domains(network: ModuleT) -> ModuleT:
+def revert_domain_batch_norm(network: ModuleT) -> ModuleT:
     """Puts the target's plain batch norm back in place of `DomainBatchNorm`, in place."""
     for name, child in network.named_children():
         if isinstance(child, DomainBatchNorm):
             setattr(network, name, child.norms[TARGET])
         else:
-            without_domains(child)
+            revert_domain_batch_norm(child)
     return network
 
 

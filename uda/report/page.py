@@ -12,12 +12,14 @@ import torch
 import torch.nn.functional as F
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from uda.calibration import reliability
-from uda.display import MEANINGS, duration, spread
-from uda.evaluation import Seen
-from uda.figures import looks_of
+from uda.atomic import atomic_write
+from uda.console import duration
+from uda.evaluation.calibration import reliability
+from uda.evaluation.evaluator import Seen
+from uda.evaluation.results import looks_of
 from uda.report import plots
-from uda.runs import RunFolder, whole
+from uda.report.tables import MEANINGS, spread
+from uda.runs.folder import RunFolder
 
 MAPPED = 500  # images of each domain in a feature map: t-SNE of them takes seconds
 
@@ -29,7 +31,7 @@ def write_report(run: Path) -> Path:
         UserError: where the folder is not a finished run's, or a file in it is damaged.
     """
     folder = RunFolder.open(run)
-    result, setting, rows = folder.read_json("result.json"), folder.read_json("setting.json"), folder.read_metrics()
+    result, setting, rows = folder.read_json("result.json"), folder.read_json("environment.json"), folder.read_metrics()
     rows = [row for row in rows if row["stage"] == "adaptation"]
     pictures = run / "translations.png"
     always = {
@@ -76,7 +78,7 @@ def write_comparison(groups: list[dict[str, Any]], out: Path) -> Path:
         seconds=[duration(group["seconds"]["mean"]) for group in groups],
         picture=plots.draw_groups(groups) if tested else None,
     )  # fmt: skip
-    with whole(out) as path:
+    with atomic_write(out) as path:
         path.write_text(page, encoding="utf-8")
     return out
 

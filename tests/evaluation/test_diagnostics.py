@@ -1,0 +1,59 @@
+"""Each sign is found where it is, and none where nothing is wrong."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from uda.evaluation.diagnostics import diagnose
+from uda.evaluation.selection import Evidence
+
+CLASSES = ("a", "b", "c", "d")
+
+
+def read(predicted: torch.Tensor, sure: float = 6.0, labels: torch.Tensor | None = None) -> Evidence:
+    logits = F.one_hot(predicted, 4).float() * sure
+    source = torch.arange(400) % 4 if labels is None else labels
+    return Evidence(logits, logits, F.one_hot(source, 4).float(), F.one_hot(source, 4).float(), source)
+
+
+EVEN = torch.arange(400) % 4
+MOSTLY = torch.where(torch.arange(400) % 11 == 0, (EVEN + 1) % 4, EVEN)  # what a source classifier gets right of it
+
+
+def names(before: Evidence, after: Evidence, **options: bool) -> list[str]:
+    return [concern.name for concern in diagnose(before, after, CLASSES, **options)]
+
+
+def test_nothing_is_said_of_a_good_adaptation():
+    assert names(read(MOSTLY, 3.0), read(EVEN)) == []
+
+
+@pytest.mark.parametrize(
+    ("after", "sign"),
+    [
+        (read(EVEN.clamp(max=1)), "class histogram"),
+        (read(torch.where(EVEN == 3, 2, EVEN)), "lost classes"),
+        (read(EVEN, 0.5), "unsure"),
+        (read(EVEN, 2.0), "less clear than before"),
+        (read((EVEN + 1) % 4), "agreement with source-only"),
+        (read(MOSTLY), "agreement with source-only"),
+    ],
+)
+def test_each_sign_is_found(after: Evidence, sign: str):
+    assert sign in names(read(MOSTLY, 3.0), after)
+
+
+def test_a_lost_class_is_named_and_advice_given():
+    (concern,) = [c for c in diagnose(read(MOSTLY), read(torch.where(EVEN == 3, 2, EVEN)), CLASSES) if c.name == "lost classes"]
+    assert str(concern).startswith("hardly any target image is given the class d: ")
+    assert "information_weight" in concern.advice
+
+
+def test_an_uneven_source_is_the_measure_for_the_target():
+    uneven = torch.cat([torch.zeros(200), torch.ones(150), torch.full((50,), 2)]).long()
+    before = read(torch.where(torch.arange(400) % 11 == 0, (uneven + 1) % 3, uneven), 3.0, uneven)
+    assert names(before, read(uneven, labels=uneven)) == []  # class d is nowhere, and is not missed
+
+
+def test_a_method_that_trains_nothing_is_not_blamed_for_changing_nothing():
+    assert names(read(EVEN), read(EVEN), trains=False) == []

@@ -1,0 +1,85 @@
+"""Using a finished run: predictions as CSV, accuracy on labelled images."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from uda import UserError
+from uda.console import Display
+from uda.data.augment import to_float
+from uda.data.files import decode
+from uda.inference.predict import evaluate, evaluation_table, write_predictions
+from uda.runs.run import Run
+
+QUIET = Display(quiet=True)
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_image_gets_the_class_that_the_classifier_gives_it(own_run: Run, folders: Path, tmp_path: Path) -> None:
+    count = write_predictions(own_run, folders / "test", tmp_path / "p.csv", "last", QUIET)
+    table = rows(tmp_path / "p.csv")
+    assert count == len(table) == 96
+    for row in table[::10]:
+        image = to_float(torch.tensor(decode(folders / "test" / row["path"], 16, 1))[None])
+        probability, number = (own_run.classifier(image) / own_run.temperature()).softmax(1).max(1)
+        assert row["class"] == own_run.classes[int(number)]
+        assert float(row["probability"]) == pytest.approx(float(probability), abs=1e-3)
+
+
+def test_one_file_an_array_and_a_csv_are_images_too(own_run: Run, folders: Path, tmp_path: Path) -> None:
+    one = next((folders / "target").iterdir())
+    (tmp_path / "list.csv").write_text(f"{one}\n")
+    np.savez(tmp_path / "a.npz", images=np.asarray(Image.open(one).convert("L"))[None])
+    names = {}
+    for place in (one, tmp_path / "list.csv", tmp_path / "a.npz"):
+        write_predictions(own_run, place, tmp_path / "p.csv", "last", QUIET)
+        (row,) = rows(tmp_path / "p.csv")
+        names[row["path"]] = row["class"]
+    assert list(names) == [one.name, str(one), "0"]
+    assert len(set(names.values())) == 1
+
+
+def test_unreadable_images_have_no_row_and_are_named(
+    own_run: Run, folders: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = next((folders / "target").iterdir())
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").write_bytes(b"broken")
+    (tmp_path / "in" / "b.png").write_bytes(good.read_bytes())
+    assert write_predictions(own_run, tmp_path / "in", tmp_path / "p.csv", "selected", Display()) == 1
+    assert [row["path"] for row in rows(tmp_path / "p.csv")] == ["b.png"]
+    assert "1 images cannot be read and have no row: a.png" in capsys.readouterr().out
+
+
+def test_a_failed_prediction_leaves_the_old_file(own_run: Run, tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text("old")
+    with pytest.raises(UserError, match="no images at"):
+        write_predictions(own_run, tmp_path / "nothing", tmp_path / "p.csv", "last", QUIET)
+    assert (tmp_path / "p.csv").read_text() == "old"
+
+
+def test_evaluation_agrees_with_the_run(own_run: Run, folders: Path) -> None:
+    result = evaluate(own_run, str(folders / "test"), "last", None, QUIET)
+    assert result["accuracy"] == own_run.target_accuracy
+    assert result["confusion"] == own_run.result["confusion"]["last"]
+    before = evaluate(own_run, str(folders / "test"), "source", None, QUIET)
+    assert before["accuracy"] == own_run.accuracy["source_only"]
+
+
+def test_evaluation_takes_a_part_of_the_classes_and_no_other(own_run: Run, folders: Path, tmp_path: Path) -> None:
+    (tmp_path / "some").mkdir()
+    (tmp_path / "some" / "3").symlink_to(folders / "test" / "3")
+    result = evaluate(own_run, str(tmp_path / "some"), "last", None, QUIET)
+    assert [name for name, share in zip(result["classes"], result["per_class"], strict=True) if share is not None] == ["3"]
+    assert evaluation_table(result).row_count == 1
+    (tmp_path / "some" / "three").symlink_to(folders / "test" / "3")
+    with pytest.raises(UserError, match="unknown: three"):
+        evaluate(own_run, str(tmp_path / "some"), "last", None, QUIET)

@@ -1,0 +1,90 @@
+import io
+
+import pytest
+from rich.console import Console
+
+from uda import console as display
+from uda.console import Display, duration
+from uda.report.tables import result_table
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0 s"), (59.4, "59 s"), (59.6, "1 min 00 s"), (125, "2 min 05 s"), (11_400, "3 h 10 min")]
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def watched(terminal: bool) -> tuple[Display, io.StringIO]:
+    out = io.StringIO()
+    return Display(console=Console(file=out, force_terminal=terminal, width=150, soft_wrap=True)), out
+
+
+def test_without_a_terminal_progress_is_plain_lines_with_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(display, "PLAIN_EVERY", 0.0)
+    shown, out = watched(terminal=False)
+    with shown.stage("adaptation", 0, 4) as stage:
+        stage.estimate(75)
+        stage.update(2, "class 0.5")
+        stage.update(3)
+        stage.update(4, "class 0.4")
+    lines = out.getvalue().splitlines()
+    assert lines[0] == "  adaptation: 4 steps, about 1 min 15 s"
+    assert lines[1].startswith("  adaptation 2/4  class 0.5")
+    assert lines[1].endswith("left")
+    assert lines[2] == "  adaptation 4/4  class 0.4"
+    assert "\x1b" not in out.getvalue()
+
+
+def test_plain_lines_are_rare() -> None:
+    shown, out = watched(terminal=False)
+    with shown.stage("adaptation", 0, 1000) as stage:
+        for step in range(1, 1001):
+            stage.update(step, "class 0.5")
+    assert len(out.getvalue().splitlines()) == 1
+
+
+def test_a_terminal_gets_a_live_bar() -> None:
+    shown, out = watched(terminal=True)
+    with shown.stage("adaptation", 0, 4) as stage:
+        stage.update(4, "class 0.4")
+    assert "\x1b" in out.getvalue()
+    assert "4/4" in out.getvalue()
+
+
+def test_a_quiet_display_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = Display(quiet=True)
+    shown.say("something")
+    with shown.stage("adaptation", 0, 1) as stage:
+        stage.update(1, "class 0.4")
+    assert capsys.readouterr().out == ""
+
+
+def test_brackets_in_a_note_are_shown_as_they_are() -> None:
+    shown, out = watched(terminal=False)
+    shown.say("a note [bold] of a user's file")
+    assert "[bold]" in out.getvalue()
+
+
+def test_the_table_shows_the_notes_of_the_data_and_what_each_figure_is() -> None:
+    data = {"name": "x", "note": "SVHN-10k, not SVHN", "train": 7501, "test": 2499}
+    estimated = {"accuracy": 0.96, "interval": [0.95, 0.97], "by": "mean_confidence"}
+    accuracy = {"source": 0.9, "source_only": 0.75, "last": 0.98, "selected": 0.97, "oracle": 0.99}
+    result = {"recipe": "svhn2mnist", "method": "unit", "seed": 0, "source": data, "target": data, "accuracy": accuracy}
+    result["estimated"] = estimated
+    shown, out = watched(terminal=False)
+    translation = {"class_consistency": 0.8123, "judge_accuracy": 0.985, "feature_distance": 12.34, "untranslated_distance": 56.7}
+    shown.show(result_table(result | {"translation": translation}))
+    text = out.getvalue()
+    for part in (
+        "SVHN-10k, not SVHN",
+        "2,499 test images",
+        "0.9800",
+        "before adaptation",
+        "only to compare",
+        "0.8123",
+        "0.985",
+        "12.3",
+        "56.7",
+    ):
+        assert part in text

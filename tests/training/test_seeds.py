@@ -1,0 +1,60 @@
+"""Several seeds: one folder each, stopped and continued without a trace."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from uda import UserError
+from uda.recipe.load import load_recipe
+from uda.training.loop import Interrupted, Loop
+from uda.training.seeds import fit_seeds, resume_seeds
+
+FEW = {"training.steps": 3, "training.batch": 8, "classifier.steps": 3, "method.name": "dann", "training.log_every": 1}
+WHERE = {"device": "cpu", "precision": "fp32"}
+
+
+def accuracies(path: Path) -> list[dict]:
+    return [json.loads((path / f"seed-{seed}" / "result.json").read_text())["accuracy"] for seed in (0, 1)]
+
+
+def test_stopped_between_and_within_seeds_they_end_as_they_would_have(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group = fit_seeds(str(tiny), 2, out=tmp_path / "whole", overrides=FEW, **WHERE)
+    assert [run.result["seed"] for run in group.runs] == [0, 1]
+    original, seen = Loop._refuse_nan, 0
+
+    def stop(self: Loop, stage: str, step: int, row: dict[str, float]) -> None:
+        nonlocal seen
+        original(self, stage, step, row)
+        seen += 1
+        self.stop = seen == 8  # the second seed's second step on the source
+
+    monkeypatch.setattr(Loop, "_refuse_nan", stop)
+    with pytest.raises(Interrupted, match="seed 1") as stopped:
+        fit_seeds(str(tiny), 2, out=tmp_path / "stopped", overrides=FEW, **WHERE)
+    assert stopped.value.path == tmp_path / "stopped"
+    resume_seeds(stopped.value.path)
+    assert accuracies(tmp_path / "stopped") == accuracies(tmp_path / "whole")
+
+
+def test_a_resolved_recipe_is_what_all_seeds_share(tiny: Path, tmp_path: Path) -> None:
+    fit_seeds(str(tiny), 1, out=tmp_path / "one", overrides={**FEW, "seed": 5}, **WHERE)
+    recipe = load_recipe(str(tmp_path / "one" / "seeds.toml"))
+    assert (recipe.name, recipe.seed, recipe.training.steps) == ("tiny", 5, 3)
+    assert (tmp_path / "one" / "seed-5" / "result.json").exists()
+
+
+def test_a_folder_that_is_there_is_not_written_over(tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").touch()
+    with pytest.raises(UserError, match="exists already"):
+        fit_seeds(str(tiny), 2, out=tmp_path / "mine", overrides=FEW, **WHERE)
+
+
+@pytest.mark.parametrize("wrong", [{"data.size": 5, "method.name": "unit"}, {"classifier.weights": "nowhere.pt"}])
+def test_wrong_input_leaves_no_folder(wrong: dict, tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError):
+        fit_seeds(str(tiny), 2, out=tmp_path / "run", overrides=FEW | wrong, **WHERE)
+    assert not (tmp_path / "run").exists()

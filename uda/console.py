@@ -1,0 +1,75 @@
+"""What a user sees while a run goes on: a live bar in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+PLAIN_EVERY = 15.0  # seconds between two plain lines of one stage
+
+
+def duration(seconds: float) -> str:
+    """``"2 min 05 s"``, ``"48 s"``, ``"3 h 10 min"``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+class StageDisplay:
+    """One stage's progress: call `update` after steps, `estimate` once its speed is known."""
+
+    def __init__(self, display: Display, name: str, start: int, steps: int, bar: Progress | None) -> None:
+        self.display, self.name, self.start, self.steps, self.bar = display, name, start, steps, bar
+        self.began = self.said = time.perf_counter()
+        self.task = bar.add_task(name, total=steps, completed=start, note="") if bar else None
+
+    def update(self, step: int, note: str = "") -> None:
+        """`note`: losses and scores, short; an empty one leaves the last on show."""
+        if self.bar is not None and self.task is not None:
+            if note:
+                self.bar.update(self.task, completed=step, note=note)
+            else:
+                self.bar.update(self.task, completed=step)
+        elif note and (time.perf_counter() - self.said > PLAIN_EVERY or step == self.steps):
+            self.said = time.perf_counter()
+            left = (self.said - self.began) / max(1, step - self.start) * (self.steps - step)
+            self.display.say(
+                f"  {self.name} {step}/{self.steps}  {note}" + (f"  {duration(left)} left" if step < self.steps else "")
+            )
+
+    def estimate(self, seconds: float) -> None:
+        self.display.say(f"  {self.name}: {self.steps - self.start:,} steps, about {duration(seconds)}")
+
+
+class Display:
+    """Says things to a person. `quiet` says nothing."""
+
+    def __init__(self, quiet: bool = False, console: Console | None = None) -> None:
+        self.console = console or Console(quiet=quiet, highlight=False, soft_wrap=True)
+
+    def say(self, text: str) -> None:
+        self.console.print(text, markup=False)
+
+    def show(self, table: Table) -> None:
+        self.console.print(table)
+
+    @contextmanager
+    def stage(self, name: str, start: int, steps: int) -> Iterator[StageDisplay]:
+        """A stage of `steps` steps, `start` of which an earlier part of the run has done."""
+        if not self.console.is_terminal:
+            yield StageDisplay(self, name, start, steps, None)
+            return
+        columns = (
+            TextColumn("  {task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(),
+            TimeRemainingColumn(compact=True), TextColumn("[dim]{task.fields[note]}"),
+        )  # fmt: skip
+        with Progress(*columns, console=self.console) as bar:
+            yield StageDisplay(self, name, start, steps, bar)

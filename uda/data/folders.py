@@ -1,0 +1,233 @@
+"""A user's own images: a folder, a CSV file or an .npz file, labelled or not.
+
+- A folder: files at any depth. Labelled, the first folder below it is the class (`photos/cat/2024/a.png` is a cat).
+- A CSV: `path,label` in each row, paths relative to the CSV's folder; unlabelled, the path alone is enough.
+- An .npz: `images` uint8 (N, H, W), (N, H, W, 3) or (N, 3, H, W); `labels` (N,), numbers or strings; perhaps a `note`.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from uda.console import Display
+from uda.data.arrays import as_pixels, fit_frame, open_arrays
+from uda.data.domain import Domain, LabelledDomain
+from uda.data.files import EXTENSIONS, GREY_MODES, ImageFiles, Images, check, in_order
+from uda.errors import UserError
+
+PEEKS = 1000  # images whose headers are read to learn their size and whether they are grey
+
+
+@dataclass(frozen=True)
+class Found:
+    """What there is at a path, before pixels are looked at: file names, or pixels; labels by name where they were asked for."""
+
+    path: Path
+    names: np.ndarray
+    """bytes (N,), relative to `root`; empty for an .npz"""
+    root: Path
+    pixels: Tensor | None
+    labels: np.ndarray | None
+    """strings (N,)"""
+    note: str
+
+    def __len__(self) -> int:
+        return len(self.names) if self.pixels is None else len(self.pixels)
+
+    def name(self, position: int) -> str:
+        """A file's name below `root`; in an .npz, the image's number."""
+        return os.fsdecode(bytes(self.names[position])) if self.pixels is None else str(position)
+
+    def decoded(self, size: int, channels: int) -> Iterator[tuple[list[int], Tensor, list[str]]]:
+        """Block by block, decoded ahead: positions, their images uint8 (B, C, S, S), and a line for each that is unreadable.
+
+        Memory does not grow with the number of images. Those that cannot be read are among neither the positions nor the images.
+        """
+        blocks = in_order(len(self))
+        if self.pixels is not None:
+            yield from ((block.tolist(), fit_frame(self.pixels[block], size, channels), []) for block in blocks)
+            return
+        for block, (part, failed) in zip(blocks, ImageFiles(self.root, self.names, size, channels).decoded(blocks), strict=True):
+            reasons = dict(failed)
+            kept = [position for position in block.tolist() if position not in reasons]
+            rows = torch.tensor(kept, dtype=torch.int64) - int(block[0])
+            yield kept, part[rows], [f"{self.name(position)} ({reason})" for position, reason in failed]
+
+
+def find(path: Path, labelled: bool) -> Found:
+    """Lists the images at `path`, in a fixed order.
+
+    Raises:
+        UserError: where there is nothing, no image, or (asked for) no labels.
+    """
+    if path.suffix == ".npz":
+        found = _find_arrays(path, labelled)
+    elif path.suffix == ".csv":
+        found = _find_csv(path, labelled)
+    elif path.is_dir():
+        found = _find_folder(path, labelled)
+    elif path.suffix.lower() in EXTENSIONS and path.is_file() and not labelled:
+        found = Found(path, np.array([os.fsencode(path.name)]), path.parent, None, None, f"the image {path.name}")
+    else:
+        raise UserError(f"no images at {path}; give a folder of images, a .csv of path,label or an .npz file")
+    if len(found) == 0:
+        raise UserError(f"{path} holds no images; the endings that are read are {' '.join(sorted(EXTENSIONS))}")
+    return found
+
+
+def _find_folder(path: Path, labelled: bool) -> Found:
+    names: list[bytes] = []
+    for folder, inner, files in os.walk(path, followlinks=True):
+        inner[:] = sorted(name for name in inner if not name.startswith("."))
+        below = Path(folder).relative_to(path)
+        if labelled and below == Path():
+            continue  # an image beside the class folders has no class
+        kept = sorted(name for name in files if not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS)
+        names += [os.fsencode(below / name) for name in kept]
+    if labelled and not names:
+        raise UserError(f"{path} has no class folders with images; labelled images lie as {path.name}/CLASS/IMAGE.png")
+    labels = np.array([os.fsdecode(name).split(os.sep, 1)[0] for name in names]) if labelled else None
+    return Found(path, np.array(names, dtype=np.bytes_), path, None, labels, f"the folder {path.name}")
+
+
+def _find_csv(path: Path, labelled: bool) -> Found:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = [row for row in csv.reader(file) if row]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} cannot be read as CSV ({error}); it needs a path and a label in each row") from error
+    if rows and rows[0][0].strip().lower() in ("path", "file", "filename", "image"):
+        rows = rows[1:]
+    if labelled:
+        short = next((number for number, row in enumerate(rows, 1) if len(row) < 2 or not row[1].strip()), None)
+        if short is not None:
+            raise UserError(f"{path}: image {short} has no label; write path,label in each row")
+    labels = np.array([row[1].strip() for row in rows]) if labelled else None
+    names = np.array([os.fsencode(row[0].strip()) for row in rows], dtype=np.bytes_)
+    return Found(path, names, path.parent, None, labels, f"the list {path.name}")
+
+
+def _find_arrays(path: Path, labelled: bool) -> Found:
+    with open_arrays(path) as file:
+        pixels = as_pixels(file["images"], str(path))
+        labels = file["labels"].astype(str) if labelled else None
+        note = str(file["note"]) if "note" in file else f"the array file {path.name}"
+    if labels is not None and labels.shape != (len(pixels),):
+        raise UserError(f"{path}: {len(pixels)} images but labels of shape {labels.shape}; give one label per image")
+    return Found(path, np.array([], dtype=np.bytes_), path.parent, pixels, labels, note)
+
+
+def class_names(found: Found) -> tuple[str, ...]:
+    """The classes of labelled images: folders in alphabetical order, as torchvision's ImageFolder numbers them; labels of
+    CSV and .npz by value where all are whole numbers."""
+    assert found.labels is not None
+    names = [str(name) for name in np.unique(found.labels)]
+    numbers = not found.path.is_dir() and all(name.lstrip("-").isdecimal() for name in names)
+    return tuple(sorted(names, key=int) if numbers else sorted(names))
+
+
+def check_classes(found: Found, classes: Iterable[str], every_class: bool = True) -> None:
+    """Compares the labels with `classes`, before minutes are spent on decoding.
+
+    Raises:
+        UserError: for labels that are no class, and, with `every_class`, for classes that no image has.
+    """
+    assert found.labels is not None
+    here, known = set(map(str, np.unique(found.labels))), list(classes)
+    extra, missing = sorted(here - set(known)), sorted(set(known) - here) if every_class else []
+    if extra or missing:
+        parts = [f"{kind}: {', '.join(names[:8])}" for kind, names in (("unknown", extra), ("missing", missing)) if names]
+        raise UserError(f"{found.path} has other classes than the source; {'; '.join(parts)} (the source has {', '.join(known)})")
+
+
+def peek(found: Found) -> tuple[list[tuple[int, int]], bool]:
+    """(width, height) of some of the images, up to `PEEKS` evenly spaced ones, and whether all of them are grey."""
+    if found.pixels is not None:
+        return [(found.pixels.shape[3], found.pixels.shape[2])], found.pixels.shape[1] == 1
+    sizes, grey = [], True
+    for index in np.unique(np.linspace(0, len(found) - 1, min(PEEKS, len(found))).astype(int)):
+        try:
+            with Image.open(found.root / os.fsdecode(bytes(found.names[index]))) as image:
+                sizes.append(image.size)
+                grey = grey and image.mode in GREY_MODES
+        except (OSError, SyntaxError, ValueError):
+            continue  # it is counted and named when all files are decoded
+    return sizes, grey
+
+
+def own_size(found: Found) -> int:
+    """The side that images are brought to where none was asked for.
+
+    Their own, where they are squares of one size (up to 256 pixels); else the median short side, rounded down to a multiple
+    of 32 and kept within 32..224.
+    """
+    sizes, _ = peek(found)
+    if not sizes:
+        raise UserError(f"none of the images at {found.path} can be read; check one of them with an image viewer")
+    sides = {side for pair in sizes for side in pair}
+    if len(sides) == 1 and max(sides) <= 256:
+        return sides.pop()
+    median = sorted(min(pair) for pair in sizes)[len(sizes) // 2]
+    return min(224, max(32, median // 32 * 32))
+
+
+def frame(found: Found, size: int, channels: int, memory: int, display: Display) -> tuple[Found, Images, tuple[str, ...]]:
+    """Images at one size and channel count: what is left of `found`, its images, and the unreadable files."""
+    if found.pixels is not None:
+        return found, fit_frame(found.pixels, size, channels), ()
+    files = ImageFiles(found.root, found.names, size, channels)
+    with display.stage(f"reading {found.path.name}", 0, len(files)) as progress:
+        images, positions, unreadable = check(files, memory, lambda done: progress.update(done, f"{done:,} images"))
+    kept = positions.numpy()
+    left = replace(found, names=found.names[kept], labels=None if found.labels is None else found.labels[kept])
+    return left, images, tuple(unreadable)
+
+
+def load_unlabelled(found: Found, classes: tuple[str, ...], size: int, channels: int, memory: int, display: Display) -> Domain:
+    """Images alone."""
+    found, images, unreadable = frame(found, size, channels, memory, display)
+    return Domain(found.path.stem, images, classes, _note(found, images, unreadable), unreadable=unreadable)
+
+
+def load_labelled(
+    found: Found, classes: tuple[str, ...], size: int, channels: int, memory: int, display: Display
+) -> LabelledDomain:
+    """Images with labels, all of which are among `classes` (see `check_classes`)."""
+    found, images, unreadable = frame(found, size, channels, memory, display)
+    assert found.labels is not None
+    index = {name: number for number, name in enumerate(classes)}
+    labels = torch.tensor([index[str(label)] for label in found.labels], dtype=torch.int64)
+    return LabelledDomain(found.path.stem, images, classes, _note(found, images, unreadable), labels, unreadable=unreadable)
+
+
+def hold_out(domain: LabelledDomain) -> tuple[LabelledDomain, LabelledDomain]:
+    """Every tenth image of each class goes to a test set (of each that has two images or more); always the same ones."""
+    test = torch.zeros(len(domain), dtype=torch.bool)
+    for number in range(len(domain.classes)):
+        members = (domain.labels == number).nonzero().squeeze(1)
+        if len(members) > 1:
+            test[members[min(9, len(members) - 1) :: 10]] = True
+    if not test.any():
+        raise UserError(f"{domain.name} has one image in each class; it takes at least two of one class to test on")
+
+    def part(chosen: Tensor, what: str) -> LabelledDomain:
+        index = chosen.nonzero().squeeze(1)
+        note = f"{domain.note}, {what}"
+        return replace(domain, images=domain.images[index], labels=domain.labels[index], note=note)
+
+    return part(~test, "nine of ten"), part(test, "every tenth, held out")
+
+
+def _note(found: Found, images: Images, unreadable: tuple[str, ...]) -> str:
+    note = f"{found.note}, {len(images):,} images" if found.pixels is None else found.note
+    note += f", {len(unreadable)} unreadable ones left out" if unreadable else ""
+    return note + (", decoded when needed" if isinstance(images, ImageFiles) else "")

@@ -1,0 +1,53 @@
+"""What a recipe says of images: which, how they are framed, and how training images are changed."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import (
+    Field,
+    PositiveInt,
+)
+
+from uda.data.augment import Augment
+from uda.types import Section
+
+
+class DataSettings(Section):
+    """Which images, and how they are framed."""
+
+    source: str
+    """data set with labels: mnist, usps, svhn, svhn-extra, mnist-m, synth or digits; or a folder, .csv or .npz of your own"""
+    target: str
+    """data set whose training images are used without their labels, or a path"""
+    source_test: str | None = None
+    """labelled source images to test on; left out: the data set's own, or every tenth of each class of your images"""
+    target_test: str | None = None
+    """labelled target images to test on; left out: the data set's own, or none"""
+    classes: tuple[str, ...] | None = None
+    """the class names in the order of the classifier's outputs; left out: folders in alphabetical order"""
+    size: PositiveInt | None = None
+    """side of the square that all images are brought to, pixels; left out: 32, or that of your source images"""
+    channels: Literal[1, 3] | None = None
+    """3: grey images are copied to three channels; 1: colour images are turned to grey; left out: 1 if all are grey"""
+    memory: float = Field(1.0, ge=0)
+    """GiB: images of your own that take more than this, decoded, are decoded when needed instead"""
+
+    paired_test: bool = False
+    """whether the n-th test images of both domains show the same: then translations are compared with the truth"""
+    target_inverted_copies: bool = False
+    """whether the target's training images are doubled by their negatives"""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, S, S) of every image; known once `size` and `channels` are."""
+        assert self.size is not None
+        assert self.channels is not None
+        return self.channels, self.size, self.size
+
+
+class AugmentationSettings(Section):
+    """Random changes of training images, by domain."""
+
+    source: Augment = Augment()
+    target: Augment = Augment()

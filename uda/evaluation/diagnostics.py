@@ -1,0 +1,126 @@
+"""Signs, read without target labels, that an adaptation went wrong; each says what it means and what to try."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from uda.evaluation.estimation import agreement
+from uda.evaluation.selection import Evidence, entropy, information_maximization
+
+
+@dataclass(frozen=True)
+class Diagnostic:
+    """A sign that was found.
+
+    Attributes:
+        name: of the sign.
+        what: what was seen, with its figures.
+        meaning: what it can mean.
+        advice: what to try.
+    """
+
+    name: str
+    what: str
+    meaning: str
+    advice: str
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.meaning}; {self.advice}"
+
+
+FAR = 0.3  # half the sum of absolute differences of two class histograms, 0..1
+HARDLY = 0.1  # of the share that a class has in the source
+UNSURE = 0.5  # a probability below this names no class
+MANY_UNSURE = 0.25  # of the target images
+LESS_SURE = 0.05  # nats
+CHANGED_ALL, CHANGED_NONE = 0.3, 0.999  # shares of target images whose class adaptation left as it was
+
+
+def shares(predicted: Tensor, classes: int) -> Tensor:
+    """The share of each class (K,), from class numbers (N,)."""
+    return predicted.bincount(minlength=classes).double() / len(predicted)
+
+
+def far_apart(first: Tensor, second: Tensor) -> float:
+    """Total variation of two class histograms (K,): 0, the same, to 1, no class in common."""
+    return float((first - second).abs().sum()) / 2
+
+
+def diagnose(before: Evidence, after: Evidence, classes: tuple[str, ...], trains: bool = True) -> list[Diagnostic]:
+    """What is odd in how an adapted classifier (`after`) reads the target, beside the source classifier (`before`).
+
+    Args:
+        before, after: of the same images, with the source's labels.
+        classes: their names.
+        trains: whether the method was to change the classifier at all.
+    """
+    assert after.source_labels is not None
+    source = shares(after.source_labels.cpu(), len(classes))
+    predicted = shares(after.target_logits.argmax(1).cpu(), len(classes))
+    found = []
+
+    distance = far_apart(predicted, source)
+    lost = [name for name, now, then in zip(classes, predicted, source, strict=True) if now < HARDLY * then]
+    if distance > FAR:
+        found.append(
+            Diagnostic(
+                "class histogram",
+                f"the classes predicted on the target are far from the source's (total variation {distance:.2f}, of 1)",
+                "either the target really has other shares of the classes, or several classes were taken for one",
+                "look at the predictions by class; lower the weights that ask for even classes if the target is uneven, "
+                "and try another seed if it is not",
+            )
+        )
+    if lost:
+        found.append(
+            Diagnostic(
+                "lost classes",
+                f"hardly any target image is given the class{'es' if len(lost) > 1 else ''} {', '.join(lost)}",
+                "the target may not have what the source has, or adaptation merged it with another class",
+                "if the target has such images, raise the weight of even classes (information_weight, balance_weight), or train "
+                "the source classifier with more augmentation",
+            )
+        )
+    unsure = float((after.target_logits.softmax(1).amax(1) < UNSURE).double().mean())
+    if unsure > MANY_UNSURE:
+        found.append(
+            Diagnostic(
+                "unsure",
+                f"{unsure:.0%} of the target images get no class with a probability of {UNSURE} or more",
+                "the target may hold classes that the source does not have, or be framed otherwise (inverted, cropped, turned)",
+                "compare some images of both; match their framing with the recipe's [data] and [augment]",
+            )
+        )
+    risen = entropy(after.target_logits) - entropy(before.target_logits)
+    clearer = information_maximization(after.target_logits) - information_maximization(before.target_logits)
+    if trains and (risen > LESS_SURE or clearer < -LESS_SURE):
+        found.append(
+            Diagnostic(
+                "less clear than before",
+                f"on the target, mean entropy rose by {risen:.2f} nats and information maximisation changed by {clearer:+.2f}",
+                "adaptation made the predictions less clear than the source classifier's",
+                "take `selected` or the source classifier instead; lower the adversarial weight or the learning rate",
+            )
+        )
+    same = agreement(before.target_logits, after.target_logits)
+    if trains and same < CHANGED_ALL:
+        found.append(
+            Diagnostic(
+                "agreement with source-only",
+                f"only {same:.0%} of the target images kept the class that the source classifier gave them",
+                "adaptation has hardly started from what the source classifier knew: its clusters may carry the wrong names",
+                "check that source and target show the same things in the same framing; train a better source classifier first",
+            )
+        )
+    if trains and same > CHANGED_NONE:
+        found.append(
+            Diagnostic(
+                "agreement with source-only",
+                f"{same:.1%} of the target images kept the class that the source classifier gave them",
+                "adaptation changed almost nothing",
+                "if the domains do differ, train longer or raise the learning rate; else the source classifier will do",
+            )
+        )
+    return found

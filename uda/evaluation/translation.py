@@ -1,0 +1,102 @@
+"""How good translations are: do they keep their class, and how far are they from real images of the target?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from uda.data.augment import Augment, to_float, to_pixels
+from uda.data.batches import Batches
+from uda.data.domain import Domain, LabelledDomain, Pair
+from uda.evaluation.evaluator import observe, test
+from uda.methods import source_only
+from uda.models import Classifier, build_classifier
+from uda.runtime import Runtime, seed_everything
+
+STEPS, BATCH, WIDTH = 200, 128, 32
+COUNT = 10_000  # images of each kind that are looked at, at most
+
+
+def frechet_distance(a: Tensor, b: Tensor) -> float:
+    """|mean_a - mean_b|^2 + trace(C_a + C_b - 2 (C_a C_b)^(1/2)), C the covariance of the features: 0 or more.
+
+    The squared distance of two normal distributions with these moments. Shapes: (N, D), (M, D). Comparable only between
+    figures of the same features and like numbers of images (at least 2), for it grows as N and M shrink. Source: Heusel et al.
+    2017.
+    """
+    a, b = a.double(), b.double()
+    values, vectors = torch.linalg.eigh(torch.atleast_2d(a.T.cov()))
+    root = vectors * values.clamp_min(0).sqrt() @ vectors.T
+    shared = torch.linalg.eigvalsh(root @ torch.atleast_2d(b.T.cov()) @ root).clamp_min(0).sqrt().sum()
+    apart = (a.mean(0) - b.mean(0)).square().sum() + a.var(0).sum() + b.var(0).sum() - 2 * shared
+    return max(0.0, float(apart))
+
+
+def pixel_accuracy(translated: Tensor, truth: Tensor, tolerance: int = 16) -> float:
+    """The share of pixels that are within `tolerance` grey levels of the truth in all channels: 0..1.
+
+    Shapes: uint8 (N, C, H, W), both alike. Source: Liu et al. 2017, section 4.1.
+    """
+    apart = (translated.short() - truth.short()).abs().amax(1)
+    return float((apart <= tolerance).float().mean())
+
+
+def judge(pair: Pair, translate: Callable[[Tensor], Tensor], runtime: Runtime, paired: bool = False) -> dict[str, Any]:
+    """What a classifier trained on labelled target training images says of translated source test images.
+
+    Args:
+        pair: on the runtime's device.
+        translate: float images (N, C, H, W) in -1..1 to their translations.
+        runtime: what to compute with.
+        paired: whether the n-th test image of the target is what the n-th of the source should become.
+
+    Returns:
+        ``class_consistency``: the share of translations that are given the class of their source label. ``judge_accuracy``:
+        the judge's own, on the target's test images, which bounds what can be told. ``feature_distance``: `frechet_distance` of
+        its features of translations and of real target test images, of up to 10,000 each; ``untranslated_distance``: the same
+        without translation. ``feature_network``: whose features these are. Where the target has no labels, the first two are
+        left out, and features are those of the same network with random weights; the distances are left out where a side has
+        but one test image. Of pairs, ``pixel_accuracy``.
+
+    The random state is left as found.
+    """
+    target, source_test = pair.target, pair.source_test
+    with torch.random.fork_rng(devices=[target.images.device] if runtime.device.type == "cuda" else []):
+        network = train_judge(target, runtime)
+        images = source_test.sample(COUNT)
+        translated = torch.cat([to_pixels(translate(to_float(part))) for part in images.split(250)])
+        features, logits = observe(network, translated, runtime)
+        found: dict[str, Any] = {}
+        if isinstance(target, LabelledDomain):
+            found["class_consistency"] = float((logits.argmax(1) == source_test.sample_labels(COUNT)).double().mean())
+            if pair.target_test is not None:
+                found["judge_accuracy"] = test(network, pair.target_test, runtime).accuracy
+        real = observe(network, (pair.target_test or target).sample(COUNT), runtime)[0]
+        before = observe(network, images, runtime)[0]
+    if paired and pair.target_test is not None:
+        found["pixel_accuracy"] = pixel_accuracy(translated, pair.target_test.sample(COUNT))
+    if min(len(features), len(real)) > 1:
+        found["feature_distance"] = frechet_distance(features, real)
+        found["untranslated_distance"] = frechet_distance(before, real)
+    trained = f"trained {STEPS} steps on labelled target images" if "class_consistency" in found else "with random weights"
+    return found | {"feature_network": f"strided, width {WIDTH}, {trained}"}
+
+
+def train_judge(target: Domain, runtime: Runtime) -> Classifier:
+    """A strided net of width 32 trained on labelled target images: 200 steps of 128, slight affine augmentation.
+
+    Without labels it keeps the random weights that it begins with.
+    """
+    seed_everything(0)
+    channels, size = target.images.shape[1:3]
+    network = build_classifier("strided", channels, size, len(target.classes), WIDTH)
+    runtime.place(network)
+    if isinstance(target, LabelledDomain):
+        method = source_only.Method(source_only.Settings(), network, (channels, size, size), STEPS, runtime)
+        batches = Batches(target, None, BATCH, 0, Augment(rotate=10, translate=0.06, scale=0.1), Augment(), runtime)
+        for _ in range(STEPS):
+            method.step(batches.next())
+    return network

@@ -1,0 +1,101 @@
+"""What a finished run is for: class names for new images, and accuracy on labelled ones."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from uda.atomic import atomic_write
+from uda.console import Display
+from uda.data.domain import LabelledDomain
+from uda.data.folders import check_classes, find, load_labelled
+from uda.data.load import data_root as find_data_root
+from uda.data.load import load_named_test
+from uda.data.names import is_path
+from uda.evaluation.evaluator import per_class_accuracy, predict, test
+from uda.runs.run import Run
+
+
+def write_predictions(run: Run, images: Path, out: Path, which: str, display: Display) -> int:
+    """Classifies the images at a path (folder, .csv, .npz, one file) and writes a CSV: path, class, probability (calibrated).
+
+    Images are decoded in worker processes and classified block by block, so memory does not grow with their number. Those
+    that cannot be read have no row, and are named. The path of an image in an .npz is its number.
+
+    Returns:
+        How many images were classified.
+    """
+    classifier, found, temperature = run.load_classifier(which), find(images, labelled=False), run.temperature(which)
+    channels, size, _ = run.recipe.data.shape
+    unreadable: list[str] = []
+    done = 0
+    with (
+        atomic_write(out) as path,
+        path.open("w", newline="", encoding="utf-8") as file,
+        display.stage("images", 0, len(found)) as bar,
+    ):
+        table = csv.writer(file)
+        table.writerow(("path", "class", "probability"))
+        for positions, part, failed in found.decoded(size, channels):
+            logits = predict(classifier, part.to(run.runtime.device), run.runtime)
+            probabilities, classes = (logits / temperature).softmax(1).max(1)
+            for position, probability, number in zip(positions, probabilities.tolist(), classes.tolist(), strict=True):
+                table.writerow((found.name(position), run.classes[number], f"{probability:.4f}"))
+            unreadable += failed
+            done += len(positions) + len(failed)
+            bar.update(done, f"{done:,} images")
+    if unreadable:
+        display.say(f"  {len(unreadable)} images cannot be read and have no row: {', '.join(unreadable[:3])}")
+    return len(found) - len(unreadable)
+
+
+def evaluate(run: Run, data: str, which: str, data_root: Path | None, display: Display) -> dict[str, Any]:
+    """Accuracy of a run's classifier on labelled images: a folder, .csv, .npz, or a data set's test images by name.
+
+    Returns:
+        ``data``, ``note``, ``images``, ``accuracy``, ``per_class`` (None for a class without images), ``confusion`` (row = true
+        class), ``classes``.
+
+    Raises:
+        UserError: for labels that the run's classes do not have.
+    """
+    classifier = run.load_classifier(which)
+    channels, size, _ = run.recipe.data.shape
+    domain: LabelledDomain
+    if is_path(data):
+        found = find(Path(data), labelled=True)
+        check_classes(found, run.classes, every_class=False)
+        domain = load_labelled(found, run.classes, size, channels, int(run.recipe.data.memory * 2**30), display)
+    else:
+        domain = load_named_test(data, run.classes, find_data_root(data_root), size, channels)
+    answers = test(classifier, domain.to(run.runtime.device), run.runtime)
+    return {
+        "data": domain.name,
+        "note": domain.note,
+        "images": len(domain),
+        "accuracy": answers.accuracy,
+        "per_class": per_class_accuracy(answers.confusion),
+        "confusion": answers.confusion.tolist(),
+        "classes": list(run.classes),
+    }
+
+
+def evaluation_table(result: dict[str, Any]) -> Table:
+    """Per class: how many images, how many of them right, and what the others were taken for."""
+    table = Table(
+        title=f"accuracy {result['accuracy']:.4f} on {result['images']:,} images of {result['data']}",
+        caption=result["note"], title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD,
+    )  # fmt: skip
+    for name in ("class", "images", "right", "taken for"):
+        table.add_column(name, justify="right" if name in ("images", "right") else "left")
+    classes = result["classes"]
+    for number, (row, share) in enumerate(zip(result["confusion"], result["per_class"], strict=True)):
+        if share is not None:
+            wrong = sorted(((count, other) for other, count in enumerate(row) if count and other != number), reverse=True)
+            others = ", ".join(f"{classes[other]} ({count})" for count, other in wrong[:4])
+            table.add_row(classes[number], str(sum(row)), f"{share:.4f}", others)
+    return table

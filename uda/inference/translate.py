@@ -1,0 +1,161 @@
+"""Using a run that translates: images of one domain as images of the other, grids of them, and strips between two images."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from uda.atomic import atomic_write
+from uda.console import Display
+from uda.data.augment import to_float, to_pixels
+from uda.data.folders import Found, find
+from uda.errors import UserError
+from uda.methods.translating import Styled, Translating
+from uda.models.layers import SOURCE, TARGET
+from uda.report.grids import picture, write_grid
+from uda.runs.run import Run
+
+DOMAINS = {"source": SOURCE, "target": TARGET}
+PART = 64  # images that are translated at once
+SHOWN, STOPS = 12, 10  # images in a grid, pictures in a strip
+
+
+def open_translator(run: Run) -> Translating:
+    """The run's method, which translates.
+
+    Raises:
+        UserError: where it does not.
+    """
+    method = run.method()
+    if not isinstance(method, Translating):
+        raise UserError(f"{run.recipe.method.name} does not translate images; fit with --method unit or drit")
+    return method
+
+
+def write_translations(
+    run: Run, images: Path, out: Path, display: Display, to: str = "target", samples: int = 0, reference: Path | None = None
+) -> int:
+    """Translates the images at a path (folder, .csv, .npz, one file) into PNGs of the same names below `out`.
+
+    Beside the folder, ``OUT-grid.png``: some of the images, and their translations. Images are decoded and translated part by
+    part, so memory does not grow with their number.
+
+    Args:
+        run: of a method that translates.
+        images: what to translate.
+        out: the folder to write to.
+        display: who tells the user.
+        to: ``"target"`` or ``"source"``.
+        samples: so many translations of each image, with styles drawn at random: ``NAME-1.png``, ``NAME-2.png``, ...
+        reference: an image of the domain translated to, whose style all translations take.
+
+    Returns:
+        How many images were translated.
+
+    Raises:
+        UserError: where the run's method does not translate, or knows no styles and one was asked for.
+    """
+    method, found = open_translator(run), find(images, labelled=False)
+    destination = _domain(to)
+    channels, size, _ = run.recipe.data.shape
+    styled, given = (method if isinstance(method, Styled) else None), None
+    if samples and reference is not None:
+        raise UserError("give --samples or --reference: the one draws styles, the other takes an image's")
+    if styled is None and (samples or reference is not None):
+        raise UserError(f"{run.recipe.method.name} makes one translation of an image; --samples and --reference want drit")
+    if styled is not None and reference is not None:
+        given = styled.styles(_one(reference, size, channels).to(run.runtime.device), destination)
+    unreadable: list[str] = []
+    rows: list[list[Tensor]] = []
+    done = 0
+    with display.stage("images", 0, len(found)) as bar:
+        for positions, block, failed in found.decoded(size, channels):
+            for start in range(0, len(positions), PART):
+                part = block[start : start + PART]
+                codes = method.encode(to_float(part.to(run.runtime.device)), 1 - destination)
+                styles: list[Tensor | None] = [None if given is None else given.expand(len(part), -1)]
+                if styled is not None and samples:
+                    styles = [styled.draw_styles(len(part)) for _ in range(samples)]
+                made = [to_pixels(method.decode(codes, destination, style)).cpu() for style in styles]
+                for position, image, *translations in zip(positions[start : start + PART], part, *made, strict=True):
+                    _write(translations, out / _place(found, position), numbered=samples > 0)
+                    if len(rows) < SHOWN:
+                        rows.append([image, *translations])
+            unreadable += failed
+            done += len(positions) + len(failed)
+            bar.update(done, f"{done:,} images")
+    if unreadable:
+        display.say(f"  {len(unreadable)} images cannot be read and have no translation: {', '.join(unreadable[:3])}")
+    if rows:
+        columns = [torch.stack(column) for column in zip(*rows, strict=True)]
+        names = [_other(to), *([f"{to} {number}" for number in range(1, samples + 1)] or [to])]
+        write_grid(list(zip(names, columns, strict=True)), grid_path(out))
+    return len(found) - len(unreadable)
+
+
+def grid_path(out: Path) -> Path:
+    """Where the grid of a folder of translations is: beside it, so that it has no image's name."""
+    return Path(f"{out}-grid.png")
+
+
+def write_strip(run: Run, first: Path, second: Path, out: Path, to: str = "target", stops: int = STOPS) -> None:
+    """A strip from one image to another: codes on the line between theirs, drawn in both domains.
+
+    Args:
+        run: of a method that translates.
+        first, second: images of the domain translated from.
+        out: the PNG to write.
+        to: ``"target"`` or ``"source"``, the domain of the lower row; the upper row is of the other.
+        stops: how many pictures, both ends included.
+
+    Raises:
+        UserError: where the run's method does not translate, or an image cannot be read.
+    """
+    method, destination = open_translator(run), _domain(to)
+    channels, size, _ = run.recipe.data.shape
+    ends = torch.cat([_one(path, size, channels) for path in (first, second)]).to(run.runtime.device)
+    codes, origin = method.encode(ends, 1 - destination), 1 - destination
+    share = torch.linspace(0, 1, stops, device=codes.device).view(-1, *[1] * (codes.ndim - 1))
+    between = torch.lerp(codes[:1].float(), codes[1:].float(), share).to(codes.dtype)
+    rows = []
+    for domain in (origin, destination):
+        style = None
+        if isinstance(method, Styled):  # one style for all of a row, so that only the code moves
+            style = (method.styles(ends[:1], origin) if domain == origin else method.draw_styles(1)).expand(stops, -1)
+        rows.append(to_pixels(method.decode(between, domain, style)))
+    write_grid(list(zip((_other(to), to), rows, strict=True)), out)
+
+
+def _domain(to: str) -> int:
+    if to not in DOMAINS:
+        raise UserError.unknown("domain", to, DOMAINS)
+    return DOMAINS[to]
+
+
+def _other(to: str) -> str:
+    return "source" if to == "target" else "target"
+
+
+def _one(path: Path, size: int, channels: int) -> Tensor:
+    """One image file as floats (1, C, S, S) in -1..1."""
+    if path.is_dir() or path.suffix in (".csv", ".npz"):
+        raise UserError(f"{path} is not one image; give an image file")
+    _, images, failed = next(find(path, labelled=False).decoded(size, channels))
+    if failed:
+        raise UserError(f"cannot read {failed[0]}; give another image")
+    return to_float(images)
+
+
+def _place(found: Found, position: int) -> Path:
+    """Where an image's translation goes: its own name without the ending, and never outside of the folder that is written to."""
+    name = Path(os.path.normpath(found.name(position)))
+    return Path(name.stem if name.is_absolute() or name.parts[0] == ".." else name.with_suffix(""))
+
+
+def _write(images: list[Tensor], stem: Path, numbered: bool) -> None:
+    for number, image in enumerate(images, 1):
+        with atomic_write(stem.with_name(f"{stem.name}-{number}.png" if numbered else f"{stem.name}.png")) as path:
+            picture(image).save(path, "PNG")

@@ -1,0 +1,179 @@
+"""Runs side by side: mean and spread over seeds, bootstrap intervals, and a paired test between two ways of doing it."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from uda.errors import UserError
+from uda.evaluation.estimation import agreement
+from uda.evaluation.evaluator import Seen
+from uda.runs.run import Run
+
+DRAWS = 2000
+ASKED = "seeds.json"  # what makes a folder one of seeds
+ACCURACIES = ("source_only", "last", "selected", "oracle")
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ in nothing but their seeds; often one.
+
+    Attributes:
+        path: the folder that it was read from.
+        runs: finished ones.
+    """
+
+    path: Path
+    runs: tuple[Run, ...]
+
+    @cached_property
+    def seen(self) -> list[Seen]:
+        """What was seen of each run's last classifier."""
+        return [run.seen() for run in self.runs]
+
+    @cached_property
+    def right(self) -> Tensor | None:
+        """Whether each run's last classifier is right on each target test image: bool (runs, N); None without labels."""
+        tests = [seen.test for seen in self.seen if seen.test is not None]
+        if len(tests) < len(self.runs):
+            return None
+        return torch.stack([test.logits.argmax(1) == test.labels for test in tests])
+
+    @property
+    def labels(self) -> Tensor | None:
+        """The labels of the target test images (N,)."""
+        test = self.seen[0].test
+        return None if test is None else test.labels
+
+
+def open_group(path: Path) -> Group:
+    """A run folder, or a folder of seeds as ``uda fit --seeds`` leaves it.
+
+    Raises:
+        UserError: where it is neither, or a run in it is not finished.
+    """
+    runs = [Run(folder) for folder in seed_folders(path)] if (path / ASKED).is_file() else [Run(path)]
+    for run in runs:
+        if not run.recipe.classifies:
+            raise UserError(f"{run.path} translates images and has no accuracy; compare runs that classify")
+    return Group(path, tuple(runs))
+
+
+def seed_folders(path: Path) -> list[Path]:
+    """The run folders in a folder of seeds, in the seeds' order."""
+    return sorted(path.glob("seed-*"), key=lambda folder: int(folder.name.removeprefix("seed-")))
+
+
+def bootstrap(right: Tensor) -> tuple[float, float]:
+    """Where 95 % of the accuracies fall when seeds and test images are drawn anew: right (runs, N), bool.
+
+    With one run it covers the images alone. Source: Efron 1979; two-level resampling as in Davison and Hinkley 1997, section 3.8.
+    """
+    runs, count = right.shape
+    generator = torch.Generator().manual_seed(0)
+    values = right.float()
+    found = []
+    for _ in range(DRAWS):
+        seeds = torch.randint(runs, (runs,), generator=generator)
+        # As many times as an image is drawn, it counts.
+        times = torch.bincount(torch.randint(count, (count,), generator=generator), minlength=count).float()
+        found.append((values[seeds].mean(0) @ times) / count)
+    low, high = torch.stack(found).quantile(torch.tensor([0.025, 0.975])).tolist()
+    return low, high
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much better one group is than another on the same test images.
+
+    Attributes:
+        mean: of accuracies, second less first.
+        interval: 95 %, by bootstrap over the images.
+        p: of a paired test: the share of random swaps of the two, image by image, that differ at least as much.
+    """
+
+    mean: float
+    interval: tuple[float, float]
+    p: float
+
+
+def paired(first: Tensor, second: Tensor) -> Difference:
+    """Compares two groups image by image: bool (runs, N) each, of the same N images; seeds are averaged.
+
+    A sign-flip (permutation) test; with one run on each side it asks what McNemar's test asks. It covers the test images, not
+    the seeds: with few seeds, look at their spread too. Sources: Fisher 1935; Dietterich 1998 on what such a test can tell.
+    """
+    differences = second.float().mean(0) - first.float().mean(0)
+    changed = differences[differences != 0]  # images on which the two agree cannot tell them apart
+    count, mean = len(differences), float(differences.mean())
+    if not len(changed):
+        return Difference(0.0, (0.0, 0.0), 1.0)
+    generator = torch.Generator().manual_seed(0)
+    extreme, found = 1, []
+    for _ in range(DRAWS):
+        signs = torch.randint(2, (len(changed),), generator=generator) * 2 - 1
+        extreme += abs(float((changed * signs).sum()) / count) >= abs(mean) - 1e-12
+        # The images that agree are drawn too: a binomial share of the draws falls on the others.
+        drawn = int(torch.binomial(torch.tensor(float(count)), torch.tensor(len(changed) / count), generator=generator))
+        found.append(float(changed[torch.randint(len(changed), (drawn,), generator=generator)].sum()) / count)
+    low, high = torch.tensor(found).quantile(torch.tensor([0.025, 0.975])).tolist()
+    return Difference(mean, (low, high), extreme / (DRAWS + 1))
+
+
+def summary(group: Group) -> dict[str, Any]:
+    """Mean, lowest and highest of each figure over a group's seeds, and the bootstrap interval of ``last``.
+
+    ``agreement`` is that of each two seeds on target images: an estimate of their accuracy without target labels.
+    """
+    results = [run.result for run in group.runs]
+    found: dict[str, Any] = {
+        "name": group.path.name,
+        "recipe": results[0]["recipe"],
+        "method": results[0]["method"],
+        "seeds": [result["seed"] for result in results],
+        "estimated": _spread([result["estimated"]["accuracy"] for result in results]),
+        "seconds": _spread([result["seconds"]["total"] for result in results]),
+        "warnings": sum(bool(result["warnings"]) for result in results),
+    }
+    if len(results) > 1:
+        answers = [seen.evidence.target_logits for seen in group.seen]
+        found["agreement"] = _spread([agreement(first, second) for first, second in combinations(answers, 2)])
+    if group.right is not None:
+        found["interval"] = bootstrap(group.right)
+        for name in ACCURACIES:
+            found[name] = _spread([result["accuracy"][name] for result in results])
+        found["calibration_error"] = _spread([result["calibration_error"]["last"] for result in results])
+    return found
+
+
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    return {"mean": statistics.mean(values), "lowest": min(values), "highest": max(values)}
+
+
+def compare(groups: Sequence[Group]) -> list[dict[str, Any]]:
+    """The summary of each group; all but the first have ``difference`` to the first, where both were tested on the same images.
+
+    Raises:
+        UserError: for fewer than one group, or for groups that name other classes.
+    """
+    if not groups:
+        raise UserError("give at least one run folder to compare")
+    classes = {group.runs[0].classes for group in groups}
+    if len(classes) > 1:
+        raise UserError("these runs tell different classes apart; compare runs of one problem")
+    found = [summary(group) for group in groups]
+    first, labels = groups[0].right, groups[0].labels
+    for group, figures in zip(groups[1:], found[1:], strict=True):
+        right, own = group.right, group.labels
+        if first is not None and right is not None and labels is not None and own is not None and torch.equal(labels, own):
+            figures["difference"] = vars(paired(first, right))
+    return found

@@ -1,0 +1,83 @@
+"""Tables of results, for a terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+MEANINGS = {
+    "source": "the source classifier on source test images",
+    "source_only": "the same classifier on target test images, before adaptation",
+    "refined": "the same, trained on with the source images augmented, before adaptation",
+    "last": "the adapted classifier after the last step, on target test images",
+    "selected": "the step with the best label-free score",
+    "oracle": "the best step by target labels: only to compare with papers",
+    "estimated": "last, as far as images without target labels can tell",
+}
+
+
+def result_table(result: dict[str, Any]) -> Table:
+    """A run's accuracies, each with what it means, under the names of the data they were taken on."""
+    source, target = result["source"], result["target"]
+    tested = f"{target['test']:,} test images" if target["test"] else "no labelled test images"
+    tested = tested if "accuracy" in result else tested.replace(" labelled", "")
+    table = Table(
+        title=f"{result['recipe']}: {result['method']}, seed {result['seed']}",
+        caption=f"source: {source['note']}\ntarget: {target['note']}, {tested}",
+        title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD,
+    )  # fmt: skip
+    table.add_column("accuracy" if "accuracy" in result else "translation")
+    table.add_column("", justify="right")
+    table.add_column("what it is", style="dim")
+    if "accuracy" in result:
+        for name, value in result["accuracy"].items():
+            if value is not None:
+                table.add_row(name, f"{value:.4f}", MEANINGS[name], style="bold" if name == "last" else None)
+        low, high = result["estimated"]["interval"]
+        table.add_row("estimated", f"{result['estimated']['accuracy']:.4f}", f"{MEANINGS['estimated']} ({low:.3f} .. {high:.3f})")
+    if translation := result.get("translation"):
+        if "class_consistency" in translation:
+            table.add_row(
+                "class consistency", f"{translation['class_consistency']:.4f}",
+                "translated source images read as their class by a judge"
+                + (f" ({translation['judge_accuracy']:.3f} on target)" if "judge_accuracy" in translation else ""),
+            )  # fmt: skip
+        if "pixel_accuracy" in translation:
+            table.add_row("pixel accuracy", f"{translation['pixel_accuracy']:.4f}", "pixels within 16 grey levels of the truth")
+        if "feature_distance" in translation:
+            table.add_row(
+                "feature distance", f"{translation['feature_distance']:.1f}",
+                f"of translated to real target images (Fréchet; untranslated: {translation['untranslated_distance']:.1f})",
+            )  # fmt: skip
+    return table
+
+
+def spread(figure: dict[str, float] | None) -> str:
+    """``"0.9851 (0.9847 .. 0.9855)"``: mean, lowest and highest over the seeds; of one run, its figure alone."""
+    if figure is None:
+        return ""
+    if figure["lowest"] == figure["highest"]:
+        return f"{figure['mean']:.4f}"
+    return f"{figure['mean']:.4f} ({figure['lowest']:.4f} .. {figure['highest']:.4f})"
+
+
+def comparison_table(groups: list[dict[str, Any]]) -> Table:
+    """What `uda.comparing.compare` returns, a row for each group of runs."""
+    table = Table(box=box.SIMPLE_HEAD, caption_justify="left")
+    table.add_column("runs", overflow="fold")
+    for name in ("seeds", "source_only", "last", "95 % interval", "estimated", "to the first"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for group in groups:
+        interval, difference, before = group.get("interval"), group.get("difference"), group.get("source_only")
+        table.add_row(
+            group["name"], str(len(group["seeds"])), f"{before['mean']:.4f}" if before else "", spread(group.get("last")),
+            f"{interval[0]:.3f} .. {interval[1]:.3f}" if interval else "", f"{group['estimated']['mean']:.4f}",
+            f"{difference['mean']:+.4f} (p {difference['p']:.3f})" if difference else "",
+        )  # fmt: skip
+    table.caption = (
+        "last: mean (lowest .. highest) of the seeds. Interval: seeds and test images drawn anew. "
+        "To the first: difference of last, and a paired test on the same test images, which covers the images, not the seeds."
+    )
+    return table

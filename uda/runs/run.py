@@ -1,0 +1,135 @@
+"""A finished run, read back."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from uda.errors import UserError
+from uda.evaluation.evaluator import Seen
+from uda.methods import Trained
+from uda.models import Classifier
+from uda.models.custom import whole_state_dict
+from uda.models.layers import Normalize
+from uda.recipe.schema import Recipe
+from uda.runs.build import build_method, build_source_classifier, build_translation, build_whole
+from uda.runs.folder import RunFolder
+from uda.runtime import Runtime, choose_runtime
+
+
+class Run:
+    """A finished run: its figures, and its networks loaded back.
+
+    Args:
+        path: the run folder.
+        model: the network, where the run was given one in Python.
+        device: ``"auto"`` or a torch device.
+        precision: ``"bf16"`` or ``"fp32"``; left out, as the run was computed.
+
+    Attributes:
+        path: the run folder.
+        result: the contents of ``result.json``.
+    """
+
+    def __init__(
+        self, path: str | Path, model: nn.Module | None = None, device: str = "auto", precision: str | None = None
+    ) -> None:
+        self._folder = RunFolder.open(Path(path))
+        self.path, self._model, self._device, self._precision = self._folder.path, model, device, precision
+        self.result: dict[str, Any] = self._folder.read_json("result.json")
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        return self._folder.recipe
+
+    @property
+    def accuracy(self) -> dict[str, float | None]:
+        """``source``, ``source_only``, ``last``, ``selected``, ``oracle``: shares 0..1 of test images.
+
+        All but the first are None where there were no labelled target test images.
+        """
+        self._asked_to_classify()
+        return self.result["accuracy"]
+
+    @property
+    def target_accuracy(self) -> float | None:
+        """Accuracy of `classifier` on the target test images, where there were some."""
+        return self.accuracy["last"]
+
+    @cached_property
+    def runtime(self) -> Runtime:
+        return choose_runtime(self._device, self._precision or self.result["precision"])
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return tuple(self.result["classes"])
+
+    def seen(self, which: str = "last") -> Seen:
+        """What was seen of the ``"last"`` classifier, or of the ``"source_only"`` one: features, logits, answers on tests."""
+        return self._folder.read_seen(which)
+
+    def temperature(self, which: str = "last") -> float:
+        """What an adapted classifier's logits are divided by, so that it is as sure as it is right, by the estimate."""
+        return 1.0 if which == "source" else self.result["calibration"]["temperature"]
+
+    def sample(self) -> Tensor:
+        """Some of the target images that were adapted to, uint8 (n, C, S, S), n at most 64."""
+        return self._folder.read_sample()
+
+    def _asked_to_classify(self) -> None:
+        if not self.recipe.classifies:
+            raise UserError(f"{self.path} translates images and has no classifier; use uda translate, or fit another --method")
+
+    def _source_classifier(self) -> Classifier:
+        self._asked_to_classify()
+        return build_source_classifier(self.recipe, len(self.classes), self.runtime, self._model)
+
+    def method(self) -> Any:
+        """The trained method; one that makes images translates them with ``.translate(images, origin, destination)``."""
+        if self.recipe.classifies:
+            method: Trained = build_method(self.recipe, self._source_classifier(), self.runtime)
+        else:
+            method = build_translation(self.recipe, self.runtime)
+        self._folder.read_weights("method", method.networks())
+        return method
+
+    def load_classifier(self, which: str = "last") -> nn.Module:
+        """The adapted classifier after the ``"last"`` step or the ``"selected"`` one, or the ``"source"`` classifier.
+
+        It is in evaluation mode, takes float images (N, C, H, W) in -1..1 (see `uda.data.augment.to_float`) and returns
+        logits (N, K).
+        """
+        return self._load(self._source_classifier(), which)
+
+    def _load(self, source: Classifier, which: str) -> nn.Module:
+        if which not in ("last", "selected", "source"):
+            raise UserError.unknown("classifier", which, ("last", "selected", "source"))
+        classifier = source if which == "source" else build_method(self.recipe, source, self.runtime).classifier()
+        self._folder.read_weights(which, classifier)
+        return classifier.eval()
+
+    @cached_property
+    def classifier(self) -> nn.Module:
+        """The adapted classifier after the last step."""
+        return self.load_classifier()
+
+    def load_network(self, which: str = "last") -> tuple[nn.Module, Normalize]:
+        """The user's own (or timm) network, as its author wrote it, with adapted weights; and the preprocessing that it expects.
+
+        Raises:
+            UserError: where the network was one of ours, or the method has changed its layers.
+        """
+        source = self._source_classifier()
+        state = whole_state_dict(self._load(source, which), source)
+        if state is None:
+            raise UserError(
+                f"the adapted classifier does not fit {self.recipe.classifier.backbone} as it was written: use Run.classifier"
+            )
+        foreign = build_whole(self.recipe, len(self.classes), self._model)
+        assert foreign is not None
+        network, normalize = foreign
+        network.load_state_dict(state)
+        return network.eval(), normalize

@@ -1,0 +1,77 @@
+"""One recipe with several seeds: run folders side by side, trained one after another."""
+
+from __future__ import annotations
+
+import shutil
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from uda.console import Display
+from uda.data.load import data_root as find_data_root
+from uda.errors import UserError
+from uda.recipe.load import load_recipe
+from uda.recipe.schema import Recipe
+from uda.report.compare import ASKED, Group, open_group, seed_folders
+from uda.runs.folder import RunFolder
+from uda.training.fit import asked_for, fit, resume
+from uda.training.loop import Interrupted
+
+RECIPE = "seeds.toml"
+
+
+def fit_seeds(
+    recipe: str | Path | Recipe,
+    seeds: int,
+    *,
+    model: nn.Module | None = None,
+    out: str | Path | None = None,
+    data_root: str | Path | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    display: Display | None = None,
+    overrides: dict[str, Any] | None = None,
+) -> Group:
+    """Runs a recipe with `seeds` seeds, from the recipe's own upwards, into ``out/seed-N``; the other arguments as in `uda.fit`.
+
+    Raises:
+        UserError: for wrong input, in one line that says what to do.
+        Interrupted: after SIGINT or SIGTERM; its path is `out`, which `resume_seeds` continues.
+    """
+    if seeds < 1:
+        raise UserError(f"--seeds {seeds} is no number of seeds; give 2 or more")
+    wanted = asked_for(recipe, model, overrides or {})
+    if not wanted.classifies:
+        raise UserError(f"{wanted.method.name} has no accuracy to compare over seeds; run it once, with --seed")
+    name = f"{wanted.name}-{wanted.method.name.rpartition(':')[2]}-{seeds}-seeds-{datetime.now():%Y%m%d-%H%M%S}"
+    path = Path(out) if out is not None else Path("runs") / name
+    root = find_data_root(Path(data_root) if data_root is not None else None).absolute()
+    asked = [wanted.seed + number for number in range(seeds)]
+    where = {"data_root": str(root), "device": device, "precision": precision}
+    RunFolder.create(path, wanted, {"seeds": asked, **where}, (RECIPE, ASKED))
+    try:
+        return resume_seeds(path, display, model)
+    except UserError:
+        if not seed_folders(path):  # refused before the first run began: nothing is left behind
+            shutil.rmtree(path)
+        raise
+
+
+def resume_seeds(path: Path, display: Display | None = None, model: nn.Module | None = None) -> Group:
+    """Runs what is left of a folder that `fit_seeds` made; what is finished stays as it is."""
+    folder, display = RunFolder(path), display or Display(quiet=True)
+    asked = folder.read_json(ASKED)
+    for seed in asked["seeds"]:
+        out = path / f"seed-{seed}"
+        try:
+            if (out / "recipe.toml").exists():
+                resume(out, display, model)
+            else:
+                where = {name: asked[name] for name in ("data_root", "device", "precision")}
+                recipe = load_recipe(path / RECIPE, {"seed": seed})
+                fit(recipe, model=model, out=out, display=display, **where)
+        except Interrupted as stop:
+            raise Interrupted(f"seed {seed}: {stop}", path) from None
+    return open_group(path)
