@@ -31,7 +31,7 @@ class AdaBN(Method):
 
     Settings = AdaBNSettings
     reads_source = False
-    training = TrainingSettings(steps=1, evaluate_every=1)
+    default_training = TrainingSettings(steps=1, evaluate_every=1)
 
     def __init__(self, settings: AdaBNSettings, classifier: Classifier, shape: Shape, steps: int, runtime: Runtime) -> None:
         super().__init__(settings, classifier, shape, steps, runtime)

@@ -63,7 +63,7 @@ class Method(nn.Module):
 
     Settings: ClassVar[type[MethodSettings]] = MethodSettings
     """its settings, a table of the recipe"""
-    training: ClassVar[TrainingSettings] = TrainingSettings(
+    default_training: ClassVar[TrainingSettings] = TrainingSettings(
         steps=400, batch=128, target_batch=128, class_shares="even", evaluate_every=100
     )
     """its default training, where a recipe says nothing else; even classes, since two domains whose classes have different shares

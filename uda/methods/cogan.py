@@ -58,7 +58,7 @@ class CoGAN(PairDrawing):
 
     Settings = CoGANSettings
     settings: CoGANSettings
-    training = TrainingSettings(steps=600, batch=64, target_batch=64, evaluate_every=100)
+    default_training = TrainingSettings(steps=600, batch=64, target_batch=64, evaluate_every=100)
 
     def __init__(self, settings: CoGANSettings, classifier: Classifier, shape: Shape, steps: int, runtime: Runtime) -> None:
         super().__init__(settings, classifier, shape, steps, runtime)

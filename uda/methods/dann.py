@@ -70,7 +70,7 @@ class DANN(WithTeacher):
 
     Settings = DANNSettings
     settings: DANNSettings
-    training = Method.training.model_copy(update={"steps": 800})
+    default_training = Method.default_training.model_copy(update={"steps": 800})
 
     def __init__(self, settings: DANNSettings, classifier: Classifier, shape: Shape, steps: int, runtime: Runtime) -> None:
         super().__init__(settings, classifier, shape, steps, runtime)

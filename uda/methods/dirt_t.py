@@ -34,7 +34,7 @@ class DIRTT(VADA):
 
     Settings = DIRTTSettings
     settings: DIRTTSettings
-    training = Method.training
+    default_training = Method.default_training
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         s = self.settings

@@ -164,7 +164,7 @@ class DRIT(Styled, WithTeacher):
 
     Settings = DRITSettings
     settings: DRITSettings
-    training = TrainingSettings(steps=600, batch=48, target_batch=48, evaluate_every=100)
+    default_training = TrainingSettings(steps=600, batch=48, target_batch=48, evaluate_every=100)
 
     def __init__(self, settings: DRITSettings, classifier: Classifier, shape: Shape, steps: int, runtime: Runtime) -> None:
         super().__init__(settings, classifier, shape, steps, runtime)

@@ -142,7 +142,7 @@ class LatentMapping(Translating, WithTeacher):
 
     Settings = LatentMappingSettings
     settings: LatentMappingSettings
-    training = Method.training.model_copy(update={"steps": 800, "class_shares": "own"})
+    default_training = Method.default_training.model_copy(update={"steps": 800, "class_shares": "own"})
 
     def __init__(
         self, settings: LatentMappingSettings, classifier: Classifier, shape: Shape, steps: int, runtime: Runtime

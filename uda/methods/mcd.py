@@ -51,7 +51,7 @@ class MCD(OneNetwork):
 
     Settings = MCDSettings
     settings: MCDSettings
-    training = Method.training.model_copy(update={"evaluate_every": 50})
+    default_training = Method.default_training.model_copy(update={"evaluate_every": 50})
 
     def __init__(self, settings: MCDSettings, classifier: Classifier, shape: Shape, steps: int, runtime: Runtime) -> None:
         super().__init__(settings, classifier, shape, steps, runtime)

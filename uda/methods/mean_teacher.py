@@ -34,7 +34,7 @@ class MeanTeacher(WithTeacher):
 
     Settings = MeanTeacherSettings
     settings: MeanTeacherSettings
-    training = Method.training.model_copy(update={"steps": 800})
+    default_training = Method.default_training.model_copy(update={"steps": 800})
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         s = self.settings

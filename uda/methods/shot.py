@@ -49,7 +49,7 @@ class SHOT(WithTeacher):
     Settings = SHOTSettings
     settings: SHOTSettings
     reads_source = False
-    training = TrainingSettings(steps=1000, batch=256, target_batch=256, evaluate_every=100)
+    default_training = TrainingSettings(steps=1000, batch=256, target_batch=256, evaluate_every=100)
 
     def __init__(self, settings: SHOTSettings, classifier: Classifier, shape: Shape, steps: int, runtime: Runtime) -> None:
         super().__init__(settings, classifier, shape, steps, runtime)

@@ -39,7 +39,7 @@ class VADA(DANN):
 
     Settings = VADASettings
     settings: VADASettings
-    training = Method.training.model_copy(update={"steps": 300})
+    default_training = Method.default_training.model_copy(update={"steps": 300})
 
     def smoothness(self, images: Tensor, logits: Tensor, domain: int) -> Tensor:
         """KL(p(x) || p(x + r)), r the direction that changes the prediction most, of length `radius` (Miyato et al. 2018)."""
