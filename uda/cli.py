@@ -222,10 +222,12 @@ def report(run: Path) -> None:
     from uda.console import Display
     from uda.report.compare import ASKED, open_group
     from uda.report.compare import compare as run_compare
-    from uda.report.page import write_comparison, write_report
+    from uda.report.page import material_of, write_comparison, write_report
+    from uda.runs.run import Run
 
     several = (run / ASKED).exists()
-    path = write_comparison(run_compare([open_group(run)]), run / "report.html") if several else write_report(run)
+    out = run / "report.html"
+    path = write_comparison(run_compare([open_group(run)]), out) if several else write_report(material_of(Run(run)), out)
     Display().say(str(path))
 
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,6 +47,17 @@ class Runtime:
         """
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """On a CPU, takes denormal numbers for 0 while it is open: they slow small gradients down many times over."""
+        # torch sets this mode but does not tell it; the product is a denormal number, and 0 where the mode is on.
+        before = float(torch.tensor(2e-38) * torch.tensor(1e-3)) == 0
+        torch.set_flush_denormal(before or self.device.type == "cpu")
+        try:
+            yield
+        finally:
+            torch.set_flush_denormal(before)
+
     def place(self, module: nn.Module) -> nn.Module:
         """Moves a module here, in the chosen memory format; returns it."""
         module.to(self.device)
@@ -71,8 +83,6 @@ def choose_runtime(device: str = "auto", precision: str = "auto") -> Runtime:
     if precision not in PRECISIONS:
         raise UserError.unknown("precision", precision, PRECISIONS)
     chosen = _device(device)
-    if chosen.type == "cpu":
-        torch.set_flush_denormal(True)  # denormals slow small gradients down many times over
     if precision == "fp32":
         return Runtime(chosen, "fp32", chosen.type != "mps", "asked for")
     if precision == "bf16":
@@ -150,18 +160,35 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def random_state() -> dict[str, Tensor]:
-    """torch's generator states, as tensors that a checkpoint can hold."""
-    state = {"cpu": torch.get_rng_state()}
+@contextmanager
+def scoped_seed(seed: int) -> Iterator[None]:
+    """Seeds Python, NumPy and torch, and puts their random states back at the end."""
+    state = random_state()
+    seed_everything(seed)
+    try:
+        yield
+    finally:
+        restore_random_state(state)
+
+
+def random_state() -> dict[str, Any]:
+    """The states of Python's, NumPy's and torch's generators, of types that a checkpoint can hold."""
+    name, keys, *rest = np.random.get_state(legacy=True)
+    numpy_state = (name, torch.from_numpy(keys.astype(np.int64)), *rest)
+    state: dict[str, Any] = {"python": random.getstate(), "numpy": numpy_state, "cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state()
+        state["cuda"] = torch.cuda.get_rng_state_all()
     return state
 
 
-def restore_random_state(state: dict[str, Tensor]) -> None:
+def restore_random_state(state: dict[str, Any]) -> None:
+    """What `random_state` returned."""
+    name, keys, *rest = state["numpy"]
+    random.setstate(state["python"])
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
     torch.set_rng_state(state["cpu"])
     if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])
+        torch.cuda.set_rng_state_all(state["cuda"])
 
 
 def machine() -> str:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from uda.evaluation.estimation import agreement
-from uda.evaluation.selection import Evidence, entropy, information_maximization
+from uda.evaluation.outputs import Outputs
+from uda.evaluation.selection import entropy, information_maximization
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def far_apart(first: Tensor, second: Tensor) -> float:
     return float((first - second).abs().sum()) / 2
 
 
-def diagnose(before: Evidence, after: Evidence, classes: tuple[str, ...], trains: bool = True) -> list[Diagnostic]:
+def diagnose(before: Outputs, after: Outputs, classes: tuple[str, ...], trains: bool = True) -> list[Diagnostic]:
     """What is odd in how an adapted classifier (`after`) reads the target, beside the source classifier (`before`).
 
     Args:
@@ -56,71 +57,91 @@ def diagnose(before: Evidence, after: Evidence, classes: tuple[str, ...], trains
         classes: their names.
         trains: whether the method was to change the classifier at all.
     """
-    assert after.source_labels is not None
-    source = shares(after.source_labels.cpu(), len(classes))
+    source = shares(after.source[1].cpu(), len(classes))
     predicted = shares(after.target_logits.argmax(1).cpu(), len(classes))
-    found = []
+    signs = [far_class_shares(source, predicted), lost_classes(source, predicted, classes), unsure(after.target_logits)]
+    if trains:
+        logits = before.target_logits, after.target_logits
+        signs += [less_clear(*logits), changed_too_much(*logits), changed_nothing(*logits)]
+    return [sign for sign in signs if sign is not None]
 
+
+def far_class_shares(source: Tensor, predicted: Tensor) -> Diagnostic | None:
+    """Other classes than in the source: shares of the classes (K,), in the source and as predicted on the target."""
     distance = far_apart(predicted, source)
+    if distance <= FAR:
+        return None
+    return Diagnostic(
+        "class histogram",
+        f"the classes predicted on the target are far from the source's (total variation {distance:.2f}, of 1)",
+        "either the target really has other shares of the classes, or several classes were taken for one",
+        "look at the predictions by class; lower the weights that ask for even classes if the target is uneven, "
+        "and try another seed if it is not",
+    )
+
+
+def lost_classes(source: Tensor, predicted: Tensor, classes: tuple[str, ...]) -> Diagnostic | None:
+    """Classes of the source that hardly any target image gets; shares (K,) as above."""
     lost = [name for name, now, then in zip(classes, predicted, source, strict=True) if now < HARDLY * then]
-    if distance > FAR:
-        found.append(
-            Diagnostic(
-                "class histogram",
-                f"the classes predicted on the target are far from the source's (total variation {distance:.2f}, of 1)",
-                "either the target really has other shares of the classes, or several classes were taken for one",
-                "look at the predictions by class; lower the weights that ask for even classes if the target is uneven, "
-                "and try another seed if it is not",
-            )
-        )
-    if lost:
-        found.append(
-            Diagnostic(
-                "lost classes",
-                f"hardly any target image is given the class{'es' if len(lost) > 1 else ''} {', '.join(lost)}",
-                "the target may not have what the source has, or adaptation merged it with another class",
-                "if the target has such images, raise the weight of even classes (information_weight, balance_weight), or train "
-                "the source classifier with more augmentation",
-            )
-        )
-    unsure = float((after.target_logits.softmax(1).amax(1) < UNSURE).double().mean())
-    if unsure > MANY_UNSURE:
-        found.append(
-            Diagnostic(
-                "unsure",
-                f"{unsure:.0%} of the target images get no class with a probability of {UNSURE} or more",
-                "the target may hold classes that the source does not have, or be framed otherwise (inverted, cropped, turned)",
-                "compare some images of both; match their framing with the recipe's [data] and [augment]",
-            )
-        )
-    risen = entropy(after.target_logits) - entropy(before.target_logits)
-    clearer = information_maximization(after.target_logits) - information_maximization(before.target_logits)
-    if trains and (risen > LESS_SURE or clearer < -LESS_SURE):
-        found.append(
-            Diagnostic(
-                "less clear than before",
-                f"on the target, mean entropy rose by {risen:.2f} nats and information maximisation changed by {clearer:+.2f}",
-                "adaptation made the predictions less clear than the source classifier's",
-                "take `selected` or the source classifier instead; lower the adversarial weight or the learning rate",
-            )
-        )
-    same = agreement(before.target_logits, after.target_logits)
-    if trains and same < CHANGED_ALL:
-        found.append(
-            Diagnostic(
-                "agreement with source-only",
-                f"only {same:.0%} of the target images kept the class that the source classifier gave them",
-                "adaptation has hardly started from what the source classifier knew: its clusters may carry the wrong names",
-                "check that source and target show the same things in the same framing; train a better source classifier first",
-            )
-        )
-    if trains and same > CHANGED_NONE:
-        found.append(
-            Diagnostic(
-                "agreement with source-only",
-                f"{same:.1%} of the target images kept the class that the source classifier gave them",
-                "adaptation changed almost nothing",
-                "if the domains do differ, train longer or raise the learning rate; else the source classifier will do",
-            )
-        )
-    return found
+    if not lost:
+        return None
+    return Diagnostic(
+        "lost classes",
+        f"hardly any target image is given the class{'es' if len(lost) > 1 else ''} {', '.join(lost)}",
+        "the target may not have what the source has, or adaptation merged it with another class",
+        "if the target has such images, raise the weight of even classes (information_weight, balance_weight), or train "
+        "the source classifier with more augmentation",
+    )
+
+
+def unsure(logits: Tensor) -> Diagnostic | None:
+    """Many target images without a likely class; logits (M, K)."""
+    share = float((logits.softmax(1).amax(1) < UNSURE).double().mean())
+    if share <= MANY_UNSURE:
+        return None
+    return Diagnostic(
+        "unsure",
+        f"{share:.0%} of the target images get no class with a probability of {UNSURE} or more",
+        "the target may hold classes that the source does not have, or be framed otherwise (inverted, cropped, turned)",
+        "compare some images of both; match their framing with the recipe's [data] and [augment]",
+    )
+
+
+def less_clear(before: Tensor, after: Tensor) -> Diagnostic | None:
+    """Predictions that adaptation made less clear; logits (M, K) of the same target images, as are those below."""
+    risen = entropy(after) - entropy(before)
+    clearer = information_maximization(after) - information_maximization(before)
+    if risen <= LESS_SURE and clearer >= -LESS_SURE:
+        return None
+    return Diagnostic(
+        "less clear than before",
+        f"on the target, mean entropy rose by {risen:.2f} nats and information maximisation changed by {clearer:+.2f}",
+        "adaptation made the predictions less clear than the source classifier's",
+        "take `selected` or the source classifier instead; lower the adversarial weight or the learning rate",
+    )
+
+
+def changed_too_much(before: Tensor, after: Tensor) -> Diagnostic | None:
+    """Hardly an image that kept its class."""
+    same = agreement(before, after)
+    if same >= CHANGED_ALL:
+        return None
+    return Diagnostic(
+        "agreement with source-only",
+        f"only {same:.0%} of the target images kept the class that the source classifier gave them",
+        "adaptation has hardly started from what the source classifier knew: its clusters may carry the wrong names",
+        "check that source and target show the same things in the same framing; train a better source classifier first",
+    )
+
+
+def changed_nothing(before: Tensor, after: Tensor) -> Diagnostic | None:
+    """Hardly an image that got another class."""
+    same = agreement(before, after)
+    if same <= CHANGED_NONE:
+        return None
+    return Diagnostic(
+        "agreement with source-only",
+        f"{same:.1%} of the target images kept the class that the source classifier gave them",
+        "adaptation changed almost nothing",
+        "if the domains do differ, train longer or raise the learning rate; else the source classifier will do",
+    )

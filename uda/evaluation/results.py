@@ -2,110 +2,155 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NotRequired, TypedDict
+
+from torch import Tensor
 
 from uda.data.domain import Domain, Pair
 from uda.evaluation.calibration import expected_calibration_error, fit_temperature, match_confidence
 from uda.evaluation.diagnostics import diagnose
 from uda.evaluation.estimation import DEFAULT, ESTIMATES, interval
-from uda.evaluation.evaluator import Answers, Seen, per_class_accuracy
-from uda.evaluation.selection import Evidence, best
-from uda.recipe.schema import Recipe
+from uda.evaluation.outputs import Outputs, confusion, per_class_accuracy
+from uda.evaluation.selection import best
+
+Row = dict[str, Any]
+"""a line of metrics.jsonl: stage, step, seconds; losses by name; of an evaluation, ``scores`` and what goes with them"""
 
 
-def looks_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows of ``metrics.jsonl`` that a look was taken at."""
+class DomainResult(TypedDict):
+    """A domain's name and note, and how many images it has."""
+
+    name: str
+    note: str
+    train: int
+    test: int
+
+
+class Estimated(TypedDict):
+    """Accuracy on the target, 0..1, as far as it can be told without labels."""
+
+    accuracy: float
+    interval: tuple[float, float]
+    by: str
+
+
+class Result(TypedDict):
+    """The contents of ``result.json``. What is marked as not required needs a classifier, or target labels, or a translator."""
+
+    recipe: str
+    method: str
+    seed: int
+    source: DomainResult
+    target: DomainResult
+    steps: int
+    device: str
+    precision: str
+    seconds: dict[str, float]
+    classes: NotRequired[list[str]]
+    accuracy: NotRequired[dict[str, float | None]]
+    """``source``, ``source_only``, ``refined`` where that was done, ``last``, ``selected``, ``oracle``"""
+    selection: NotRequired[dict[str, Any]]
+    estimated: NotRequired[Estimated]
+    calibration: NotRequired[dict[str, float]]
+    """``temperature``, at which it is as sure on the target as the estimate says it is right; ``source_temperature``"""
+    warnings: NotRequired[list[dict[str, str]]]
+    per_class: NotRequired[dict[str, list[float | None]]]
+    confusion: NotRequired[dict[str, list[list[int]]]]
+    calibration_error: NotRequired[dict[str, float]]
+    translation: NotRequired[dict[str, Any]]
+
+
+def evaluations(rows: Sequence[Row]) -> list[Row]:
+    """The rows at which the method was evaluated."""
     return [row for row in rows if "scores" in row]
 
 
-def select(looks: list[dict[str, Any]]) -> dict[str, Any]:
-    """The look that the label-free scores choose."""
-    return looks[best([look["scores"] for look in looks])]
+def select(rows: Sequence[Row]) -> Row:
+    """Of the evaluations among the rows, the one that the label-free scores choose."""
+    evaluated = evaluations(rows)
+    return evaluated[best([row["scores"] for row in evaluated])]
 
 
-def figures(
-    recipe: Recipe,
+def describe(train: Domain, test: Domain | None) -> DomainResult:
+    """A domain's name and note, and how many images it has."""
+    return {"name": train.name.split()[0], "note": train.note, "train": len(train), "test": len(test) if test else 0}
+
+
+def classifier_results(
     pair: Pair,
     source: float,
-    before: Seen,
-    refined: Answers | None,
-    after: Seen,
-    rows: list[dict[str, Any]],
+    before: Outputs,
+    refined: float | None,
+    after: Outputs,
+    rows: Sequence[Row],
+    scores: Sequence[str],
+    trains: bool,
 ) -> dict[str, Any]:
     """The accuracies and what stands beside them.
 
     Args:
-        recipe, pair: of the run.
+        pair: the data.
         source: accuracy of the source classifier on source test images.
-        before, after: what was seen of the source classifier and of the adapted one.
-        refined: target answers after refining on the augmented source, where that was done.
-        rows: of ``metrics.jsonl``.
+        before, after: what the source classifier says, and the adapted one.
+        refined: target accuracy after refining on the augmented source, where that was done.
+        rows: of the adaptation.
+        scores: the label-free scores that select.
+        trains: whether the method was to change the classifier at all.
     """
-    looks = looks_of(rows)
-    selected = select(looks)
+    selected = select(rows)
     result: dict[str, Any] = {
-        "recipe": recipe.name,
-        "method": recipe.method.name,
-        "seed": recipe.seed,
-        "source": describe(pair.source, pair.source_test),
-        "target": describe(pair.target, pair.target_test),
         "classes": list(pair.target.classes),
         "accuracy": {"source": source, "source_only": None, "last": None, "selected": None, "oracle": None},
-        "selection": {"score": " + ".join(recipe.selection.score), "selected_step": selected["step"]},
-        "steps": recipe.training.steps,
-        **_without_labels(recipe, before.evidence, after.evidence, pair.target.classes),
+        "selection": {"score": " + ".join(scores), "selected_step": selected["step"]},
+        **_without_labels(before, after, pair.target.classes, trains),
     }
     if before.test is not None and after.test is not None:
-        oracle = max(looks, key=lambda row: row["target_test_accuracy"])
+        oracle = max(evaluations(rows), key=lambda row: row["target_test_accuracy"])
         result["selection"]["oracle_step"] = oracle["step"]
         result |= _with_labels(before.test, after.test, **result["calibration"])
         result["accuracy"] = {
             "source": source,
-            "source_only": before.test.accuracy,
-            **({} if refined is None else {"refined": refined.accuracy}),
-            "last": after.test.accuracy,
+            "source_only": before.test_accuracy,
+            **({} if refined is None else {"refined": refined}),
+            "last": after.test_accuracy,
             "selected": selected["target_test_accuracy"],
             "oracle": oracle["target_test_accuracy"],
         }
     return result
 
 
-def _without_labels(recipe: Recipe, before: Evidence, after: Evidence, classes: tuple[str, ...]) -> dict[str, Any]:
-    """What is said of the adapted classifier (`after`) from target images without labels, and held-out source images with.
-
-    ``estimated`` accuracy with its interval; the ``temperature`` at which it is as sure, on the target, as that estimate says it
-    is right (and the one that calibrates it on the source, to compare); and ``warnings``.
-    """
-    assert after.source_logits is not None
-    assert after.source_labels is not None
-    held_out = after.source_logits, after.source_labels
-    found = ESTIMATES[DEFAULT](*held_out, after.target_logits)
-    trains = recipe.method.name != "source_only"
+def _without_labels(before: Outputs, after: Outputs, classes: tuple[str, ...], trains: bool) -> dict[str, Any]:
+    """What is said of the adapted classifier (`after`) from target images without labels, and held-out source images with."""
+    found = ESTIMATES[DEFAULT](*after.source, after.target_logits)
     return {
-        "estimated": {"accuracy": found, "interval": interval(ESTIMATES[DEFAULT], *held_out, after.target_logits), "by": DEFAULT},
+        "estimated": {
+            "accuracy": found,
+            "interval": interval(ESTIMATES[DEFAULT], *after.source, after.target_logits),
+            "by": DEFAULT,
+        },
         "calibration": {
             "temperature": match_confidence(after.target_logits, found),
-            "source_temperature": fit_temperature(*held_out),
+            "source_temperature": fit_temperature(*after.source),
         },
-        "warnings": [asdict(concern) for concern in diagnose(before, after, classes, trains)],
+        "warnings": [asdict(diagnostic) for diagnostic in diagnose(before, after, classes, trains)],
     }
 
 
-def _with_labels(before: Answers, after: Answers, temperature: float, source_temperature: float) -> dict[str, Any]:
+def _with_labels(
+    before: tuple[Tensor, Tensor], after: tuple[Tensor, Tensor], temperature: float, source_temperature: float
+) -> dict[str, Any]:
     """Accuracy by class, confusion matrices and calibration error on the target's test images."""
+    matrices = {"source_only": confusion(*before), "last": confusion(*after)}
+    logits, labels = after
     return {
-        "per_class": {"source_only": per_class_accuracy(before.confusion), "last": per_class_accuracy(after.confusion)},
-        "confusion": {"source_only": before.confusion.tolist(), "last": after.confusion.tolist()},
+        "per_class": {name: per_class_accuracy(matrix) for name, matrix in matrices.items()},
+        "confusion": {name: matrix.tolist() for name, matrix in matrices.items()},
         "calibration_error": {
-            "source_only": expected_calibration_error(before.logits, before.labels),
-            "last": expected_calibration_error(after.logits, after.labels),
-            "last_calibrated": expected_calibration_error(after.logits / temperature, after.labels),
-            "last_source_temperature": expected_calibration_error(after.logits / source_temperature, after.labels),
+            "source_only": expected_calibration_error(*before),
+            "last": expected_calibration_error(logits, labels),
+            "last_calibrated": expected_calibration_error(logits / temperature, labels),
+            "last_source_temperature": expected_calibration_error(logits / source_temperature, labels),
         },
     }
-
-
-def describe(train: Domain, test: Domain | None) -> dict[str, Any]:
-    """A domain's name and note, and how many images it has."""
-    return {"name": train.name.split()[0], "note": train.note, "train": len(train), "test": len(test) if test else 0}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -17,26 +16,8 @@ from torch import Tensor
 
 from uda import losses
 from uda.errors import UserError
+from uda.evaluation.outputs import Outputs
 from uda.types import Section
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What a classifier says of a sample of target images, and of held-out source images, whose labels are known.
-
-    Attributes:
-        target_features: (M, D).
-        target_logits: (M, K), float32.
-        source_features: (N, D); none where the source must not be read.
-        source_logits: (N, K), float32.
-        source_labels: (N,), int64.
-    """
-
-    target_features: Tensor
-    target_logits: Tensor
-    source_features: Tensor | None = None
-    source_logits: Tensor | None = None
-    source_labels: Tensor | None = None
 
 
 def entropy(target_logits: Tensor) -> float:
@@ -160,36 +141,27 @@ def deep_embedded_validation(source_loss: Tensor, weight: Tensor) -> float:
     return float(weighted.mean() + eta * weight.mean() - eta)
 
 
-def _risk(risk: Callable[[Tensor, Tensor], float], evidence: Evidence) -> float:
-    features, logits, labels = evidence.source_features, evidence.source_logits, evidence.source_labels
-    assert features is not None
-    assert logits is not None
-    assert labels is not None
-    loss = F.cross_entropy(logits, labels, reduction="none").cpu().double()
-    return risk(loss, density_ratio(features, evidence.target_features))
+def _risk(risk: Callable[[Tensor, Tensor], float], outputs: Outputs) -> float:
+    assert outputs.source_features is not None
+    loss = F.cross_entropy(*outputs.source, reduction="none").cpu().double()
+    return risk(loss, density_ratio(outputs.source_features, outputs.target_features))
 
 
-def _source_accuracy(evidence: Evidence) -> float:
-    assert evidence.source_logits is not None
-    assert evidence.source_labels is not None
-    return source_accuracy(evidence.source_logits, evidence.source_labels)
-
-
-OF_TARGET: dict[str, Callable[[Evidence], float]] = {
-    "entropy": lambda e: -entropy(e.target_logits),
-    "diversity": lambda e: diversity(e.target_logits),
-    "information_maximization": lambda e: information_maximization(e.target_logits),
-    "batch_nuclear_norm": lambda e: batch_nuclear_norm(e.target_logits),
-    "soft_neighbourhood_density": lambda e: soft_neighbourhood_density(e.target_logits),
-    "class_cluster_agreement": lambda e: class_cluster_agreement(e.target_features, e.target_logits),
-    "neighbour_precision": lambda e: neighbour_precision(e.target_features, e.target_logits),
+OF_TARGET: dict[str, Callable[[Outputs], float]] = {
+    "entropy": lambda outputs: -entropy(outputs.target_logits),
+    "diversity": lambda outputs: diversity(outputs.target_logits),
+    "information_maximization": lambda outputs: information_maximization(outputs.target_logits),
+    "batch_nuclear_norm": lambda outputs: batch_nuclear_norm(outputs.target_logits),
+    "soft_neighbourhood_density": lambda outputs: soft_neighbourhood_density(outputs.target_logits),
+    "class_cluster_agreement": lambda outputs: class_cluster_agreement(outputs.target_features, outputs.target_logits),
+    "neighbour_precision": lambda outputs: neighbour_precision(outputs.target_features, outputs.target_logits),
 }
 """scores that read target images alone"""
 
-OF_SOURCE: dict[str, Callable[[Evidence], float]] = {
-    "source_accuracy": _source_accuracy,
-    "importance_weighted_validation": lambda e: -_risk(importance_weighted_validation, e),
-    "deep_embedded_validation": lambda e: -_risk(deep_embedded_validation, e),
+OF_SOURCE: dict[str, Callable[[Outputs], float]] = {
+    "source_accuracy": lambda outputs: source_accuracy(*outputs.source),
+    "importance_weighted_validation": lambda outputs: -_risk(importance_weighted_validation, outputs),
+    "deep_embedded_validation": lambda outputs: -_risk(deep_embedded_validation, outputs),
 }
 """scores that read held-out source images too"""
 
@@ -197,25 +169,25 @@ SCORES = OF_TARGET | OF_SOURCE
 """every score by name, turned so that higher is better"""
 
 
-def mean_ranks(looks: Sequence[dict[str, float]]) -> list[float]:
-    """Each look's rank, 0 .. looks - 1, by each of its scores, averaged over the scores; equal values share their ranks.
+def mean_ranks(evaluations: Sequence[dict[str, float]]) -> list[float]:
+    """Each evaluation's rank by each of its scores, averaged over the scores; equal values share their ranks.
 
     Raises:
-        ValueError: where the looks do not have the same scores.
+        ValueError: where the evaluations do not have the same scores.
     """
-    if any(look.keys() != looks[0].keys() for look in looks):
-        raise ValueError("looks with different scores cannot be ranked")
+    if any(evaluation.keys() != evaluations[0].keys() for evaluation in evaluations):
+        raise ValueError("evaluations with different scores cannot be ranked")
 
-    def rank(name: str, look: dict[str, float]) -> float:
-        below = sum(other[name] < look[name] for other in looks)
-        return below + (sum(other[name] == look[name] for other in looks) - 1) / 2
+    def rank(name: str, evaluation: dict[str, float]) -> float:
+        below = sum(other[name] < evaluation[name] for other in evaluations)
+        return below + (sum(other[name] == evaluation[name] for other in evaluations) - 1) / 2
 
-    return [sum(rank(name, look) for name in look) / len(look) for look in looks]
+    return [sum(rank(name, evaluation) for name in evaluation) / len(evaluation) for evaluation in evaluations]
 
 
-def best(looks: Sequence[dict[str, float]]) -> int:
-    """The position of the look with the highest mean rank; the first of equals."""
-    ranks = mean_ranks(looks)
+def best(evaluations: Sequence[dict[str, float]]) -> int:
+    """The position of the evaluation with the highest mean rank; the first of equals."""
+    ranks = mean_ranks(evaluations)
     return ranks.index(max(ranks))
 
 
@@ -223,9 +195,9 @@ class SelectionSettings(Section):
     """Which label-free score picks `selected`."""
 
     score: tuple[str, ...] = ("information_maximization",)
-    """a name from `uda.selection.SCORES`, or a list of some: then the mean of the ranks that they give decides"""
+    """a name from `SCORES`, or a list of some: then the mean of the ranks that they give decides"""
     keep: bool = False
-    """whether each look's features and logits are kept (``outputs/``), to study scores later"""
+    """whether each evaluation's features and logits are kept (``outputs/``), to study scores later"""
 
     @field_validator("score", mode="before")
     @classmethod

@@ -1,4 +1,8 @@
-"""How good translations are: do they keep their class, and how far are they from real images of the target?"""
+"""How good translations are: do they keep their class, and how far are they from real images of the target?
+
+Both are told by an evaluation classifier. It is trained on labelled target training images, where there are labels: after all of
+the run's training, for these figures alone. Nothing that it says steers the run.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +15,13 @@ from torch import Tensor
 from uda.data.augment import Augment, to_float, to_pixels
 from uda.data.batches import Batches
 from uda.data.domain import Domain, LabelledDomain, Pair
-from uda.evaluation.evaluator import observe, test
+from uda.evaluation.evaluator import features_and_logits, on_labelled
+from uda.evaluation.outputs import accuracy
 from uda.methods.source_only import SourceOnly, SourceOnlySettings
-from uda.models import Classifier, build_classifier
+from uda.models import build_classifier
+from uda.models.backbones import Classifier
 from uda.players import Players
-from uda.runtime import Runtime, seed_everything
+from uda.runtime import Runtime, scoped_seed
 
 STEPS, BATCH, WIDTH = 200, 128, 32
 COUNT = 10_000  # images of each kind that are looked at, at most
@@ -45,7 +51,9 @@ def pixel_accuracy(translated: Tensor, truth: Tensor, tolerance: int = 16) -> fl
     return float((apart <= tolerance).float().mean())
 
 
-def judge(pair: Pair, translate: Callable[[Tensor], Tensor], runtime: Runtime, paired: bool = False) -> dict[str, Any]:
+def evaluate_translation(
+    pair: Pair, translate: Callable[[Tensor], Tensor], runtime: Runtime, paired: bool = False
+) -> dict[str, Any]:
     """What a classifier trained on labelled target training images says of translated source test images.
 
     Args:
@@ -55,28 +63,28 @@ def judge(pair: Pair, translate: Callable[[Tensor], Tensor], runtime: Runtime, p
         paired: whether the n-th test image of the target is what the n-th of the source should become.
 
     Returns:
-        ``class_consistency``: the share of translations that are given the class of their source label. ``judge_accuracy``:
-        the judge's own, on the target's test images, which bounds what can be told. ``feature_distance``: `frechet_distance` of
-        its features of translations and of real target test images, of up to 10,000 each; ``untranslated_distance``: the same
-        without translation. ``feature_network``: whose features these are. Where the target has no labels, the first two are
-        left out, and features are those of the same network with random weights; the distances are left out where a side has
-        but one test image. Of pairs, ``pixel_accuracy``.
+        ``class_consistency``: the share of translations that are given the class of their source label. ``judge_accuracy``: the
+        evaluation classifier's own, on the target's test images, which bounds what can be told. ``feature_distance``:
+        `frechet_distance` of its features of translations and of real target test images, of up to 10,000 each;
+        ``untranslated_distance``: the same without translation. ``feature_network``: whose features these are. Where the target
+        has no labels, the first two are left out, and features are those of the same network with random weights; the
+        distances are left out where a side has but one test image. Of pairs, ``pixel_accuracy``.
 
     The random state is left as found.
     """
     target, source_test = pair.target, pair.source_test
-    with torch.random.fork_rng(devices=[target.images.device] if runtime.device.type == "cuda" else []):
-        network = train_judge(target, runtime)
+    with scoped_seed(0):
+        network = train_evaluation_classifier(target, runtime)
         images = source_test.sample(COUNT)
         translated = torch.cat([to_pixels(translate(to_float(part))) for part in images.split(250)])
-        features, logits = observe(network, translated, runtime)
+        features, logits = features_and_logits(network, translated, runtime)
         found: dict[str, Any] = {}
         if isinstance(target, LabelledDomain):
             found["class_consistency"] = float((logits.argmax(1) == source_test.sample_labels(COUNT)).double().mean())
             if pair.target_test is not None:
-                found["judge_accuracy"] = test(network, pair.target_test, runtime).accuracy
-        real = observe(network, (pair.target_test or target).sample(COUNT), runtime)[0]
-        before = observe(network, images, runtime)[0]
+                found["judge_accuracy"] = accuracy(*on_labelled(network, pair.target_test, runtime))
+        real = features_and_logits(network, (pair.target_test or target).sample(COUNT), runtime)[0]
+        before = features_and_logits(network, images, runtime)[0]
     if paired and pair.target_test is not None:
         found["pixel_accuracy"] = pixel_accuracy(translated, pair.target_test.sample(COUNT))
     if min(len(features), len(real)) > 1:
@@ -86,12 +94,11 @@ def judge(pair: Pair, translate: Callable[[Tensor], Tensor], runtime: Runtime, p
     return found | {"feature_network": f"strided, width {WIDTH}, {trained}"}
 
 
-def train_judge(target: Domain, runtime: Runtime) -> Classifier:
+def train_evaluation_classifier(target: Domain, runtime: Runtime) -> Classifier:
     """A strided net of width 32 trained on labelled target images: 200 steps of 128, slight affine augmentation.
 
     Without labels it keeps the random weights that it begins with.
     """
-    seed_everything(0)
     channels, size = target.images.shape[1:3]
     network = build_classifier("strided", channels, size, len(target.classes), WIDTH)
     runtime.place(network)

@@ -16,7 +16,8 @@ from uda.data.folders import check_classes, find, load_labelled
 from uda.data.load import data_root as find_data_root
 from uda.data.load import load_named_test
 from uda.data.names import is_path
-from uda.evaluation.evaluator import per_class_accuracy, predict, test
+from uda.evaluation.evaluator import on_labelled, predict
+from uda.evaluation.outputs import accuracy, confusion, per_class_accuracy
 from uda.runs.run import Run
 
 
@@ -72,14 +73,15 @@ def evaluate(run: Run, data: str, which: str, data_root: Path | None, display: D
         domain = load_labelled(found, run.classes, size, channels, int(run.recipe.data.memory * 2**30), display)
     else:
         domain = load_named_test(data, run.classes, find_data_root(data_root), size, channels)
-    answers = test(classifier, domain.to(run.runtime.device), run.runtime)
+    logits, labels = on_labelled(classifier, domain.to(run.runtime.device), run.runtime)
+    matrix = confusion(logits, labels)
     return {
         "data": domain.name,
         "note": domain.note,
         "images": len(domain),
-        "accuracy": answers.accuracy,
-        "per_class": per_class_accuracy(answers.confusion),
-        "confusion": answers.confusion.tolist(),
+        "accuracy": accuracy(logits, labels),
+        "per_class": per_class_accuracy(matrix),
+        "confusion": matrix.tolist(),
         "classes": list(run.classes),
     }
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from uda.errors import UserError
 from uda.evaluation.estimation import agreement
-from uda.evaluation.evaluator import Seen
+from uda.evaluation.outputs import Outputs
 from uda.runs.run import Run
 
 DRAWS = 2000
@@ -36,23 +36,22 @@ class Group:
     runs: tuple[Run, ...]
 
     @cached_property
-    def seen(self) -> list[Seen]:
-        """What was seen of each run's last classifier."""
-        return [run.seen() for run in self.runs]
+    def outputs(self) -> list[Outputs]:
+        """What each run's last classifier says."""
+        return [run.outputs() for run in self.runs]
 
     @cached_property
     def right(self) -> Tensor | None:
         """Whether each run's last classifier is right on each target test image: bool (runs, N); None without labels."""
-        tests = [seen.test for seen in self.seen if seen.test is not None]
+        tests = [outputs.test for outputs in self.outputs if outputs.test is not None]
         if len(tests) < len(self.runs):
             return None
-        return torch.stack([test.logits.argmax(1) == test.labels for test in tests])
+        return torch.stack([logits.argmax(1) == labels for logits, labels in tests])
 
     @property
     def labels(self) -> Tensor | None:
         """The labels of the target test images (N,)."""
-        test = self.seen[0].test
-        return None if test is None else test.labels
+        return self.outputs[0].test_labels
 
 
 def open_group(path: Path) -> Group:
@@ -145,7 +144,7 @@ def summary(group: Group) -> dict[str, Any]:
         "warnings": sum(bool(result["warnings"]) for result in results),
     }
     if len(results) > 1:
-        answers = [seen.evidence.target_logits for seen in group.seen]
+        answers = [outputs.target_logits for outputs in group.outputs]
         found["agreement"] = _spread([agreement(first, second) for first, second in combinations(answers, 2)])
     if group.right is not None:
         found["interval"] = bootstrap(group.right)

@@ -1,9 +1,10 @@
-"""``report.html``: one file that tells what a run did, made from the run folder alone."""
+"""Pages: ``report.html``, one file that tells what a run did, and the comparison of several."""
 
 from __future__ import annotations
 
 import base64
 import io
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,60 +16,96 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from uda.atomic import atomic_write
 from uda.console import duration
 from uda.evaluation.calibration import reliability
-from uda.evaluation.evaluator import Seen
-from uda.evaluation.results import looks_of
+from uda.evaluation.evaluator import Examples
+from uda.evaluation.outputs import Outputs
+from uda.evaluation.results import Result, Row, evaluations
 from uda.report import plots
 from uda.report.tables import MEANINGS, spread
-from uda.runs.folder import RunFolder
+from uda.runs.run import Run
 
 MAPPED = 500  # images of each domain in a feature map: t-SNE of them takes seconds
 
 
-def write_report(run: Path) -> Path:
-    """Writes ``report.html`` into a finished run's folder, from what lies there; returns its path.
+@dataclass(frozen=True)
+class Material:
+    """All that the page of one run is made of.
+
+    Attributes:
+        result: what ``result.json`` holds.
+        environment: what ``environment.json`` holds.
+        recipe: the resolved recipe, as TOML.
+        rows: of the adaptation, from ``metrics.jsonl``.
+        outputs: of the classifiers ``"source_only"`` and ``"last"``; of a run without a classifier, none.
+        examples: target images worth a look; of a run without a classifier, none.
+        translations: the picture of translations, a PNG, where the method makes some.
+    """
+
+    result: Result
+    environment: dict[str, Any]
+    recipe: str
+    rows: list[Row]
+    outputs: dict[str, Outputs]
+    examples: Examples | None
+    translations: bytes | None
+
+
+def material_of(run: Run) -> Material:
+    """What the page of a finished run is made of, read back.
 
     Raises:
-        UserError: where the folder is not a finished run's, or a file in it is damaged.
+        UserError: where a file is missing or damaged.
     """
-    folder = RunFolder.open(run)
-    result, setting, rows = folder.read_json("result.json"), folder.read_json("environment.json"), folder.read_metrics()
-    rows = [row for row in rows if row["stage"] == "adaptation"]
-    pictures = run / "translations.png"
-    always = {
-        "result": result, "setting": setting, "recipe": folder.recipe.to_toml(), "losses": plots.draw_losses(rows),
+    picture = run.path / "translations.png"
+    return Material(
+        run.result,
+        run.environment,
+        run.recipe.to_toml(),
+        [row for row in run.metrics if row["stage"] == "adaptation"],
+        {name: run.outputs(name) for name in ("source_only", "last")} if run.recipe.classifies else {},
+        run.examples if run.recipe.classifies else None,
+        picture.read_bytes() if picture.exists() else None,
+    )
+
+
+def write_report(material: Material, out: Path) -> Path:
+    """Writes the page of one run; returns its path."""
+    result, classifies = material.result, bool(material.outputs)
+    values = {
+        "result": result, "setting": material.environment, "recipe": material.recipe,
+        "losses": plots.draw_losses(material.rows),
         "seconds": {name: duration(value) for name, value in result["seconds"].items()},
-        "translations": _uri(pictures.read_bytes()) if pictures.exists() else None,
+        "translations": _uri(material.translations) if material.translations else None,
     }  # fmt: skip
-    if not folder.recipe.classifies:
-        folder.write_text("report.html", _environment().get_template("translation.html.j2").render(**always))
-        return run / "report.html"
-    seen = {name: folder.read_seen(name) for name in ("source_only", "last")}
-    labelled = "confusion" in result
-    looks = looks_of(rows)
-    folder.write_text(
-        "report.html",
-        _environment().get_template("run.html.j2").render(
-            **always,
-            labelled=labelled,
-            meanings=MEANINGS,
-            advice=_advice(result),
-            looks=plots.draw_looks(looks, result["selection"]["selected_step"]),
-            per_class=plots.draw_classes(result["classes"], *result["per_class"].values()) if labelled else None,
-            confusion=_shares(result["confusion"]) if labelled else None,
-            calibration=_calibration(seen, result) if labelled else None,
-            features=[
-                plots.draw_map(title, *_placed(seen[name]), len(result["classes"]))
-                for name, title in {"source_only": "before", "last": "after"}.items()
-            ],
-            colours=plots.class_colours(len(result["classes"])),
-            examples=_examples(folder),
-        ),
-    )  # fmt: skip
-    return run / "report.html"
+    if classifies:
+        values |= _about_the_classifier(material)
+    template = _environment().get_template("run.html.j2" if classifies else "translation.html.j2")
+    with atomic_write(out) as path:
+        path.write_text(template.render(**values), encoding="utf-8")
+    return out
+
+
+def _about_the_classifier(material: Material) -> dict[str, Any]:
+    result, outputs = material.result, material.outputs
+    labelled, classes = "confusion" in result, result["classes"]
+    return {
+        "labelled": labelled,
+        "meanings": MEANINGS,
+        "advice": _advice(result),
+        "evaluations": plots.draw_evaluations(evaluations(material.rows), result["selection"]["selected_step"]),
+        "per_class": plots.draw_classes(classes, *result["per_class"].values()) if labelled else None,
+        "confusion": _shares(result["confusion"]) if labelled else None,
+        "calibration": _calibration(outputs, result) if labelled else None,
+        "features": [
+            plots.draw_map(title, *_placed(outputs[name]), len(classes))
+            for name, title in {"source_only": "before", "last": "after"}.items()
+        ],
+        "colours": plots.class_colours(len(classes)),
+        "examples": _examples(material.examples) if material.examples else [],
+    }
 
 
 def write_comparison(groups: list[dict[str, Any]], out: Path) -> Path:
-    """Writes a page about what `uda.comparing.compare` returns; returns its path."""
+    """Writes a page about what `uda.report.compare.compare` returns; returns its path."""
     tested = all("last" in group for group in groups)
     page = _environment().get_template("comparison.html.j2").render(
         groups=groups,
@@ -88,7 +125,7 @@ def _environment() -> Environment:
     return Environment(loader=place, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 
 
-def _advice(result: dict[str, Any]) -> list[str]:
+def _advice(result: Result) -> list[str]:
     """What to try next, as it follows from the run; the warnings' own advice comes first."""
     steps = [f"{warning['advice'][0].upper()}{warning['advice'][1:]}." for warning in result["warnings"]]
     accuracy, selected = result["accuracy"], result["selection"]["selected_step"]
@@ -119,33 +156,31 @@ def _shares(matrices: dict[str, list[list[int]]]) -> dict[str, list[list[int | N
     }
 
 
-def _calibration(seen: dict[str, Seen], result: dict[str, Any]) -> list[str]:
-    before, after = seen["source_only"].test, seen["last"].test
+def _calibration(outputs: dict[str, Outputs], result: Result) -> list[str]:
+    before, after = outputs["source_only"].test, outputs["last"].test
     assert before is not None
     assert after is not None
     temperature = result["calibration"]["temperature"]
     curves = {
-        "before": reliability(before.logits, before.labels),
-        "after": reliability(after.logits, after.labels),
-        f"after, temperature {temperature:.2f}": reliability(after.logits / temperature, after.labels),
+        "before": reliability(*before),
+        "after": reliability(*after),
+        f"after, temperature {temperature:.2f}": reliability(after[0] / temperature, after[1]),
     }
     return [plots.draw_reliability(title, points) for title, points in curves.items()]
 
 
-def _placed(seen: Seen) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _placed(outputs: Outputs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """t-SNE positions (n, 2) of source and target features, classes (of the target, as predicted), and which are the target's."""
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
-    evidence = seen.evidence
-    assert evidence.source_features is not None
-    assert evidence.source_labels is not None
-    source, target = evidence.source_features[:MAPPED], evidence.target_features[:MAPPED]
+    assert outputs.source_features is not None
+    source, target = outputs.source_features[:MAPPED], outputs.target_features[:MAPPED]
     features = F.normalize(torch.cat([source, target]).float(), dim=1).numpy()
     features = PCA(min(30, *features.shape), random_state=0).fit_transform(features)
     perplexity = min(30, (len(features) - 1) / 3)
     where = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(features)
-    labels = torch.cat([evidence.source_labels[:MAPPED], evidence.target_logits[:MAPPED].argmax(1)]).numpy()
+    labels = torch.cat([outputs.source[1][:MAPPED], outputs.target_logits[:MAPPED].argmax(1)]).numpy()
     return where, labels, np.arange(len(where)) >= len(source)
 
 
@@ -153,12 +188,12 @@ def _uri(png: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
-def _examples(folder: RunFolder) -> list[dict[str, Any]]:
+def _examples(examples: Examples) -> list[dict[str, Any]]:
     """The images that the run kept as telling, each with what it was taken for, and how surely."""
     from PIL import Image
 
-    kept, shown = folder.read_examples(), []
-    for image, label, predicted, confidence in zip(*kept, strict=True):
+    shown = []
+    for image, label, predicted, confidence in zip(*examples, strict=True):
         pixels = image.permute(1, 2, 0).squeeze(-1).numpy()
         out = io.BytesIO()
         Image.fromarray(pixels).save(out, "PNG")

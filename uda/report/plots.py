@@ -60,18 +60,18 @@ PANELS: tuple[tuple[str, tuple[str, ...]], ...] = (
 NO_LOSSES = {"stage", "step", "seconds", "scores", "target_test_accuracy", "target_mean_entropy"}
 
 
-def draw_looks(looks: list[dict[str, Any]], selected: int) -> list[str]:
+def draw_evaluations(evaluations: list[dict[str, Any]], selected: int) -> list[str]:
     """Over the steps: accuracy on target test images, where it is known, mean entropy on the target, and each label-free score.
 
     A dashed line marks the selected step.
     """
     curves = {}
-    if "target_test_accuracy" in looks[0]:
-        curves["accuracy on target test images"] = [look["target_test_accuracy"] for look in looks]
-    curves["mean entropy on the target (nats)"] = [look["target_mean_entropy"] for look in looks]
-    for name in looks[0]["scores"]:
-        curves[name.replace("_", " ")] = [look["scores"][name] for look in looks]
-    steps = [look["step"] for look in looks]
+    if "target_test_accuracy" in evaluations[0]:
+        curves["accuracy on target test images"] = [row["target_test_accuracy"] for row in evaluations]
+    curves["mean entropy on the target (nats)"] = [row["target_mean_entropy"] for row in evaluations]
+    for name in evaluations[0]["scores"]:
+        curves[name.replace("_", " ")] = [row["scores"][name] for row in evaluations]
+    steps = [row["step"] for row in evaluations]
     return [_curve(title, {title: list(zip(steps, values, strict=True))}, selected) for title, values in curves.items()]
 
 

@@ -16,18 +16,22 @@ from uda.atomic import atomic_write
 from uda.data.domain import Domain
 from uda.data.files import in_order, read
 from uda.errors import UserError
-from uda.evaluation.evaluator import Answers, Seen
-from uda.evaluation.selection import Evidence
+from uda.evaluation.evaluator import Examples
+from uda.evaluation.outputs import Outputs
 from uda.models.weights import load_weights
 from uda.recipe.load import load_recipe
 from uda.recipe.schema import Recipe
+
+EXAMPLES = ("images", "labels", "predicted", "confidence")
+FORMAT = 2
+"""of run folders: raised when an older one can no longer be read"""
 
 
 class RunFolder:
     """Reads and writes one run folder.
 
-    ``recipe.toml`` the resolved recipe · ``environment.json`` versions, machine, data root · ``metrics.jsonl`` losses and looks
-    · ``weights/*.safetensors`` · ``outputs/*.safetensors`` features and logits · ``checkpoint.pt`` while training
+    ``recipe.toml`` the resolved recipe · ``environment.json`` format, versions, machine, data root · ``metrics.jsonl`` losses and
+    evaluations · ``weights/*.safetensors`` · ``outputs/*.safetensors`` features and logits · ``checkpoint.pt`` while training
     · ``result.json`` · pictures.
     """
 
@@ -36,9 +40,9 @@ class RunFolder:
 
     @classmethod
     def create(
-        cls, path: Path, recipe: Recipe, setting: dict[str, Any], names: tuple[str, str] = ("recipe.toml", "environment.json")
+        cls, path: Path, recipe: Recipe, environment: dict[str, Any], names: tuple[str, str] = ("recipe.toml", "environment.json")
     ) -> RunFolder:
-        """A new run folder, with the recipe and the setting under these names.
+        """A new run folder, with the recipe and the environment under these names.
 
         Raises:
             UserError: where the folder exists and is not empty, or cannot be made.
@@ -50,7 +54,7 @@ class RunFolder:
             folder.write_text(names[0], recipe.to_toml())
         except OSError as error:
             raise UserError(f"cannot write to {path} ({error.strerror}); give another --out") from error
-        folder.write_json(names[1], setting)
+        folder.write_json(names[1], {"format": FORMAT, **environment})
         return folder
 
     @classmethod
@@ -58,11 +62,19 @@ class RunFolder:
         """An existing run folder.
 
         Raises:
-            UserError: where `path` is not one.
+            UserError: where `path` is not one, or is of another format.
         """
         if not (path / "recipe.toml").is_file():
             raise UserError(f"{path} is not a run folder (it has no recipe.toml); give the folder that uda fit printed")
-        return cls(path)
+        folder = cls(path)
+        before_formats = not (path / "environment.json").exists() and (path / "setting.json").exists()
+        found = 1 if before_formats else folder.read_json("environment.json").get("format")
+        if found != FORMAT:
+            raise UserError(
+                f"{path} has run-folder format {found}, and this version of uda reads {FORMAT}; fit again, or use the version "
+                "that made it"
+            )
+        return folder
 
     @property
     def recipe(self) -> Recipe:
@@ -85,12 +97,10 @@ class RunFolder:
 
     def write_weights(self, name: str, module: nn.Module) -> None:
         """Saves ``weights/name.safetensors``. Tied parts are saved under each of their names."""
-        tensors = {key: value.detach().cpu().clone().contiguous() for key, value in module.state_dict().items()}
-        with atomic_write(self.path / "weights" / f"{name}.safetensors") as path:
-            save_file(tensors, path)
+        self._write_tensors(f"weights/{name}.safetensors", module.state_dict())
 
     def keep_weights(self, name: str, new: str) -> None:
-        """Gives ``weights/name.safetensors`` the name `new`, and deletes the looks' weights that nobody chose."""
+        """Gives ``weights/name.safetensors`` the name `new`, and deletes the weights of other evaluations."""
         folder = self.path / "weights"
         if self.has_weights(name):  # else an interrupted run has come so far before
             os.replace(folder / f"{name}.safetensors", folder / f"{new}.safetensors")
@@ -104,46 +114,41 @@ class RunFolder:
 
     def write_sample(self, target: Domain) -> None:
         """Keeps up to 64 target images, uint8, so that exports can be checked where the data is not at hand."""
-        with atomic_write(self.path / "sample.safetensors") as path:
-            save_file({"target": next(read(target.images, in_order(len(target), 64))).cpu()}, path)
+        self._write_tensors("sample.safetensors", {"target": next(read(target.images, in_order(len(target), 64)))})
 
     def read_sample(self) -> Tensor:
         """The target images that the run has kept, uint8 (n, C, S, S)."""
         return self._tensors("sample.safetensors")["target"]
 
-    def write_seen(self, name: str, seen: Seen) -> None:
-        """Keeps a classifier's logits, and features as float16, in ``outputs/name.safetensors``."""
-        tensors = {field: value.cpu() for field, value in vars(seen.evidence).items() if value is not None}
-        tensors |= {field: value.half() for field, value in tensors.items() if field.endswith("features")}
-        if seen.test is not None:
-            tensors |= {"test_logits": seen.test.logits, "test_labels": seen.test.labels}
-        with atomic_write(self.path / "outputs" / f"{name}.safetensors") as path:
-            save_file({field: value.contiguous() for field, value in tensors.items()}, path)
+    def write_outputs(self, name: str, outputs: Outputs) -> None:
+        """Keeps what a classifier says in ``outputs/name.safetensors``, features as float16."""
+        self._write_tensors(f"outputs/{name}.safetensors", {k: v for k, v in vars(outputs.kept()).items() if v is not None})
 
-    def read_seen(self, name: str) -> Seen:
-        """What `write_seen` kept.
+    def read_outputs(self, name: str) -> Outputs:
+        """What `write_outputs` kept.
 
         Raises:
             UserError: where the file is missing or damaged.
         """
-        tensors = self._tensors(f"outputs/{name}.safetensors")
-        test = Answers(tensors.pop("test_logits"), tensors.pop("test_labels")) if "test_logits" in tensors else None
-        return Seen(Evidence(**tensors), test)
+        return Outputs(**self._tensors(f"outputs/{name}.safetensors"))
 
-    def write_examples(self, images: Tensor, labels: Tensor, predicted: Tensor, confidence: Tensor) -> None:
-        """Keeps telling target images, uint8 (n, C, S, S); labels (n,), -1 where unknown; predicted classes; probabilities."""
-        tensors = {"images": images, "labels": labels, "predicted": predicted, "confidence": confidence}
-        with atomic_write(self.path / "outputs" / "examples.safetensors") as path:
-            save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, path)
+    def write_examples(self, examples: Examples) -> None:
+        """Keeps telling target images, as `uda.evaluation.evaluator.Evaluator.examples` returns them."""
+        self._write_tensors("outputs/examples.safetensors", dict(zip(EXAMPLES, examples, strict=True)))
 
-    def read_examples(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def read_examples(self) -> Examples:
         """What `write_examples` kept.
 
         Raises:
             UserError: where the file is missing or damaged.
         """
         tensors = self._tensors("outputs/examples.safetensors")
-        return tensors["images"], tensors["labels"], tensors["predicted"], tensors["confidence"]
+        images, labels, predicted, confidence = (tensors[name] for name in EXAMPLES)
+        return images, labels, predicted, confidence
+
+    def _write_tensors(self, name: str, tensors: dict[str, Tensor]) -> None:
+        with atomic_write(self.path / name) as path:
+            save_file({key: value.detach().cpu().clone().contiguous() for key, value in tensors.items()}, path)
 
     def _tensors(self, name: str) -> dict[str, Tensor]:
         path = self.path / name

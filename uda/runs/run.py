@@ -9,7 +9,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from uda.errors import UserError
-from uda.evaluation.evaluator import Seen
+from uda.evaluation.evaluator import Examples
+from uda.evaluation.outputs import Outputs
+from uda.evaluation.results import Result, Row
 from uda.methods.base import Method
 from uda.models import Classifier
 from uda.models.custom import whole_state_dict
@@ -39,7 +41,7 @@ class Run:
     ) -> None:
         self._folder = RunFolder.open(Path(path))
         self.path, self._model, self._device, self._precision = self._folder.path, model, device, precision
-        self.result: dict[str, Any] = self._folder.read_json("result.json")
+        self.result: Result = self._folder.read_json("result.json")
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -67,9 +69,24 @@ class Run:
     def classes(self) -> tuple[str, ...]:
         return tuple(self.result["classes"])
 
-    def seen(self, which: str = "last") -> Seen:
-        """What was seen of the ``"last"`` classifier, or of the ``"source_only"`` one: features, logits, answers on tests."""
-        return self._folder.read_seen(which)
+    def outputs(self, which: str = "last") -> Outputs:
+        """What the ``"last"`` classifier says, or the ``"source_only"`` one: features, logits, and those of test images."""
+        return self._folder.read_outputs(which)
+
+    @property
+    def examples(self) -> Examples:
+        """Target images that tell most about the last classifier."""
+        return self._folder.read_examples()
+
+    @property
+    def metrics(self) -> list[Row]:
+        """The rows of ``metrics.jsonl``: losses and evaluations over the steps."""
+        return self._folder.read_metrics()
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """The contents of ``environment.json``: versions, machine, device."""
+        return dict(self._folder.read_json("environment.json"))
 
     def temperature(self, which: str = "last") -> float:
         """What an adapted classifier's logits are divided by, so that it is as sure as it is right, by the estimate."""

@@ -1,4 +1,4 @@
-"""A run, from data to report. `_carry_out` is its story; its stages are in `uda.training.stages`."""
+"""A run, from data to report. `carry_out` is its story; its stages are in `uda.training.stages`."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from uda.models import GIVEN_IN_PYTHON
 from uda.models.backbones import Classifier
 from uda.recipe.load import load_recipe
 from uda.recipe.schema import Recipe
-from uda.report.page import write_report
+from uda.report.page import Material, write_report
 from uda.report.tables import result_table
 from uda.runs.build import build_source_classifier, check_method
 from uda.runs.environment import versions
 from uda.runs.folder import RunFolder
 from uda.runs.run import Run
-from uda.runtime import Runtime, choose_runtime, machine, seed_everything
+from uda.runtime import Runtime, choose_runtime, machine, scoped_seed
 from uda.training.loop import Checkpoints, Loop, Metrics, Observer, Progress, Signals
 from uda.training.stages import Job, adapt, labelled_images, measure, train_source
 
@@ -95,13 +95,9 @@ def start(
 ) -> Run:
     """Runs a checked recipe on data at hand, in a new run folder."""
     recipe = recipe.with_image_size(*pair.source.images.shape[1:3])
-    seed_everything(recipe.seed)
-    classifier = build(recipe, pair, runtime, model, recipe.classifier.weights)
-    # The folder is made last: what is wrong with the input leaves nothing behind.
-    folder = RunFolder.create(
-        Path(out) if out is not None else new_folder(recipe),
-        recipe,
-        {
+    with scoped_seed(recipe.seed), runtime.computing():
+        classifier = build(recipe, pair, runtime, model, recipe.classifier.weights)
+        environment = {
             "device": str(runtime.device),
             "precision": runtime.precision,
             "data_root": str(data_root),
@@ -110,9 +106,11 @@ def start(
             "machine": machine(),
             "threads": torch.get_num_threads(),
             "started": datetime.now().isoformat(timespec="seconds"),
-        },
-    )
-    return _carry_out(_job(folder, recipe, pair, runtime, display, classifier, observers), model, report)
+        }
+        # The folder is made last: what is wrong with the input leaves nothing behind.
+        folder = RunFolder.create(Path(out) if out is not None else new_folder(recipe), recipe, environment)
+        carry_out(new_job(folder, recipe, pair, runtime, display, classifier, observers), report)
+    return Run(folder.path, model, device=str(runtime.device))
 
 
 def resume(
@@ -146,11 +144,12 @@ def resume(
         raise UserError(
             f"the images have changed since {folder.path} began ({environment['images']}, now {counts(pair)}); fit anew"
         )
-    seed_everything(recipe.seed)
-    # What is trained already is read from the folder, wherever the weights that it began with are now.
-    weights = None if folder.has_weights("source") else recipe.classifier.weights
-    classifier = build(recipe, pair, runtime, model, weights)
-    return _carry_out(_job(folder, recipe, pair, runtime, display, classifier, observers), model, report)
+    with scoped_seed(recipe.seed), runtime.computing():
+        # What is trained already is read from the folder, wherever the weights that it began with are now.
+        weights = None if folder.has_weights("source") else recipe.classifier.weights
+        classifier = build(recipe, pair, runtime, model, weights)
+        carry_out(new_job(folder, recipe, pair, runtime, display, classifier, observers), report)
+    return Run(folder.path, model, device=str(runtime.device))
 
 
 def build(recipe: Recipe, pair: Pair, runtime: Runtime, model: nn.Module | None, weights: str | None) -> Classifier | None:
@@ -185,7 +184,7 @@ def counts(pair: Pair) -> dict[str, int]:
     return {name: len(domain) for name, domain in splits.items() if domain is not None}
 
 
-def _job(
+def new_job(
     folder: RunFolder,
     recipe: Recipe,
     pair: Pair,
@@ -194,20 +193,21 @@ def _job(
     classifier: Classifier | None,
     observers: Sequence[Observer],
 ) -> Job:
+    """What the stages of a run share, at its beginning or where it goes on."""
     metrics, pair = Metrics(folder), pair.to(runtime.device)
     own = Progress(display), metrics, Checkpoints(folder), Signals()
-    loop = Loop(folder, recipe.training.log_every, [*own, *observers])
-    return Job(folder, recipe, pair, runtime, display, loop, metrics, Evaluator(pair, runtime), classifier)
+    loop, evaluator = Loop(folder, recipe.training.log_every, [*own, *observers]), Evaluator(pair, runtime)
+    environment = folder.read_json("environment.json")
+    return Job(folder, recipe, pair, runtime, display, loop, metrics, evaluator, environment, classifier)
 
 
-def _carry_out(job: Job, model: nn.Module | None, report: bool) -> Run:
+def carry_out(job: Job, report: bool) -> None:
     """The story of a run, whether it begins or goes on."""
     introduce(job)
     source = train_source(job)
     method = adapt(job, source)
-    result = measure(job, source, method)
-    finish(job, result, report)
-    return Run(job.folder.path, model, device=str(job.runtime.device))
+    material = measure(job, source, method)
+    finish(job, material, report)
 
 
 def introduce(job: Job) -> None:
@@ -227,12 +227,12 @@ def introduce(job: Job) -> None:
         say(f"  classifier {recipe.classifier.backbone}: {job.classifier.parts}")
 
 
-def finish(job: Job, result: dict[str, Any], report: bool) -> None:
+def finish(job: Job, material: Material, report: bool) -> None:
     """Writes the result and the report, and says what came out."""
-    folder, display = job.folder, job.display
+    folder, display, result = job.folder, job.display, material.result
     folder.write_json("result.json", result)
     if report:
-        write_report(folder.path)
+        write_report(material, folder.path / "report.html")
     folder.delete_checkpoint()
     display.show(result_table(result))
     for warning in result.get("warnings", []):

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from uda.console import Display, StageDisplay
 from uda.data.batches import Batches
 from uda.errors import UserError
+from uda.evaluation.results import Row
 from uda.methods.base import Method
 from uda.players import Players
 from uda.runs.folder import RunFolder
@@ -24,8 +25,6 @@ SAVE_EVERY = 30.0  # seconds between two checkpoints
 SHOWN = ("class", "generator_adversarial", "reconstruction", "target_entropy", "pseudo_label", "generator_class")
 
 EndReason = Literal["done", "stopped", "failed"]
-Row = dict[str, Any]
-"""a line of metrics.jsonl: stage, step, seconds; losses by name; of an evaluation, ``scores`` and what goes with them"""
 
 
 class Interrupted(Exception):

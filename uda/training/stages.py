@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,10 +14,11 @@ from uda.data.batches import Batches
 from uda.data.domain import LabelledDomain, Pair
 from uda.data.files import read
 from uda.errors import UserError
-from uda.evaluation.evaluator import Answers, Evaluator, Seen
-from uda.evaluation.results import describe, figures, looks_of, select
+from uda.evaluation.evaluator import Evaluator, Examples
+from uda.evaluation.outputs import Outputs
+from uda.evaluation.results import Result, Row, classifier_results, describe, select
 from uda.evaluation.selection import SCORES, entropy
-from uda.evaluation.translation import judge
+from uda.evaluation.translation import evaluate_translation
 from uda.methods import find_method
 from uda.methods.base import Method
 from uda.methods.source_only import SourceOnly
@@ -29,10 +29,11 @@ from uda.models.layers import SOURCE, TARGET
 from uda.players import Players
 from uda.recipe.schema import Recipe
 from uda.report.grids import draw_translations
+from uda.report.page import Material
 from uda.runs.build import build_method
 from uda.runs.folder import RunFolder
 from uda.runtime import Runtime, seed_everything
-from uda.training.loop import Loop, Metrics, Row
+from uda.training.loop import Loop, Metrics
 
 SOURCE_STAGE, REFINING_STAGE, ADAPTATION_STAGE = "source classifier", "refining on the augmented source", "adaptation"
 
@@ -50,6 +51,7 @@ class Job:
         loop: what takes the steps.
         metrics: what the loop has written down.
         evaluator: what says how good a classifier is.
+        environment: versions, machine and device, as in ``environment.json``.
         classifier: the source classifier; None where the method does not classify.
     """
 
@@ -61,6 +63,7 @@ class Job:
     loop: Loop
     metrics: Metrics
     evaluator: Evaluator
+    environment: dict[str, Any]
     classifier: Classifier | None
 
 
@@ -69,8 +72,8 @@ class SourceStage:
     """The source classifier's figures."""
 
     accuracy: float
-    before: Seen
-    refined: Answers | None
+    before: Outputs
+    refined: float | None
 
 
 def labelled_images(recipe: Recipe, pair: Pair) -> LabelledDomain | None:
@@ -94,7 +97,7 @@ def train_source(job: Job) -> SourceStage | None:
         folder.write_weights("source", classifier)
     else:
         folder.read_weights("source", classifier)
-    accuracy, before = job.evaluator.on_source(classifier).accuracy, job.evaluator.see(classifier)
+    accuracy, before = job.evaluator.source_accuracy(classifier), job.evaluator.outputs(classifier)
     _say_source_accuracy(job, accuracy, before)
     refined = None
     if comes_trained and wanted.refine_steps and job.recipe.reads_source:
@@ -103,7 +106,7 @@ def train_source(job: Job) -> SourceStage | None:
             folder.write_weights("refined", classifier)
         else:
             folder.read_weights("refined", classifier)
-        refined = job.evaluator.on_target(classifier)
+        refined = job.evaluator.target_accuracy(classifier)
     return SourceStage(accuracy, before, refined)
 
 
@@ -116,9 +119,10 @@ def _supervised(job: Job, stage: str, steps: int) -> None:
     job.loop.train(stage, method, players, batches)
 
 
-def _say_source_accuracy(job: Job, accuracy: float, before: Seen) -> None:
+def _say_source_accuracy(job: Job, accuracy: float, before: Outputs) -> None:
     pair = job.pair
-    on_target = f", {before.test.accuracy:.4f} on {pair.target_test.name}" if before.test and pair.target_test else ""
+    tested = before.test_accuracy is not None and pair.target_test is not None
+    on_target = f", {before.test_accuracy:.4f} on {pair.target_test.name}" if tested else ""
     job.display.say(f"  source classifier: {accuracy:.4f} on {pair.source_test.name}{on_target}")
     if accuracy < 1 / len(pair.source.classes) + 0.1:
         job.display.say(
@@ -153,7 +157,7 @@ def _class_shares(job: Job, source: SourceStage | None) -> Tensor | None:
         return None
     if wanted == "even":
         return torch.ones(len(job.pair.source.classes))
-    return source.before.evidence.target_logits.softmax(1).mean(0).cpu()
+    return source.before.target_logits.softmax(1).mean(0).cpu()
 
 
 class Evaluate:
@@ -170,65 +174,89 @@ class Evaluate:
         if step % recipe.training.evaluate_every and step != recipe.training.steps:
             return None
         classifier, wanted = self.method.classifier(), recipe.selection
-        evidence = evaluator.evidence(classifier, wanted.reads_source or wanted.keep)
+        outputs = evaluator.outputs(classifier, wanted.reads_source or wanted.keep, test=False)
         folder.write_weights(f"evaluation-{step}", classifier)
         if wanted.keep:
-            folder.write_seen(f"evaluation-{step}", Seen(evidence, None))
-        scores = {name: SCORES[name](evidence) for name in wanted.score}
-        row = {"scores": scores, "target_mean_entropy": entropy(evidence.target_logits)}
-        answers = evaluator.on_target(classifier)
-        return row if answers is None else row | {"target_test_accuracy": answers.accuracy}
+            folder.write_outputs(f"evaluation-{step}", outputs)
+        scores = {name: SCORES[name](outputs) for name in wanted.score}
+        row: Row = {"scores": scores, "target_mean_entropy": entropy(outputs.target_logits)}
+        accuracy = evaluator.target_accuracy(classifier)
+        return row if accuracy is None else row | {"target_test_accuracy": accuracy}
 
 
-def measure(job: Job, source: SourceStage | None, method: Method) -> dict[str, Any]:
-    """All figures of the run. What they were taken from is written down beside them."""
+def measure(job: Job, source: SourceStage | None, method: Method) -> Material:
+    """All figures of the run, and what its report shows; what they were taken from is written down."""
     recipe, pair, folder = job.recipe, job.pair, job.folder
     folder.write_sample(pair.target)
     rows = job.metrics.of(ADAPTATION_STAGE)
-    result = _measure_classifier(job, source, method, rows) if source else _describe_translation(job)
-    result |= {"device": str(job.runtime.device), "precision": job.runtime.precision}
-    if isinstance(method, Translating):
-        # Labels are read here after all training: those of the target's training images, by the evaluation classifier.
-        judged = (
-            pair if method.classifies else Pair(pair.source, pair.source_test, pair.target.without_labels(), pair.target_test)
-        )
-        translate = lambda images: method.translate(images, SOURCE, TARGET)  # noqa: E731
-        result["translation"] = judge(judged, translate, job.runtime, recipe.data.paired_test and not method.classifies)
-    if isinstance(method, Translating | PairDrawing):
-        # Test images that are spread over the set: a folder's first ones are all of one class.
-        tests = pair.source_test, pair.target_test or pair.target
-        shown = [next(read(part.images, [torch.linspace(0, len(part) - 1, 12).long()])) for part in tests]
-        draw_translations(method, to_float(shown[0]), to_float(shown[1]), folder.path / "translations.png")
-    seconds = {name: job.loop.seconds.get(name, 0.0) for name in (SOURCE_STAGE, REFINING_STAGE, ADAPTATION_STAGE)}
-    result["seconds"] = {"total": round(job.loop.spent, 1)}
-    if source:
-        result["seconds"]["source_classifier"] = round(seconds[SOURCE_STAGE] + seconds[REFINING_STAGE], 1)
-        result["seconds"]["adaptation"] = round(seconds[ADAPTATION_STAGE], 1)
-    return result
-
-
-def _measure_classifier(job: Job, source: SourceStage, method: Method, rows: Sequence[Row]) -> dict[str, Any]:
-    folder, adapted = job.folder, method.classifier()
-    folder.write_weights("last", adapted)
-    folder.keep_weights(f"evaluation-{select(looks_of(list(rows)))['step']}", "selected")
-    after = job.evaluator.see(adapted)
-    folder.write_seen("source_only", source.before)
-    folder.write_seen("last", after)
-    folder.write_examples(*job.evaluator.examples(after))
-    _write_own_network(job, adapted)
-    return figures(job.recipe, job.pair, source.accuracy, source.before, source.refined, after, list(rows))
-
-
-def _describe_translation(job: Job) -> dict[str, Any]:
-    pair, recipe = job.pair, job.recipe
-    return {
+    figures, outputs, examples = _measure_classifier(job, source, method, rows) if source else ({}, {}, None)
+    result: Result = {
         "recipe": recipe.name,
         "method": recipe.method.name,
         "seed": recipe.seed,
         "source": describe(pair.source, pair.source_test),
         "target": describe(pair.target, pair.target_test),
+        **figures,
         "steps": recipe.training.steps,
+        "device": str(job.runtime.device),
+        "precision": job.runtime.precision,
+        **_measure_translations(job, method),
+        "seconds": _seconds(job),
     }
+    return Material(result, job.environment, recipe.to_toml(), rows, outputs, examples, _draw_translations(job, method))
+
+
+def _measure_classifier(
+    job: Job, source: SourceStage, method: Method, rows: list[Row]
+) -> tuple[dict[str, Any], dict[str, Outputs], Examples]:
+    folder, recipe, adapted = job.folder, job.recipe, method.classifier()
+    folder.write_weights("last", adapted)
+    folder.keep_weights(f"evaluation-{select(rows)['step']}", "selected")
+    after = job.evaluator.outputs(adapted)
+    outputs = {"source_only": source.before.kept(), "last": after.kept()}
+    for name, kept in outputs.items():
+        folder.write_outputs(name, kept)
+    examples = job.evaluator.examples(after)
+    folder.write_examples(examples)
+    _write_own_network(job, adapted)
+    trains, scores = recipe.method.name != "source_only", recipe.selection.score
+    figures = classifier_results(
+        job.pair, source.accuracy, source.before, source.refined, after, rows=rows, scores=scores, trains=trains
+    )
+    return figures, outputs, examples
+
+
+def _measure_translations(job: Job, method: Method) -> dict[str, Any]:
+    """``translation``, where the method translates. Of one that reads no labels in training, none are read here either."""
+    if not isinstance(method, Translating):
+        return {}
+    pair, paired = job.pair, job.recipe.data.paired_test and not method.classifies
+    if not method.classifies:
+        pair = replace(pair, target=pair.target.without_labels())
+    return {
+        "translation": evaluate_translation(pair, lambda images: method.translate(images, SOURCE, TARGET), job.runtime, paired)
+    }
+
+
+def _draw_translations(job: Job, method: Method) -> bytes | None:
+    """``translations.png``, of test images that are spread over the set: a folder's first ones are all of one class."""
+    if not isinstance(method, Translating | PairDrawing):
+        return None
+    tests = job.pair.source_test, job.pair.target_test or job.pair.target
+    source, target = (next(read(part.images, [torch.linspace(0, len(part) - 1, 12).long()])) for part in tests)
+    out = job.folder.path / "translations.png"
+    draw_translations(method, to_float(source), to_float(target), out)
+    return out.read_bytes()
+
+
+def _seconds(job: Job) -> dict[str, float]:
+    """Of the whole run and, where a classifier is trained, of its stages."""
+    stages = job.loop.seconds
+    seconds = {"total": job.loop.spent}
+    if job.classifier is not None:
+        seconds["source_classifier"] = stages.get(SOURCE_STAGE, 0.0) + stages.get(REFINING_STAGE, 0.0)
+        seconds["adaptation"] = stages.get(ADAPTATION_STAGE, 0.0)
+    return {name: round(value, 1) for name, value in seconds.items()}
 
 
 def _write_own_network(job: Job, adapted: nn.Module) -> None:

@@ -1,0 +1,68 @@
+"""What a classifier says of images, and the plainest figures of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """A classifier's outputs on samples of both domains, and on the target's labelled test images, where there are any.
+
+    Attributes:
+        target_features: of target training images, (M, D).
+        target_logits: of the same, (M, K), float32.
+        source_features: of held-out source images, (N, D); None where the source must not be read.
+        source_logits: of the same, (N, K), float32.
+        source_labels: of the same, (N,), int64.
+        test_logits: of the target's test images, (T, K), float32, on the CPU; None where there are none.
+        test_labels: of the same, (T,), int64. These are the only target labels, and no score or estimate reads them.
+    """
+
+    target_features: Tensor
+    target_logits: Tensor
+    source_features: Tensor | None = None
+    source_logits: Tensor | None = None
+    source_labels: Tensor | None = None
+    test_logits: Tensor | None = None
+    test_labels: Tensor | None = None
+
+    def kept(self) -> Outputs:
+        """The same on the CPU, as a run folder keeps it: with features in float16."""
+        tensors = {name: value.cpu() for name, value in vars(self).items() if value is not None}
+        return Outputs(**{name: value.half() if name.endswith("features") else value for name, value in tensors.items()})
+
+    @property
+    def source(self) -> tuple[Tensor, Tensor]:
+        """Logits (N, K) and labels (N,) of the held-out source images, where they were read."""
+        assert self.source_logits is not None
+        assert self.source_labels is not None
+        return self.source_logits, self.source_labels
+
+    @property
+    def test(self) -> tuple[Tensor, Tensor] | None:
+        """Logits (T, K) and labels (T,) of the target's test images; None where there are none."""
+        return None if self.test_logits is None or self.test_labels is None else (self.test_logits, self.test_labels)
+
+    @property
+    def test_accuracy(self) -> float | None:
+        """The share of the target's test images that are right, 0..1; None where there are none."""
+        return None if self.test is None else accuracy(*self.test)
+
+
+def accuracy(logits: Tensor, labels: Tensor) -> float:
+    """The share of right classes, 0..1. Shapes: (N, K), (N,)."""
+    return int((logits.argmax(1) == labels).sum()) / len(labels)
+
+
+def confusion(logits: Tensor, labels: Tensor) -> Tensor:
+    """int64 (K, K): row = true class, column = predicted class. Shapes: (N, K), (N,)."""
+    classes = logits.shape[1]
+    return (labels * classes + logits.argmax(1)).bincount(minlength=classes * classes).view(classes, classes)
+
+
+def per_class_accuracy(matrix: Tensor) -> list[float | None]:
+    """The diagonal's share of each row of a confusion matrix; None for a class that never occurs."""
+    return [row[k] / sum(row) if sum(row) else None for k, row in enumerate(matrix.tolist())]
