@@ -50,7 +50,7 @@ from uda.methods import (
     unit_translation,
     vada,
 )
-from uda.methods.base import OptimizerSettings
+from uda.methods.base import TRAINING, OptimizerSettings, TrainingSettings
 
 METHODS: dict[str, ModuleType] = {
     module.__name__.rpartition(".")[2]: module
@@ -78,7 +78,21 @@ def find_method(name: str) -> Any:
         raise UserError.unknown("method", name, known, "your own: --method FILE.py:CLASS")
     module, method = importing.load(name)
     own = {"Settings": OptimizerSettings} | vars(module) | {"Method": method}
-    return SimpleNamespace(**{key: value for key, value in own.items() if not key.startswith("__")})
+    found = SimpleNamespace(**{key: value for key, value in own.items() if not key.startswith("__")})
+    _name_flags(found)
+    return found
+
+
+def _name_flags(module: Any) -> None:
+    """TEMPORARY, goes when methods are classes: a module's flags under the names that `Method` will have."""
+    module.training = TrainingSettings(**{"steps": TRAINING["steps"], **getattr(module, "TRAINING", TRAINING)})
+    module.classifies = getattr(module, "CLASSIFIES", True)
+    module.reads_source = getattr(module, "READS_SOURCE", True)
+    module.reads_target_labels = getattr(module, "READS_TARGET_LABELS", False)
+
+
+for _module in (METHODS | TRANSLATIONS).values():
+    _name_flags(_module)
 
 
 class Trained(Protocol):

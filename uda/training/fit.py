@@ -28,14 +28,14 @@ from uda.methods.translating import Translating
 from uda.models import GIVEN_IN_PYTHON
 from uda.models.custom import whole_state_dict
 from uda.models.layers import SOURCE, TARGET
-from uda.recipe.load import load_recipe
+from uda.recipe.load import resolve
 from uda.recipe.schema import Recipe
 from uda.report.grids import draw_translations
 from uda.report.page import write_report
 from uda.report.tables import result_table
 from uda.runs.build import build_method, build_source_classifier, build_translation
 from uda.runs.environment import versions
-from uda.runs.folder import RunFolder
+from uda.runs.folder import RunFolder, default_path
 from uda.runs.run import Run
 from uda.runtime import Runtime, choose_runtime, machine, seed_everything
 from uda.training.loop import Look, Loop
@@ -76,18 +76,21 @@ def fit(
         Interrupted: after SIGINT or SIGTERM; the run folder then holds all that `resume` needs.
     """
     keywords = {key.replace("__", "."): value for key, value in settings.items()}
-    wanted = asked_for(recipe, model, {**(overrides or {}), **keywords})
-    root = find_data_root(Path(data_root) if data_root is not None else None).absolute()
     display = display or Display(quiet=True)
+    wanted = asked_for(recipe, model, {**(overrides or {}), **keywords}, display)
+    root = find_data_root(Path(data_root) if data_root is not None else None).absolute()
     runtime = choose_runtime(device, precision)
     pair = load_pair(wanted.data, root, display, wanted.classifies)
     return start(wanted, pair, runtime, display, out=out, data_root=root, model=model, report=report)
 
 
-def asked_for(recipe: str | Path | Recipe, model: nn.Module | None, overrides: dict[str, Any]) -> Recipe:
+def asked_for(recipe: str | Path | Recipe, model: nn.Module | None, overrides: dict[str, Any], display: Display) -> Recipe:
     """The recipe with its overrides; where a `model` is given, with that in place of its source classifier."""
     given = {"classifier.backbone": GIVEN_IN_PYTHON, "classifier.steps": 0} if model is not None else {}
-    return load_recipe(recipe, {**given, **overrides})
+    resolved = resolve(recipe, {**given, **overrides})
+    for note in resolved.notes:
+        display.say(note)
+    return resolved.recipe
 
 
 def start(
@@ -115,9 +118,7 @@ def start(
     if recipe.data.paired_test and (pair.target_test is None or len(pair.source_test) != len(pair.target_test)):
         raise UserError("data.paired_test: the test images of both domains are not as many; give pairs, in one order")
     if out is None:
-        stem = (
-            Path("runs") / f"{recipe.name}-{recipe.method.name.rpartition(':')[2]}-{recipe.seed}-{datetime.now():%Y%m%d-%H%M%S}"
-        )
+        stem = default_path(recipe, str(recipe.seed))
         out = next(path for path in (stem, *(stem.with_name(f"{stem.name}-{n}") for n in range(2, 99))) if not path.exists())
     folder = RunFolder.create(
         Path(out),
