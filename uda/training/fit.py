@@ -19,13 +19,13 @@ from uda.evaluation.diagnostics import Diagnostic
 from uda.evaluation.evaluator import Evaluator
 from uda.models import GIVEN_IN_PYTHON
 from uda.models.backbones import Classifier
-from uda.recipe.load import load_recipe
+from uda.recipe.load import resolve
 from uda.recipe.schema import Recipe
 from uda.report.page import Material, write_report
 from uda.report.tables import result_table
 from uda.runs.build import build_source_classifier, check_method
 from uda.runs.environment import versions
-from uda.runs.folder import RunFolder
+from uda.runs.folder import RunFolder, default_path
 from uda.runs.run import Run
 from uda.runtime import Runtime, choose_runtime, machine, scoped_seed
 from uda.training.loop import Checkpoints, Loop, Metrics, Observer, Progress, Signals
@@ -67,18 +67,21 @@ def fit(
         Interrupted: after SIGINT or SIGTERM; the run folder then holds all that `resume` needs.
     """
     keywords = {key.replace("__", "."): value for key, value in settings.items()}
-    wanted = asked_for(recipe, model, {**(overrides or {}), **keywords})
-    root = find_data_root(Path(data_root) if data_root is not None else None).absolute()
     display = display or Display(quiet=True)
+    wanted = asked_for(recipe, model, {**(overrides or {}), **keywords}, display)
+    root = find_data_root(Path(data_root) if data_root is not None else None).absolute()
     runtime = choose_runtime(device, precision)
     pair = load_pair(wanted.data, root, display, wanted.classifies)
     return start(wanted, pair, runtime, display, out=out, data_root=root, model=model, report=report, observers=observers)
 
 
-def asked_for(recipe: str | Path | Recipe, model: nn.Module | None, overrides: dict[str, Any]) -> Recipe:
+def asked_for(recipe: str | Path | Recipe, model: nn.Module | None, overrides: dict[str, Any], display: Display) -> Recipe:
     """The recipe with its overrides; where a `model` is given, with that in place of its source classifier."""
     given = {"classifier.backbone": GIVEN_IN_PYTHON, "classifier.steps": 0} if model is not None else {}
-    return load_recipe(recipe, {**given, **overrides})
+    resolved = resolve(recipe, {**given, **overrides})
+    for note in resolved.notes:
+        display.say(note)
+    return resolved.recipe
 
 
 def start(
@@ -108,7 +111,7 @@ def start(
             "started": datetime.now().isoformat(timespec="seconds"),
         }
         # The folder is made last: what is wrong with the input leaves nothing behind.
-        folder = RunFolder.create(Path(out) if out is not None else new_folder(recipe), recipe, environment)
+        folder = RunFolder.create(Path(out) if out is not None else default_path(recipe, str(recipe.seed)), recipe, environment)
         carry_out(new_job(folder, recipe, pair, runtime, display, classifier, observers), report)
     return Run(folder.path, model, device=str(runtime.device))
 
@@ -169,13 +172,6 @@ def build(recipe: Recipe, pair: Pair, runtime: Runtime, model: nn.Module | None,
     if recipe.data.paired_test and (pair.target_test is None or len(pair.source_test) != len(pair.target_test)):
         raise UserError("data.paired_test: the test images of both domains are not as many; give pairs, in one order")
     return classifier
-
-
-def new_folder(recipe: Recipe) -> Path:
-    """A run folder that is not there yet: runs/RECIPE-METHOD-SEED-TIME."""
-    name = f"{recipe.name}-{recipe.method.name.rpartition(':')[2]}-{recipe.seed}-{datetime.now():%Y%m%d-%H%M%S}"
-    stem = Path("runs") / name
-    return next(path for path in (stem, *(stem.with_name(f"{name}-{n}") for n in range(2, 99))) if not path.exists())
 
 
 def counts(pair: Pair) -> dict[str, int]:
