@@ -292,14 +292,15 @@ def methods() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from uda.methods import METHODS, TRANSLATIONS
+    from uda.methods import METHODS
+    from uda.methods.translating import PairDrawing
 
     table = Table("method", "source images", "makes images", "what it is", box=None, pad_edge=False)
-    for name, module in (METHODS | TRANSLATIONS).items():
-        needs = "target labels instead" if getattr(module, "READS_TARGET_LABELS", False) else "yes"
-        needs = needs if getattr(module, "READS_SOURCE", True) else "no"
-        makes = "yes" if hasattr(module.Method, "decode") or hasattr(module.Method, "draw_pairs") else "no"
-        table.add_row(name, needs, makes, (module.__doc__ or "").partition("\n\n")[0].replace("\n", " "))
+    for name, method in METHODS.items():
+        needs = "target labels instead" if method.reads_target_labels else "yes" if method.reads_source else "no"
+        makes = "yes" if method.translates or issubclass(method, PairDrawing) else "no"
+        header = sys.modules[method.__module__].__doc__ or ""
+        table.add_row(name, needs, makes, header.partition("\n\n")[0].replace("\n", " "))
     Console().print(table)
 
 

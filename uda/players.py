@@ -1,21 +1,141 @@
-"""What moves weights."""
+"""Players: the groups of weights that train together, each under an optimiser of its own.
+
+Every optimiser of a method, its schedule, its step and every moving average of weights lives in `Players`. It is the only place
+that touches gradients between ``backward`` and ``step``.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
+
+from uda.runtime import Runtime
+
+Schedule = Callable[[Optimizer, int], LRScheduler]
+"""an optimiser and the number of steps that it will take, to its learning-rate schedule"""
+
+
+def one_cycle(optimizer: Optimizer, steps: int) -> LRScheduler:
+    """Up to the optimiser's learning rate and down again in `steps` steps (Smith and Topin 2018)."""
+    return OneCycleLR(optimizer, optimizer.param_groups[0]["lr"], total_steps=steps)
+
+
+def linear_decay(share: float, within: int | None = None) -> Schedule:
+    """A constant learning rate that falls in a straight line to 0 over the last `share` (0..1) of the steps.
+
+    `within`: the number of steps, for a player that stops before the others.
+    """
+
+    def schedule(optimizer: Optimizer, steps: int) -> LRScheduler:
+        total = within or steps
+        return LambdaLR(optimizer, lambda done: min(1.0, max(0.0, 1 - done / total) / max(1e-8, share)))
+
+    return schedule
 
 
 @torch.no_grad()
-def update_ema(teacher: nn.Module, student: nn.Module, decay: float, done: int) -> None:
-    """Moves the teacher's weights towards the student's by 1 - decay; faster at first, when there is little to remember."""
+def update_ema(averaged: nn.Module, network: nn.Module, decay: float, done: int) -> None:
+    """Moves `averaged` towards `network` by 1 - decay; faster in the first steps, when there is little to remember."""
     decay = min(decay, (done + 1) / (done + 10))
-    for mean, now in zip(teacher.parameters(), student.parameters(), strict=True):
+    for mean, now in zip(averaged.parameters(), network.parameters(), strict=True):
         mean.lerp_(now, 1 - decay)
-    for kept, new in zip(teacher.buffers(), student.buffers(), strict=True):
+    for kept, new in zip(averaged.buffers(), network.buffers(), strict=True):
         kept.copy_(new)
 
 
-def linear_decay(done: int, steps: int, share: float) -> float:
-    """What the learning rate of a step is to be multiplied with: 1, then down in a straight line to 0 over the last `share`."""
-    return min(1.0, (1 - done / steps) / max(1e-8, share))
+@dataclass(frozen=True)
+class Player:
+    """Parameters, the optimiser that moves them, and its schedule."""
+
+    parameters: list[nn.Parameter]
+    optimizer: Optimizer
+    schedule: LRScheduler | None
+
+
+@dataclass(frozen=True)
+class Average:
+    """A network whose weights follow another's for the first `steps` steps."""
+
+    averaged: nn.Module
+    network: nn.Module
+    decay: float
+    steps: int
+
+
+class Players:
+    """All optimisers and weight averages of one method.
+
+    Attributes:
+        runtime: what to compute with.
+        steps: how many steps the method will take.
+        done: how many it has taken.
+    """
+
+    def __init__(self, runtime: Runtime, steps: int) -> None:
+        self.runtime, self.steps, self.done = runtime, steps, 0
+        self._players: dict[str, Player] = {}
+        self._averages: list[Average] = []
+
+    def add(
+        self,
+        name: str,
+        parameters: Iterable[nn.Parameter],
+        optimizer: Callable[..., Optimizer],
+        schedule: Schedule | None = None,
+        **options: Any,
+    ) -> None:
+        """A player: parameters (those that take gradients) under ``optimizer(parameters, **options)`` and a schedule."""
+        own = [parameter for parameter in parameters if parameter.requires_grad]
+        made = optimizer(own, fused=self.runtime.fused, **options)
+        self._players[name] = Player(own, made, schedule(made, self.steps) if schedule else None)
+
+    def add_ema(self, averaged: nn.Module, network: nn.Module, decay: float, steps: int | None = None) -> None:
+        """Makes `averaged`, a copy of `network`, an exponential moving average of it, for the first `steps` steps or for all."""
+        averaged.load_state_dict(network.state_dict())
+        self._averages.append(Average(averaged, network, decay, self.steps if steps is None else steps))
+
+    def unclaimed(self, module: nn.Module) -> list[nn.Parameter]:
+        """The parameters of a module that no player has yet."""
+        claimed = {id(parameter) for player in self._players.values() for parameter in player.parameters}
+        return [parameter for parameter in module.parameters() if id(parameter) not in claimed]
+
+    def step(self, name: str, loss: Tensor, only: list[nn.Parameter] | None = None) -> None:
+        """One step of a player down `loss`; all other players stay as they are.
+
+        `only`: those of its parameters that are to move, where not all are.
+        """
+        player = self._players[name]
+        player.optimizer.zero_grad()
+        loss.backward(inputs=only or player.parameters)
+        player.optimizer.step()
+
+    def advance(self) -> None:
+        """Ends a step of the method: learning rates move on, and averages follow."""
+        for player in self._players.values():
+            if player.schedule is not None:
+                player.schedule.step()
+        for average in self._averages:
+            if self.done < average.steps:
+                update_ema(average.averaged, average.network, average.decay, self.done)
+        self.done += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """Optimisers and schedules by player, and the number of steps done; weights are the method's own to save."""
+        return {
+            "done": self.done,
+            "optimizers": {name: player.optimizer.state_dict() for name, player in self._players.items()},
+            "schedules": {name: player.schedule.state_dict() for name, player in self._players.items() if player.schedule},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.done = state["done"]
+        for name, player in self._players.items():
+            player.optimizer.load_state_dict(state["optimizers"][name])
+            if player.schedule:
+                player.schedule.load_state_dict(state["schedules"][name])

@@ -13,8 +13,8 @@ from typing import Any
 from uda.errors import UserError
 
 
-def load(name: str) -> tuple[ModuleType, Any]:
-    """The module and the object in it.
+def load(name: str) -> Any:
+    """The object behind the name.
 
     Raises:
         UserError: where there is no such file, module or object, or importing it fails.
@@ -30,7 +30,7 @@ def load(name: str) -> tuple[ModuleType, Any]:
     if not callable(found):
         public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         raise UserError.unknown(f"name in {place}", attribute, public or ["(it has none)"])
-    return module, found
+    return found
 
 
 def _import_file(path: Path) -> ModuleType:

@@ -12,8 +12,9 @@ from uda.data.augment import Augment, to_float, to_pixels
 from uda.data.batches import Batches
 from uda.data.domain import Domain, LabelledDomain, Pair
 from uda.evaluation.evaluator import observe, test
-from uda.methods import source_only
+from uda.methods.source_only import SourceOnly, SourceOnlySettings
 from uda.models import Classifier, build_classifier
+from uda.players import Players
 from uda.runtime import Runtime, seed_everything
 
 STEPS, BATCH, WIDTH = 200, 128, 32
@@ -95,7 +96,8 @@ def train_judge(target: Domain, runtime: Runtime) -> Classifier:
     network = build_classifier("strided", channels, size, len(target.classes), WIDTH)
     runtime.place(network)
     if isinstance(target, LabelledDomain):
-        method = source_only.Method(source_only.Settings(), network, (channels, size, size), STEPS, runtime)
+        method = SourceOnly(SourceOnlySettings(), network, (channels, size, size), STEPS, runtime)
+        method.setup(target, Players(runtime, STEPS))
         batches = Batches(target, None, BATCH, 0, Augment(rotate=10, translate=0.06, scale=0.1), Augment(), runtime)
         for _ in range(STEPS):
             method.step(batches.next())

@@ -13,7 +13,7 @@ from uda.console import Display
 from uda.data.augment import to_float, to_pixels
 from uda.data.folders import Found, find
 from uda.errors import UserError
-from uda.methods.translating import Styled, Translating
+from uda.methods.translating import Codes, Styled, Translating
 from uda.models.layers import SOURCE, TARGET
 from uda.report.grids import picture, write_grid
 from uda.runs.run import Run
@@ -118,8 +118,8 @@ def write_strip(run: Run, first: Path, second: Path, out: Path, to: str = "targe
     channels, size, _ = run.recipe.data.shape
     ends = torch.cat([_one(path, size, channels) for path in (first, second)]).to(run.runtime.device)
     codes, origin = method.encode(ends, 1 - destination), 1 - destination
-    share = torch.linspace(0, 1, stops, device=codes.device).view(-1, *[1] * (codes.ndim - 1))
-    between = torch.lerp(codes[:1].float(), codes[1:].float(), share).to(codes.dtype)
+    share = torch.linspace(0, 1, stops, device=ends.device).view(-1, *[1] * (codes.values.ndim - 1))
+    between = Codes(torch.lerp(codes.values[:1].float(), codes.values[1:].float(), share).to(codes.values.dtype), origin)
     rows = []
     for domain in (origin, destination):
         style = None

@@ -1,13 +1,13 @@
-"""What methods that train one classifier by one loss have in common. Such a method is its settings and its `losses`."""
+"""What a method is, and what methods that train one classifier by one loss have in common: such a method is its `losses`."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import NonNegativeFloat, PositiveInt
+from pydantic import AliasChoices, Field, NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
 from uda import losses
@@ -16,15 +16,28 @@ from uda.data.batches import Batch
 from uda.data.domain import Domain
 from uda.models.backbones import Classifier
 from uda.models.layers import SOURCE, TARGET, by_domain, convert_domain_batch_norm, domain_norms, learn_statistics
-from uda.players import update_ema
+from uda.players import Players, one_cycle
 from uda.runtime import Runtime, evaluating
 from uda.types import Section, UnitInterval
 
-TRAINING: dict[str, int | str] = {
-    "steps": 400, "batch": 128, "target_batch": 128, "class_shares": "even", "evaluate_every": 100,
-}  # fmt: skip
-"""what a method of one network wants of a recipe that was written for another method; even classes, since two domains whose
-classes have different shares cannot have the same features"""
+Shape = tuple[int, int, int]
+"""(C, S, S): channels and side of all images"""
+
+
+class TrainingSettings(Section):
+    """How long the method trains, and how often it is evaluated."""
+
+    steps: PositiveInt
+    batch: PositiveInt = 64
+    """images of each domain in a step"""
+    target_batch: PositiveInt | None = None
+    """target images in a step, where there are to be more of them; left out: as many as `batch`"""
+    class_shares: Literal["own", "even", "predicted"] = "own"
+    """how often source images of each class are drawn: as there are of them, equally often, or as often as the source classifier
+    gives that class to target images"""
+    log_every: PositiveInt = 10
+    evaluate_every: PositiveInt = 100
+    """steps between two evaluations: label-free scores, and accuracies for `oracle`"""
 
 
 class MethodSettings(Section):
@@ -32,6 +45,89 @@ class MethodSettings(Section):
 
     name: str = ""
     """the method's"""
+
+
+class Method(nn.Module):
+    """A way to adapt a classifier, or to translate images. What it trains is what it holds as a module.
+
+    Args:
+        settings: of its class `Settings`.
+        classifier: trained on the source, and left as it is; None where the method has no use for one (`classifies`).
+        shape: (C, S, S) of the images.
+        steps: how many times `step` will be called.
+        runtime: what to compute with.
+
+    A subclass makes its networks in ``__init__``, and its optimisers in `setup`. Target labels cannot reach it: a `Domain` and a
+    `Batch` have no place for them. The first paragraph of its file says what it is: NAME: authors, "title", venue year.
+    """
+
+    Settings: ClassVar[type[MethodSettings]] = MethodSettings
+    """its settings, a table of the recipe"""
+    default_training: ClassVar[TrainingSettings] = TrainingSettings(
+        steps=400, batch=128, target_batch=128, class_shares="even", evaluate_every=100
+    )
+    """its default training, where a recipe says nothing else; even classes, since two domains whose classes have different shares
+    cannot have the same features"""
+    reads_source: ClassVar[bool] = True
+    """whether it wants source images: else a batch holds none"""
+    reads_target_labels: ClassVar[bool] = False
+    """whether it is no adaptation, but gets the labelled target in the source's place"""
+    classifies: ClassVar[bool] = True
+    """whether it makes a classifier: else it only translates, and needs no labels"""
+    translates: ClassVar[bool] = False
+    """whether it makes images of one domain from images of the other"""
+
+    settings: Any
+    players: Players
+
+    def __init__(
+        self, settings: MethodSettings, classifier: Classifier | None, shape: Shape, steps: int, runtime: Runtime
+    ) -> None:
+        super().__init__()
+        self.settings, self.shape, self.steps, self.runtime = settings, shape, steps, runtime
+
+    @property
+    def done(self) -> int:
+        """How many steps have been taken."""
+        return self.players.done
+
+    def read_files(self) -> None:
+        """Reads what the settings name on disk, if anything; a run calls it before it begins, so that nothing is trained in vain.
+
+        Raises:
+            UserError: where a file is missing, damaged or of other networks.
+        """
+
+    def setup(self, target: Domain, players: Players) -> None:
+        """Before the first step: looks at the target, and says which parameters train together. Draws no random number."""
+        self.players = players
+
+    def step(self, batch: Batch) -> dict[str, Tensor]:
+        """One update; returns its losses, unweighted scalars that are still on the device."""
+        raise NotImplementedError
+
+    def classifier(self) -> nn.Module:
+        """The adapted classifier: images (N, C, H, W) in -1..1 to logits (N, K)."""
+        raise NotImplementedError
+
+    def advance(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Ends a step: learning rates and averages move on, and the losses are handed out without their graph."""
+        self.players.advance()
+        return {name: value.detach() for name, value in values.items()}
+
+    def update_bn(self, network: nn.Module, read: Callable[[Tensor], object], target: Domain) -> None:
+        """The target's batch-norm statistics of a network, from a sample of its images; without batch norm, nothing.
+
+        `read` sends float images (N, C, H, W) in -1..1 through the network.
+        """
+
+        def read_pixels(images: Tensor) -> None:
+            with self.runtime.autocast():
+                read(self.runtime.arrange(to_float(images)))
+
+        if domain_norms(network):
+            with evaluating(network):
+                learn_statistics(network, read_pixels, target.sample().split(250))
 
 
 class OptimizerSettings(MethodSettings):
@@ -42,55 +138,23 @@ class OptimizerSettings(MethodSettings):
     weight_decay: NonNegativeFloat = 1e-3
 
 
-def update_bn(network: nn.Module, read: Callable[[Tensor], object], target: Domain, runtime: Runtime) -> None:
-    """The target's statistics of a network with batch norm, from a sample of its images; without batch norm, nothing.
+class OneNetwork(Method):
+    """Trains a copy of the source classifier, and whatever else a subclass holds, down one loss."""
 
-    `read` sends float images (N, C, H, W) in -1..1 through the network.
-    """
+    Settings = OptimizerSettings
 
-    def read_pixels(images: Tensor) -> None:
-        with runtime.autocast():
-            read(runtime.arrange(to_float(images)))
-
-    if domain_norms(network):
-        with evaluating(network):
-            learn_statistics(network, read_pixels, target.sample().split(250))
-
-
-class OneNetwork:
-    """Trains a copy of the source classifier; a subclass says by what loss.
-
-    `others` are further networks that the loss trains: a domain discriminator, say.
-    """
-
-    settings: Any
-
-    def __init__(self, settings: Any, classifier: Classifier, shape: tuple[int, int, int], steps: int, runtime: Runtime) -> None:
-        self.settings, self.runtime, self.steps, self.done = settings, runtime, steps, 0
+    def __init__(self, settings: OptimizerSettings, classifier: Classifier, shape: Shape, steps: int, runtime: Runtime) -> None:
+        super().__init__(settings, classifier, shape, steps, runtime)
         self.network = copy.deepcopy(classifier)
         convert_domain_batch_norm(self.network)
-        self.others = self.build_others(classifier)
-        runtime.place(self.networks())
-        parameters = [p for p in (*self.network.parameters(), *self.others.parameters()) if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(
-            parameters, settings.learning_rate, weight_decay=settings.weight_decay, fused=runtime.fused
-        )
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, settings.learning_rate, total_steps=steps)
-        self.optimizers: dict[str, torch.optim.Optimizer] = {}  # of other players, where a subclass has some
 
-    def add_player(self, name: str, network: nn.Module, learning_rate: float, betas: tuple[float, float]) -> None:
-        """Another player, with an Adam of its own."""
-        self.optimizers[name] = torch.optim.Adam(network.parameters(), learning_rate, betas, fused=self.runtime.fused)
-
-    def descend(self, player: str, loss: Tensor, only: list[nn.Parameter] | None = None) -> None:
-        """A player's step down `loss`; `only`: the parameters whose gradient is computed, where others are to stay fixed."""
-        self.optimizers[player].zero_grad()
-        loss.backward(inputs=only)
-        self.optimizers[player].step()
-
-    def build_others(self, classifier: Classifier) -> nn.ModuleDict:
-        """Networks beside the classifier, by name; none unless a method has some."""
-        return nn.ModuleDict()
+    def setup(self, target: Domain, players: Players) -> None:
+        """Learns the target's batch-norm statistics; one optimiser for all that no other player has."""
+        super().setup(target, players)
+        self.update_bn(self.network, self.network, target)
+        s = self.settings
+        rest = players.unclaimed(self)
+        players.add("network", rest, torch.optim.AdamW, one_cycle, lr=s.learning_rate, weight_decay=s.weight_decay)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Every loss of a batch; the sum that is to go down is ``"total"``."""
@@ -99,20 +163,8 @@ class OneNetwork:
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """One step down the total loss."""
         values = self.losses(batch)
-        self.optimizer.zero_grad()
-        values["total"].backward()
-        self.optimizer.step()
+        self.players.step("network", values["total"])
         return self.advance(values)
-
-    def advance(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Ends a step: the learning rate moves on, averages follow, and the losses are handed out."""
-        self.schedule.step()
-        self.after_step()
-        self.done += 1
-        return {name: value.detach() for name, value in values.items()}
-
-    def after_step(self) -> None:
-        """What follows a step: a moving average of the weights, say."""
 
     def features(self, images: Tensor, domain: int, network: Classifier | None = None) -> Tensor:
         """Features (N, D) of one domain's images."""
@@ -137,86 +189,43 @@ class OneNetwork:
         counts = [count for count, _ in rows]
         return list(zip(features.split(counts), self.classify(features).split(counts), strict=True))
 
-    def prepare(self, target: Domain) -> None:
-        """Learns the target's statistics of a network with batch norm."""
-        update_bn(self.network, self.network, target, self.runtime)
-
     def classifier(self) -> nn.Module:
         return self.network
 
-    def networks(self) -> nn.Module:
-        return nn.ModuleDict({"network": self.network, "others": self.others})
-
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "networks": self.networks().state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
-            "done": self.done,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.networks().load_state_dict(state["networks"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
-        for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][name])
-        self.done = state["done"]
-
 
 class TeacherSettings(OptimizerSettings):
-    """With an averaged teacher."""
+    """With a mean teacher."""
 
-    averaging: UnitInterval = 0.99
+    ema_decay: UnitInterval = Field(0.99, validation_alias=AliasChoices("ema_decay", "averaging"))
     """decay per step of the averaged weights, which teach, and classify in the end"""
 
 
-class Taught(OneNetwork):
-    """Has a teacher: the network with weights averaged over the last steps (Tarvainen and Valpola 2017)."""
+class WithTeacher(OneNetwork):
+    """Has a mean teacher: the network with weights averaged over the last steps (Tarvainen and Valpola 2017)."""
 
-    def build_others(self, classifier: Classifier) -> nn.ModuleDict:
-        others = super().build_others(classifier)
+    Settings = TeacherSettings
+
+    def __init__(self, settings: TeacherSettings, classifier: Classifier, shape: Shape, steps: int, runtime: Runtime) -> None:
+        super().__init__(settings, classifier, shape, steps, runtime)
         self.teacher = copy.deepcopy(self.network).requires_grad_(False).eval()
-        others["teacher"] = self.teacher
-        return others
 
-    def prepare(self, target: Domain) -> None:
-        super().prepare(target)
-        self.teacher.load_state_dict(self.network.state_dict())
+    def setup(self, target: Domain, players: Players) -> None:
+        super().setup(target, players)
+        players.add_ema(self.teacher, self.network, self.settings.ema_decay)
 
     @torch.no_grad()
-    def taught(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def teacher_outputs(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """The teacher's features (N, D) and logits (N, K) of target images."""
         features = self.features(images, TARGET, self.teacher)
         return features, self.classify(features, self.teacher)
 
-    def anchor(self, logits: Tensor, images: Tensor, confidence: float) -> dict[str, Tensor]:
+    def self_training(self, logits: Tensor, images: Tensor, confidence: float) -> dict[str, Tensor]:
         """Entropy of the target's `logits` and of their mean, and the loss by the teacher's pseudo-labels of its `images`."""
         return {
             "target_entropy": losses.entropy(logits),
             "target_marginal_entropy": losses.marginal_entropy(logits),
-            "pseudo_label": losses.pseudo_label(logits, self.taught(images)[1], confidence),
+            "pseudo_label": losses.pseudo_label(logits, self.teacher_outputs(images)[1], confidence),
         }
-
-    def after_step(self) -> None:
-        update_ema(self.teacher, self.network, self.settings.averaging, self.done)
 
     def classifier(self) -> nn.Module:
         return self.teacher
-
-
-class TrainingSettings(Section):
-    """How long the method trains, and how often it is looked at."""
-
-    steps: PositiveInt
-    batch: PositiveInt = 64
-    """images of each domain in a step"""
-    target_batch: PositiveInt | None = None
-    """target images in a step, where there are to be more of them; left out: as many as `batch`"""
-    class_shares: Literal["own", "even", "predicted"] = "own"
-    """how often source images of each class are drawn: as there are of them, equally often, or as often as the source classifier
-    gives that class to target images"""
-    log_every: PositiveInt = 10
-    evaluate_every: PositiveInt = 100
-    """steps between two label-free scores (and accuracies for `oracle`)"""

@@ -12,13 +12,11 @@ import torch.nn.functional as F
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from uda.methods import dann
+from uda.methods.dann import DANN, DANNSettings, ReverseGradient, discriminator, ramp
 from uda.models.backbones import Classifier
 
-TRAINING = dann.TRAINING
 
-
-class Settings(dann.Settings):
+class CDANSettings(DANNSettings):
     """CDAN's settings."""
 
     name: str = "cdan"
@@ -46,20 +44,22 @@ class MultilinearMap(nn.Module):
         return (features[:, :, None] * probabilities[:, None]).flatten(1)
 
 
-class Method(dann.Method):
+class CDAN(DANN):
     """Features and predictions that together do not tell their domain."""
 
-    def build_others(self, classifier: Classifier) -> nn.ModuleDict:
-        product = MultilinearMap(classifier.backbone.feature_dim, classifier.classes, self.settings.largest_product)
-        others = super().build_others(classifier)
-        others["product"], others["discriminator"] = product, dann.discriminator(product.outputs, self.settings.hidden)
-        return others
+    Settings = CDANSettings
+    settings: CDANSettings
+
+    def build_discriminator(self, classifier: Classifier) -> nn.Module:
+        """What tells the domains apart, by features and predictions together."""
+        self.product = MultilinearMap(classifier.backbone.feature_dim, classifier.classes, self.settings.largest_product)
+        return discriminator(self.product.outputs, self.settings.hidden)
 
     def adversarial(self, source: Tensor, target: Tensor, source_logits: Tensor, target_logits: Tensor) -> Tensor:
         probabilities = torch.cat([source_logits, target_logits]).softmax(1).detach()
-        joint = self.others["product"](torch.cat([source, target]).float(), probabilities)
+        joint = self.product(torch.cat([source, target]).float(), probabilities)
         with self.runtime.autocast():
-            is_source = self.others["discriminator"](dann.ReverseGradient.apply(joint, dann.ramp(self.done, self.steps))).float()
+            is_source = self.discriminator(ReverseGradient.apply(joint, ramp(self.done, self.steps))).float()
         truth = (torch.arange(len(joint), device=joint.device) < len(source)).float()[:, None]
         each = F.binary_cross_entropy_with_logits(is_source, truth, reduction="none").squeeze(1)
         if not self.settings.entropy_conditioning:

@@ -24,20 +24,18 @@ from torch import Tensor, nn
 from uda import losses
 from uda.data.batches import Batch
 from uda.data.domain import Domain
-from uda.methods import base
-from uda.methods.adversarial import Adversaries, AdversarySettings
-from uda.methods.base import update_bn
+from uda.methods.adversarial import AdversarialSettings, add_adversaries
+from uda.methods.base import Shape, TrainingSettings
+from uda.methods.translating import PairDrawing
 from uda.methods.unit import TiedDiscriminators, starting_point
 from uda.models.backbones import Classifier
 from uda.models.layers import SOURCE, TARGET
 from uda.models.translators import TiedGenerators
-from uda.players import update_ema
+from uda.players import Players
 from uda.runtime import Runtime
 
-TRAINING = base.TRAINING | {"steps": 600, "batch": 64, "target_batch": 64, "class_shares": "own", "evaluate_every": 100}
 
-
-class Settings(AdversarySettings):
+class CoGANSettings(AdversarialSettings):
     """CoGAN's settings."""
 
     name: str = "cogan"
@@ -55,73 +53,72 @@ class Settings(AdversarySettings):
     weight_decay: NonNegativeFloat = 5e-4
 
 
-class Method(Adversaries):
+class CoGAN(PairDrawing):
     """The two players and their alternating updates."""
 
-    def __init__(
-        self, settings: Settings, classifier: Classifier, shape: tuple[int, int, int], steps: int, runtime: Runtime
-    ) -> None:
+    Settings = CoGANSettings
+    settings: CoGANSettings
+    default_training = TrainingSettings(steps=600, batch=64, target_batch=64, evaluate_every=100)
+
+    def __init__(self, settings: CoGANSettings, classifier: Classifier, shape: Shape, steps: int, runtime: Runtime) -> None:
+        super().__init__(settings, classifier, shape, steps, runtime)
         s = settings
         start = starting_point(classifier, s.warm_start)
         self.generators = TiedGenerators(shape[0], shape[1], s.width, s.noise_dim, s.private_generator_layers)
         self.discriminators = TiedDiscriminators(start, coordinates=False, tied_trunk=True)
-        self.student = self.discriminators.target_classifier()
-        self.averaged = copy.deepcopy(self.student).requires_grad_(False).eval()
-        self.begin(s, steps, runtime, self.discriminators, self.generators)
+        self.averaged = copy.deepcopy(self.discriminators.target_classifier()).requires_grad_(False).eval()
 
-    def prepare(self, target: Domain) -> None:
-        """Learns the target's statistics of a network with batch norm."""
-        update_bn(self.student, self.student, target, self.runtime)
-        self.averaged.load_state_dict(self.student.state_dict())
+    def setup(self, target: Domain, players: Players) -> None:
+        """Learns the target's batch-norm statistics, and makes an optimiser for each player."""
+        super().setup(target, players)
+        student = self.discriminators.target_classifier()
+        self.update_bn(student, student, target)
+        add_adversaries(players, self.settings, self.discriminators, self.generators)
+        players.add_ema(self.averaged, student, self.settings.ema_decay)
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """One update of D with G fixed, then one of G with D fixed; returns every loss, unweighted."""
-        s, count = self.settings, len(batch.source)
-        self.set_rate()
+        s, class_head, real_head = self.settings, self.discriminators.class_head, self.discriminators.real_head
         with self.runtime.autocast():
-            fakes = self._pairs(torch.randn(count, s.noise_dim, device=batch.source.device))
-            by_1, by_2 = ([real, fake.detach()] for real, fake in zip((batch.source, batch.target_weak), fakes, strict=True))
-            (real_1, fake_1), (real_2, fake_2) = self.discriminators(by_1, by_2)
-            is_real = self.discriminators.real_head(real_1), self.discriminators.real_head(real_2)
-            is_fake = self.discriminators.real_head(fake_1), self.discriminators.real_head(fake_2)
-            logits = self.discriminators.class_head(real_1)
-            taught, read = (self.discriminators.class_head(fake).float().log_softmax(1) for fake in (fake_1, fake_2))
+            fakes = self._pairs(torch.randn(len(batch.source), s.noise_dim, device=batch.source.device))
+            by_1 = {"real": batch.source, "fake": fakes[SOURCE].detach()}
+            by_2 = {"real": batch.target_weak, "fake": fakes[TARGET].detach()}
+            of_1, of_2 = self.discriminators(by_1, by_2)
+            is_real, is_fake = ([real_head(features[name]) for features in (of_1, of_2)] for name in ("real", "fake"))
+            logits = class_head(of_1["real"])
+            log_p_1, log_p_2 = (class_head(features["fake"]).float().log_softmax(1) for features in (of_1, of_2))
         values = {
             "discriminator_adversarial": torch.stack(
                 [losses.real_fake(judged, True) for judged in is_real] + [losses.real_fake(judged, False) for judged in is_fake]
             ).sum(),
             "class": losses.cross_entropy(logits, batch.source_labels),
-            "pair_class": losses.kl_divergence(taught.detach(), read),
+            "pair_class": losses.kl_divergence(log_p_1.detach(), log_p_2),
         }
-        self.update_discriminators(
+        self.players.step(
+            "discriminators",
             s.adversarial_weight * values["discriminator_adversarial"]
             + s.class_weight * values["class"]
-            + s.pair_class_weight * values["pair_class"]
+            + s.pair_class_weight * values["pair_class"],
         )
 
         with self.runtime.autocast():
-            (fake_1,), (fake_2,) = self.discriminators([fakes[SOURCE]], [fakes[TARGET]])
-            judged = self.discriminators.real_head(torch.cat([fake_1, fake_2]))
+            of_1, of_2 = self.discriminators({"fake": fakes[SOURCE]}, {"fake": fakes[TARGET]})
+            judged = real_head(torch.cat([of_1["fake"], of_2["fake"]]))
         # The mean over both domains at once, doubled, is the sum over i of the objective.
         values["generator_adversarial"] = 2 * losses.real_fake(judged, True)
-        self.update_generators(values["generator_adversarial"])
-        update_ema(self.averaged, self.student, s.averaging, self.done)
-        self.done += 1
-        return {name: value.detach() for name, value in values.items()}
+        self.players.step("generators", values["generator_adversarial"])
+        return self.advance(values)
 
     def _pairs(self, noise: Tensor) -> tuple[Tensor, Tensor]:
         hidden = self.generators.tied(noise)
         return self.generators.private[SOURCE](hidden), self.generators.private[TARGET](hidden)
 
+    @torch.no_grad()
     def draw_pairs(self, count: int) -> tuple[Tensor, Tensor]:
-        """Pairs of one content, source and target: images (count, C, S, S) each, in -1..1, from torch's global generator."""
-        with torch.no_grad(), self.runtime.autocast():
+        with self.runtime.autocast():
             source, target = self._pairs(torch.randn(count, self.settings.noise_dim, device=self.runtime.device))
             return source.float(), target.float()
 
     def classifier(self) -> nn.Module:
         """C_2 with weights averaged over the last steps."""
         return self.averaged
-
-    def networks(self) -> nn.ModuleDict:
-        return nn.ModuleDict({"generators": self.generators, "discriminators": self.discriminators, "averaged": self.averaged})

@@ -15,15 +15,18 @@ from uda.data.batches import Batch
 from uda.methods.base import OneNetwork, OptimizerSettings
 
 
-class Settings(OptimizerSettings):
+class DANSettings(OptimizerSettings):
     """DAN's settings."""
 
     name: str = "dan"
     discrepancy_weight: NonNegativeFloat = 1.0
 
 
-class Method(OneNetwork):
+class DAN(OneNetwork):
     """Source cross-entropy, and the same distribution of features and predictions in both domains."""
+
+    Settings = DANSettings
+    settings: DANSettings
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         source, target, source_logits, target_logits = self.read(batch)

@@ -6,7 +6,8 @@ gradient that reaches it:
     total = cross-entropy(source) + weight x [ -log d(f(x_s)) - log(1 - d(f(x_t))) ],   gradient to f times -lambda_p
     lambda_p = 2 / (1 + exp(-10 p)) - 1,  p = share of the steps done                                  section 5.2.2
 
-Not in the paper: what classifies in the end are weights averaged over the last steps, since two players swing.
+Not in the paper: what classifies in the end are weights averaged over the last steps, since two players swing; and the
+discriminator has spectral norm (Miyato et al. 2018), without which the backbone is thrown off time and again.
 """
 
 from __future__ import annotations
@@ -22,14 +23,12 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from uda import losses
 from uda.data.batches import Batch
-from uda.methods import base
-from uda.methods.base import Taught, TeacherSettings
+from uda.methods.base import Method, Shape, TeacherSettings, WithTeacher
 from uda.models.backbones import Classifier
+from uda.runtime import Runtime
 
-TRAINING = base.TRAINING | {"steps": 800}
 
-
-class Settings(TeacherSettings):
+class DANNSettings(TeacherSettings):
     """DANN's settings."""
 
     name: str = "dann"
@@ -54,7 +53,7 @@ class ReverseGradient(torch.autograd.Function):
 def discriminator(inputs: int, hidden: int) -> nn.Module:
     """Feature vectors (N, inputs) to one logit each: that they are the source's.
 
-    Spectral norm (Miyato et al. 2018) bounds the gradient that is reversed; without it the backbone is thrown off time and again.
+    Spectral norm bounds the gradient that is reversed.
     """
     widths = inputs, hidden, hidden, 1
     layers = [spectral_norm(nn.Linear(before, after)) for before, after in pairwise(widths)]
@@ -66,13 +65,20 @@ def ramp(done: int, steps: int) -> float:
     return 2 / (1 + math.exp(-10 * done / steps)) - 1
 
 
-class Method(Taught):
+class DANN(WithTeacher):
     """Source cross-entropy, and features that do not tell their domain."""
 
-    def build_others(self, classifier: Classifier) -> nn.ModuleDict:
-        others = super().build_others(classifier)
-        others["discriminator"] = discriminator(classifier.backbone.feature_dim, self.settings.hidden)
-        return others
+    Settings = DANNSettings
+    settings: DANNSettings
+    default_training = Method.default_training.model_copy(update={"steps": 800})
+
+    def __init__(self, settings: DANNSettings, classifier: Classifier, shape: Shape, steps: int, runtime: Runtime) -> None:
+        super().__init__(settings, classifier, shape, steps, runtime)
+        self.discriminator = self.build_discriminator(classifier)
+
+    def build_discriminator(self, classifier: Classifier) -> nn.Module:
+        """What tells the domains apart, by features."""
+        return discriminator(classifier.backbone.feature_dim, self.settings.hidden)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         source, target, source_logits, target_logits = self.read(batch)
@@ -89,5 +95,5 @@ class Method(Taught):
         """The discriminator's loss; what reaches the backbone of it is reversed."""
         reversed_ = ReverseGradient.apply(torch.cat([source, target]), ramp(self.done, self.steps))
         with self.runtime.autocast():
-            is_source = self.others["discriminator"](reversed_)
+            is_source = self.discriminator(reversed_)
         return losses.real_fake(is_source[: len(source)], True) + losses.real_fake(is_source[len(source) :], False)

@@ -13,15 +13,18 @@ from uda.data.batches import Batch
 from uda.methods.base import OneNetwork, OptimizerSettings
 
 
-class Settings(OptimizerSettings):
+class DeepCORALSettings(OptimizerSettings):
     """Deep CORAL's settings."""
 
     name: str = "deep_coral"
     coral_weight: NonNegativeFloat = 100.0
 
 
-class Method(OneNetwork):
+class DeepCORAL(OneNetwork):
     """Source cross-entropy, and the same covariance of features in both domains."""
+
+    Settings = DeepCORALSettings
+    settings: DeepCORALSettings
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         source, target, source_logits, target_logits = self.read(batch)

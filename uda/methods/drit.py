@@ -23,7 +23,7 @@ the styles that it was given. Its code was not released.
 from __future__ import annotations
 
 import copy
-from typing import Literal, cast
+from typing import Literal, NamedTuple
 
 import torch
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
@@ -32,21 +32,20 @@ from torch import Tensor, nn
 from uda import losses
 from uda.data.batches import Batch
 from uda.data.domain import Domain
-from uda.methods.base import Taught, TeacherSettings, update_bn
-from uda.methods.translating import Styled
-from uda.models.backbones import Backbone, Classifier, strided
+from uda.methods.base import Shape, TeacherSettings, TrainingSettings, WithTeacher
+from uda.methods.translating import Codes, Styled
+from uda.models.backbones import Classifier, strided
 from uda.models.layers import SOURCE, TARGET, convert_domain_batch_norm
 from uda.models.spatial import SpatialEncoders, SpatialGenerators
 from uda.models.translators import Posterior, TiedEncoders, TiedGenerators, backbone_layers
-from uda.players import linear_decay, update_ema
+from uda.players import Players, linear_decay
 from uda.runtime import Runtime
 from uda.types import UnitInterval
 
-TRAINING = {"steps": 600, "batch": 48, "target_batch": 48, "class_shares": "own", "evaluate_every": 100}
 STYLES_KEPT = 2**16  # rows of the table of drawn styles, by the source image's number
 
 
-class Settings(TeacherSettings):
+class DRITSettings(TeacherSettings):
     """DRIT's settings; its learning rate is the classifier's."""
 
     name: str = "drit"
@@ -109,7 +108,7 @@ class StyleEncoders(nn.Module):
         return Posterior.learned(self.private[domain](images).float())
 
 
-class Translators(nn.Module):
+class Networks(nn.Module):
     """E, A and G of both domains."""
 
     def __init__(
@@ -117,6 +116,19 @@ class Translators(nn.Module):
     ) -> None:
         super().__init__()
         self.encoders, self.styles, self.generators = encoders, styles, generators
+
+
+class Drawn(NamedTuple):
+    """What G_1 or G_2 makes in one step: images (N, C, S, S)."""
+
+    reconstructed: Tensor
+    """G_i(c_i, a_i)"""
+    translated: Tensor
+    """G_i(c_j, a_i): u in domain 1, v in domain 2"""
+    random: Tensor
+    """G_i(c_j, r)"""
+    other: Tensor | None
+    """G_i(c_j, r'), for mode seeking"""
 
 
 def content_discriminator(code: tuple[int, ...]) -> nn.Module:
@@ -137,91 +149,96 @@ def with_style(contents: Tensor, styles: Tensor) -> Tensor:
     return torch.cat([contents, styles], 1)
 
 
-class Method(Styled, Taught):
+def mode_seeking(r: Tensor, r_other: Tensor, *drawn: tuple[Tensor, Tensor]) -> Tensor:
+    """|r - r'| / |G(c, r) - G(c, r')|, each a mean over an image's numbers, averaged over the images of both domains.
+
+    Shapes: styles (N, A); in each domain, images drawn in r and in r' (N, C, S, S). Source: Mao et al. 2019.
+    """
+    first, second = (torch.cat(images).float() for images in zip(*drawn, strict=True))
+    apart = (first - second).abs().flatten(1).mean(1)
+    return ((r - r_other).abs().mean(1).repeat(2) / apart.clamp_min(1e-3)).mean()
+
+
+class DRIT(Styled, WithTeacher):
     """A translator, and a classifier that learns from its translations."""
 
-    def __init__(
-        self, settings: Settings, classifier: Classifier, shape: tuple[int, int, int], steps: int, runtime: Runtime
-    ) -> None:
+    Settings = DRITSettings
+    settings: DRITSettings
+    default_training = TrainingSettings(steps=600, batch=48, target_batch=48, evaluate_every=100)
+
+    def __init__(self, settings: DRITSettings, classifier: Classifier, shape: Shape, steps: int, runtime: Runtime) -> None:
+        super().__init__(settings, classifier, shape, steps, runtime)
         s, (channels, size, _) = settings, shape
-        code: tuple[int, ...]
+        content: tuple[int, ...]
         if s.encoder == "backbone":
-            backbone, code = cast(Backbone, convert_domain_batch_norm(copy.deepcopy(classifier.backbone))), (s.code_dim,)
+            backbone, content = copy.deepcopy(classifier.backbone), (s.code_dim,)
+            convert_domain_batch_norm(backbone)
             encoders: TiedEncoders | SpatialEncoders = TiedEncoders(
                 backbone_layers(backbone), backbone.feature_dim, s.code_dim, private=1, learned_variance=False, coordinates=False
             )
             generators: TiedGenerators | SpatialGenerators = TiedGenerators(channels, size, s.width, s.code_dim + s.style_dim, 2)
         else:
-            code = (4 * s.width, size // 4, size // 4)
+            content = (4 * s.width, size // 4, size // 4)
             encoders = SpatialEncoders(channels, size, s.width, s.blocks, s.tied_layers)
             generators = SpatialGenerators(channels, s.width, 4 * s.width + s.style_dim, s.blocks, s.tied_layers)
-        self.translator = Translators(encoders, StyleEncoders(channels, size, s.width, s.style_dim), generators)
-        self.averaged = copy.deepcopy(self.translator).requires_grad_(False).eval()
-        judge = strided(channels, size, 2 * s.width)
-        discriminator = nn.Sequential(judge, nn.Linear(judge.feature_dim, 1))
+        self.networks = Networks(encoders, StyleEncoders(channels, size, s.width, s.style_dim), generators)
+        self.translator = copy.deepcopy(self.networks).requires_grad_(False).eval()  # with averaged weights
+        reader = strided(channels, size, 2 * s.width)
+        discriminator = nn.Sequential(reader, nn.Linear(reader.feature_dim, 1))
         self.discriminators = nn.ModuleList([discriminator, copy.deepcopy(discriminator)])
-        self.content_discriminator = content_discriminator(code)
-        super().__init__(settings, classifier, shape, steps, runtime)
-        # Drawn once and by a source of its own, so that an image has the same styles in every epoch and in a resumed run.
-        self.kept = torch.randn(s.draws, STYLES_KEPT, s.style_dim, generator=torch.Generator().manual_seed(0))
-        self.translator_parameters = list(self.translator.parameters())
-        self.add_player("translator", self.translator, s.translator_rate, s.betas)
-        self.add_player("discriminators", self.discriminators, s.translator_rate, s.betas)
-        self.add_player("content", self.content_discriminator, s.content_rate, s.betas)
-        self.rates = {name: optimizer.param_groups[0]["lr"] for name, optimizer in self.optimizers.items()}
+        self.content_discriminator = content_discriminator(content)
         self.translator_steps = round(s.translator_share * steps)
 
-    def prepare(self, target: Domain) -> None:
-        super().prepare(target)
-        encoders = self.translator.encoders
-        update_bn(encoders, lambda images: encoders.encode(images, TARGET), target, self.runtime)
-        self.averaged.load_state_dict(self.translator.state_dict())
+    def setup(self, target: Domain, players: Players) -> None:
+        """Learns the target's batch-norm statistics, and makes an optimiser for each of the four players."""
+        s, decay = self.settings, linear_decay(0.3, within=self.translator_steps)
+        for name, network, rate in (
+            ("translator", self.networks, s.translator_rate),
+            ("discriminators", self.discriminators, s.translator_rate),
+            ("content", self.content_discriminator, s.content_rate),
+        ):
+            players.add(name, network.parameters(), torch.optim.Adam, decay, lr=rate, betas=s.betas)
+        super().setup(target, players)
+        encoders = self.networks.encoders
+        self.update_bn(encoders, lambda images: encoders.encode(images, TARGET), target)
+        players.add_ema(self.translator, self.networks, s.ema_decay, steps=self.translator_steps)
+        # Drawn once and by a generator of its own, so that an image has the same styles in every epoch and in a resumed run.
+        self.kept_styles = torch.randn(s.draws, STYLES_KEPT, s.style_dim, generator=torch.Generator().manual_seed(0))
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """One update of D_c, D, then E, A and G, then C; returns every loss, unweighted."""
-        if self.done >= self.translator_steps:
-            return super().step(batch)
-        for name, optimizer in self.optimizers.items():
-            optimizer.param_groups[0]["lr"] = self.rates[name] * linear_decay(self.done, self.translator_steps, 0.3)
-        values = self._update_translator(batch)
-        update_ema(self.averaged, self.translator, self.settings.averaging, self.done)
+        values = self._update_translator(batch) if self.done < self.translator_steps else {}
         return {name: value.detach() for name, value in values.items()} | super().step(batch)
 
     def _update_translator(self, batch: Batch) -> dict[str, Tensor]:
         s, count = self.settings, len(batch.source)
-        encoders, styles, generators = self.translator.encoders, self.translator.styles, self.translator.generators
-        x, y = batch.source, batch.target_weak[:count]
-        drawn, other = (torch.randn(count, s.style_dim, device=x.device) for _ in range(2))
+        encoders, styles = self.networks.encoders, self.networks.styles
+        x_1, x_2 = batch.source, batch.target_weak[:count]
+        r, r_other = (torch.randn(count, s.style_dim, device=x_1.device) for _ in range(2))
         with self.runtime.autocast():
-            contents = encoders(x, y).mean
-            of_x, of_y = contents.chunk(2)
-            posteriors = styles.encode(x, SOURCE), styles.encode(y, TARGET)
-            a_x, a_y = (posterior.sample() for posterior in posteriors)
-            # Into each domain: its own image again; the other's content in its style; that content in a drawn style.
-            into = []
-            for domain, own, foreign, style in ((SOURCE, of_x, of_y, a_x), (TARGET, of_y, of_x, a_y)):
-                asked = [(own, style), (foreign, style), (foreign, drawn)]
-                asked += [(foreign, other)] if s.mode_seeking_weight else []
-                into.append(generators.decode(torch.cat([with_style(*pair) for pair in asked]), domain).split(count))
-            (x_again, u, x_drawn, *x_other), (y_again, v, y_drawn, *y_other) = into
-        values = self._update_discriminators(contents.detach(), [x, y], [torch.cat(part[1:3]).detach() for part in into])
+            contents = encoders(x_1, x_2).mean
+            c_1, c_2 = contents.chunk(2)
+            q_1, q_2 = styles.encode(x_1, SOURCE), styles.encode(x_2, TARGET)
+            a_1, a_2 = q_1.sample(), q_2.sample()
+            in_1, in_2 = self._draw(SOURCE, c_1, c_2, a_1, r, r_other), self._draw(TARGET, c_2, c_1, a_2, r, r_other)
+            fakes = torch.cat([in_1.translated, in_1.random]), torch.cat([in_2.translated, in_2.random])
+        values = self._update_discriminators(contents.detach(), (x_1, x_2), (fakes[SOURCE].detach(), fakes[TARGET].detach()))
 
         with self.runtime.autocast():
             is_source = self.content_discriminator(contents)
-            judged = [
-                self.discriminators[domain](torch.cat(images)) for domain, images in enumerate(((u, x_drawn), (v, y_drawn)))
-            ]
-            of_y_again, of_x_again = encoders(u, v).mean.chunk(2)
-            x_cycled = generators.decode(with_style(of_x_again, styles.encode(u, SOURCE).mean), SOURCE)
-            y_cycled = generators.decode(with_style(of_y_again, styles.encode(v, TARGET).mean), TARGET)
-            read = torch.cat([styles.encode(x_drawn, SOURCE).mean, styles.encode(y_drawn, TARGET).mean])
+            is_real = [self.discriminators[domain](fakes[domain]) for domain in (SOURCE, TARGET)]
+            u, v = in_1.translated, in_2.translated
+            c_2_again, c_1_again = encoders(u, v).mean.chunk(2)
+            x_1_again = self._generate(SOURCE, (c_1_again, styles.encode(u, SOURCE).mean))
+            x_2_again = self._generate(TARGET, (c_2_again, styles.encode(v, TARGET).mean))
+            r_again = torch.cat([styles.encode(in_1.random, SOURCE).mean, styles.encode(in_2.random, TARGET).mean])
         values |= {
             "content": 0.5 * (losses.real_fake(is_source, True) + losses.real_fake(is_source, False)),
-            "generator_adversarial": torch.stack([losses.real_fake(logits, True) for logits in judged]).sum(),
-            "reconstruction": losses.distance(x_again, x, "l1") + losses.distance(y_again, y, "l1"),
-            "cross_cycle": losses.distance(x_cycled, x, "l1") + losses.distance(y_cycled, y, "l1"),
-            "kl": torch.stack([losses.kl_to_standard_normal(*posterior) for posterior in posteriors]).sum(),
-            "latent_regression": (read - drawn.repeat(2, 1)).abs().mean(),
+            "generator_adversarial": torch.stack([losses.real_fake(logits, True) for logits in is_real]).sum(),
+            "reconstruction": losses.distance(in_1.reconstructed, x_1, "l1") + losses.distance(in_2.reconstructed, x_2, "l1"),
+            "cross_cycle": losses.distance(x_1_again, x_1, "l1") + losses.distance(x_2_again, x_2, "l1"),
+            "kl": losses.kl_to_standard_normal(*q_1) + losses.kl_to_standard_normal(*q_2),
+            "latent_regression": (r_again - r.repeat(2, 1)).abs().mean(),
         }
         total = (
             s.content_weight * values["content"]
@@ -231,92 +248,99 @@ class Method(Styled, Taught):
             + s.kl_weight * values["kl"]
             + s.latent_regression_weight * values["latent_regression"]
         )
-        if s.mode_seeking_weight:
-            apart = torch.cat([x_drawn, y_drawn]).float() - torch.cat([*x_other, *y_other]).float()
-            moved = (drawn - other).abs().mean(1).repeat(2)
-            values["mode_seeking"] = (moved / apart.abs().flatten(1).mean(1).clamp_min(1e-3)).mean()
+        if in_1.other is not None and in_2.other is not None:
+            values["mode_seeking"] = mode_seeking(r, r_other, (in_1.random, in_1.other), (in_2.random, in_2.other))
             total = total + s.mode_seeking_weight * values["mode_seeking"]
         if s.translated_class_weight:
-            translated = torch.cat([v, y_drawn])
-            if s.translated_class_augmented:
-                translated = torch.cat([translated, self.runtime.arrange(batch.augment(translated.float()))])
-            logits = self.classify(self.features(translated, TARGET))
-            values["generator_class"] = losses.cross_entropy(logits, batch.source_labels.repeat(len(translated) // count))
+            values["generator_class"] = self._generator_class(batch, fakes[TARGET])
             total = total + s.translated_class_weight * values["generator_class"]
-        self.descend("translator", total, self.translator_parameters)  # the other players are fixed
+        self.players.step("translator", total)
         return values
 
-    def _update_discriminators(self, contents: Tensor, real: list[Tensor], fake: list[Tensor]) -> dict[str, Tensor]:
+    def _generate(self, domain: int, *wanted: tuple[Tensor, Tensor]) -> Tensor:
+        """G_domain of (contents, styles), several of them in one pass."""
+        return self.networks.generators.decode(torch.cat([with_style(*pair) for pair in wanted]), domain)
+
+    def _draw(self, domain: int, own: Tensor, foreign: Tensor, style: Tensor, r: Tensor, r_other: Tensor) -> Drawn:
+        """What G_domain makes of its own content, and of the other domain's in three styles."""
+        wanted = [(own, style), (foreign, style), (foreign, r)]
+        if self.settings.mode_seeking_weight:
+            wanted.append((foreign, r_other))
+        reconstructed, translated, random, *other = self._generate(domain, *wanted).split(len(own))
+        return Drawn(reconstructed, translated, random, other[0] if other else None)
+
+    def _generator_class(self, batch: Batch, translated: Tensor) -> Tensor:
+        """Cross-entropy of C's reading of translated source images, which come in two styles, and the source labels."""
+        if self.settings.translated_class_augmented:
+            translated = torch.cat([translated, self.runtime.arrange(batch.augment(translated.float()))])
+        logits = self.classify(self.features(translated, TARGET))
+        return losses.cross_entropy(logits, batch.source_labels.repeat(len(translated) // len(batch.source)))
+
+    def _update_discriminators(
+        self, contents: Tensor, real: tuple[Tensor, Tensor], fake: tuple[Tensor, Tensor]
+    ) -> dict[str, Tensor]:
         values: dict[str, Tensor] = {}
         for _ in range(self.settings.content_updates):
             with self.runtime.autocast():
-                of_x, of_y = self.content_discriminator(contents).chunk(2)
-            values["content_discriminator"] = losses.real_fake(of_x, True) + losses.real_fake(of_y, False)
-            self.descend("content", values["content_discriminator"])
+                is_source_1, is_source_2 = self.content_discriminator(contents).chunk(2)
+            values["content_discriminator"] = losses.real_fake(is_source_1, True) + losses.real_fake(is_source_2, False)
+            self.players.step("content", values["content_discriminator"])
         terms = []
         for domain in (SOURCE, TARGET):
             with self.runtime.autocast():
                 logits = self.discriminators[domain](torch.cat([real[domain], fake[domain]]))
-            terms += [losses.real_fake(logits[: len(real[domain])], True), losses.real_fake(logits[len(real[domain]) :], False)]
+            is_real, is_fake = logits.split([len(real[domain]), len(fake[domain])])
+            terms += [losses.real_fake(is_real, True), losses.real_fake(is_fake, False)]
         values["discriminator_adversarial"] = torch.stack(terms).sum()
-        self.descend("discriminators", values["discriminator_adversarial"])
+        self.players.step("discriminators", values["discriminator_adversarial"])
         return values
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The classifier's."""
         s = self.settings
-        anchored = s.information_weight > 0 or s.pseudo_label_weight > 0
-        drawing = self.done >= s.draws_from * self.steps
-        read = self.read_all(
+        self_training = s.information_weight > 0 or s.pseudo_label_weight > 0
+        translating = self.done >= s.draws_from * self.steps
+        source, *others = self.read_all(
             (batch.source, SOURCE),
-            *([(batch.target, TARGET)] if anchored else []),
-            *([(self.seen(batch), TARGET)] if drawing else []),
+            *([(batch.target, TARGET)] if self_training else []),
+            *([(self.translations(batch), TARGET)] if translating else []),
         )
-        values = {"class": losses.cross_entropy(read[0][1], batch.source_labels)}
+        values = {"class": losses.cross_entropy(source[1], batch.source_labels)}
         total = s.source_weight * values["class"]
-        if drawing:
-            values["translated_class"] = losses.cross_entropy(read[-1][1], batch.source_labels.repeat(s.draws))
+        if translating:
+            values["translated_class"] = losses.cross_entropy(others[-1][1], batch.source_labels.repeat(s.draws))
             total = total + values["translated_class"]
-        if anchored:
-            values |= self.anchor(read[1][1], batch.target_weak, s.confidence)
+        if self_training:
+            values |= self.self_training(others[0][1], batch.target_weak, s.confidence)
             total = total + s.information_weight * (values["target_entropy"] - values["target_marginal_entropy"])
             total = total + s.pseudo_label_weight * values["pseudo_label"]
         return values | {"total": total}
 
     @torch.no_grad()
-    def drawn(self, batch: Batch) -> Tensor:
-        """Translations of the source images (draws x N, C, S, S): each in the styles that were drawn for it, once."""
-        styles = self.kept[:, batch.source_positions.cpu() % STYLES_KEPT].to(batch.source.device)
+    def translations(self, batch: Batch) -> Tensor:
+        """Translated source images (draws x N, C, S, S) as C sees them: each in the styles that were drawn for it, once."""
+        styles = self.kept_styles[:, batch.source_positions.cpu() % STYLES_KEPT].to(batch.source.device)
         contents = self.encode(batch.source, SOURCE)
-        return torch.cat([self.runtime.arrange(self.decode(contents, TARGET, style)) for style in styles])
-
-    def seen(self, batch: Batch) -> Tensor:
-        """These translations as the classifier sees them."""
-        drawn = self.drawn(batch)
+        drawn = torch.cat([self.runtime.arrange(self.decode(contents, TARGET, style)) for style in styles])
         return self.runtime.arrange(batch.augment(drawn)) if self.settings.draws_augmented else drawn
 
-    def encode(self, images: Tensor, domain: int) -> Tensor:
-        """The content, (N, D) or (N, D, H, W), of images (N, C, S, S) in -1..1."""
-        with torch.no_grad(), self.runtime.autocast():
-            return self.averaged.encoders.encode(self.runtime.arrange(images), domain).mean
+    @torch.no_grad()
+    def encode(self, images: Tensor, domain: int) -> Codes:
+        """Contents, (N, D) or (N, D, H, W)."""
+        with self.runtime.autocast():
+            return Codes(self.translator.encoders.encode(self.runtime.arrange(images), domain).mean, domain)
 
-    def decode(self, codes: Tensor, domain: int, style: Tensor | None = None) -> Tensor:
-        """Images (N, C, S, S) in -1..1, float32, of contents in styles (N, style_dim)."""
-        style = self.draw_styles(len(codes)) if style is None else style
-        with torch.no_grad(), self.runtime.autocast():
-            return self.averaged.generators.decode(with_style(codes, style), domain).float()
+    @torch.no_grad()
+    def decode(self, codes: Codes, domain: int, style: Tensor | None = None) -> Tensor:
+        """Images of contents in styles (N, style_dim)."""
+        style = self.draw_styles(len(codes.values)) if style is None else style
+        with self.runtime.autocast():
+            return self.translator.generators.decode(with_style(codes.values, style), domain).float()
 
+    @torch.no_grad()
     def styles(self, images: Tensor, domain: int) -> Tensor:
-        with torch.no_grad(), self.runtime.autocast():
-            return self.averaged.styles.encode(self.runtime.arrange(images), domain).mean
+        with self.runtime.autocast():
+            return self.translator.styles.encode(self.runtime.arrange(images), domain).mean
 
     def draw_styles(self, count: int) -> Tensor:
         return torch.randn(count, self.settings.style_dim, device=self.runtime.device)
-
-    def networks(self) -> nn.Module:
-        return nn.ModuleDict(
-            {
-                "network": self.network, "others": self.others, "translator": self.translator, "averaged": self.averaged,
-                "discriminators": self.discriminators, "content_discriminator": self.content_discriminator,
-            }
-        )  # fmt: skip

@@ -8,7 +8,7 @@ g_2(G_1(f_1(x_1), e)). With a pair discriminator D_2 for the codes of domain 2 (
            class      cross-entropy of a linear head on z_1 and the source labels (ours: VAEs of street numbers hold colours
                       and neighbours, and hardly the digit, so that no mapping can know which class to go to)
     D_2:   pairs      -log D_2(z_1, z_2) - log(1 - D_2(z_1, G_1(z_1, e))) - log(1 - D_2(z_1, e)),  z_2 a code that matches z_1
-           strangers  -log(1 - D_2(z_1, z_2')),  z_2' of another class (ours, after Reed et al. 2016: else a likely code of any
+           negatives  -log(1 - D_2(z_1, z_2')),  z_2' of another class (ours, after Reed et al. 2016: else a likely code of any
                       class may pass)
     G_1:   pairs      -log D_2(z_1, G_1(z_1, e))
            closeness  |e - G_1(z_1, e)|^2 / n: the noise is not to be moved farther than it must
@@ -26,29 +26,29 @@ from __future__ import annotations
 import copy
 import itertools
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal, NamedTuple, cast
 
 import torch
-import torch.nn.functional as F
 from pydantic import NonNegativeFloat, PositiveInt
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from uda import losses
 from uda.data.batches import Batch
+from uda.data.domain import Domain
 from uda.errors import UserError
-from uda.methods import base
-from uda.methods.base import Taught, TeacherSettings
-from uda.methods.translating import Translating
+from uda.methods.base import Method, Shape, TeacherSettings, WithTeacher
+from uda.methods.translating import Codes, Translating
 from uda.models.backbones import Backbone, Classifier, strided
 from uda.models.layers import SOURCE, TARGET, by_domain, convert_domain_batch_norm
 from uda.models.translators import Posterior, generator_layers
+from uda.players import Players
 from uda.runtime import Runtime
 from uda.types import UnitInterval
 
-TRAINING = base.TRAINING | {"steps": 800, "class_shares": "own"}
 
-
-class Settings(TeacherSettings):
+class LatentMappingSettings(TeacherSettings):
     """Latent mapping's settings; its learning rate is the classifier's."""
 
     name: str = "latent_mapping"
@@ -126,36 +126,58 @@ def match(labels: Tensor, others: Tensor, equal: bool = True) -> tuple[Tensor, T
     return (found * torch.rand(found.shape, device=found.device)).argmax(1), found.any(1)
 
 
-class Method(Translating, Taught):
+class Mapped(NamedTuple):
+    """Codes of one domain, (N, D) each, on their way to the other."""
+
+    given: Tensor
+    noise: Tensor
+    made: Tensor
+    """G(z, e)"""
+    real: Tensor
+    """codes of the other domain that match"""
+
+
+class LatentMapping(Translating, WithTeacher):
     """VAEs, the mapping between their codes, and a classifier that learns from translations."""
 
+    Settings = LatentMappingSettings
+    settings: LatentMappingSettings
+    default_training = Method.default_training.model_copy(update={"steps": 800, "class_shares": "own"})
+
     def __init__(
-        self, settings: Settings, classifier: Classifier, shape: tuple[int, int, int], steps: int, runtime: Runtime
+        self, settings: LatentMappingSettings, classifier: Classifier, shape: Shape, steps: int, runtime: Runtime
     ) -> None:
+        super().__init__(settings, classifier, shape, steps, runtime)
         s, (channels, size, _) = settings, shape
         if s.pairing is not None and len(s.pairing) != classifier.classes:
             raise UserError(f"method.pairing has {len(s.pairing)} classes, the source {classifier.classes}; give one for each")
         backbones = [strided(channels, size, 2 * s.width) for _ in range(2)]
         if s.encoder == "backbone":
-            backbones[SOURCE] = cast(Backbone, convert_domain_batch_norm(copy.deepcopy(classifier.backbone)))
+            backbones[SOURCE] = copy.deepcopy(classifier.backbone)
+            convert_domain_batch_norm(backbones[SOURCE])
         self.vaes = nn.ModuleList([VAE(backbone, channels, size, s.width, s.code_dim) for backbone in backbones])
         self.code_head = nn.Linear(s.code_dim, classifier.classes)
         self.mappers = nn.ModuleList([Mapper(s.code_dim, s.hidden) for _ in range(2)])
         self.discriminators = nn.ModuleList([dense(2 * s.code_dim, s.hidden, 1) for _ in range(2)])
-        super().__init__(settings, classifier, shape, steps, runtime)
-        if s.vaes is not None:
-            self._read_vaes(Path(s.vaes))
+        self.pairing: Tensor
+        self.register_buffer("pairing", torch.tensor(s.pairing or range(classifier.classes)))
         self.vae_steps = 0 if s.vaes is not None else round(s.vae_share * steps)
-        self.pairing = torch.arange(classifier.classes) if s.pairing is None else torch.tensor(s.pairing)
-        self.pairing = self.pairing.to(runtime.device)
-        self.add_player("vaes", nn.ModuleList([self.vaes, self.code_head]), s.mapping_rate, s.betas)
-        self.add_player("mappers", self.mappers, s.mapping_rate, s.betas)
-        self.add_player("discriminators", self.discriminators, s.mapping_rate, s.betas)
 
-    def _read_vaes(self, path: Path) -> None:
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
+    def setup(self, target: Domain, players: Players) -> None:
+        s = self.settings
+        self.read_files()
+        for name, *networks in (
+            ("vaes", self.vaes, self.code_head), ("mappers", self.mappers), ("discriminators", self.discriminators)
+        ):  # fmt: skip
+            own = [parameter for network in networks for parameter in network.parameters()]
+            players.add(name, own, torch.optim.Adam, lr=s.mapping_rate, betas=s.betas)
+        super().setup(target, players)
 
+    def read_files(self) -> None:
+        """The VAEs of `settings.vaes`."""
+        if self.settings.vaes is None:
+            return
+        path = Path(self.settings.vaes)
         try:
             state = {key.removeprefix("vaes."): value for key, value in load_file(path).items() if key.startswith("vaes.")}
             self.vaes.load_state_dict(state)
@@ -167,15 +189,13 @@ class Method(Translating, Taught):
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """One update of the VAEs, or later of the mapping; then one of the classifier. Returns every loss, unweighted."""
-        count = len(batch.source)
-        target = batch.target_weak[:count]
+        target = batch.target_weak[: len(batch.source)]
         if self.done < self.vae_steps:
             values = self.update_vaes(batch.source, batch.source_labels, target)
         else:
-            sure, found = self.taught(target)[1].softmax(1).max(1)
-            values = self.update_mapping(
-                batch.source, self.pairing[batch.source_labels], target, torch.where(sure > self.settings.confidence, found, -1)
-            )
+            sure, found = self.teacher_outputs(target)[1].softmax(1).max(1)
+            target_labels = torch.where(sure > self.settings.confidence, found, -1)
+            values = self.update_mapping(batch.source, self.pairing[batch.source_labels], target, target_labels)
         return values | super().step(batch)
 
     def update_vaes(self, source: Tensor, source_labels: Tensor, target: Tensor) -> dict[str, Tensor]:
@@ -193,53 +213,65 @@ class Method(Translating, Taught):
             "code_class": losses.cross_entropy(code_logits, source_labels),
         }
         total = values["reconstruction"] + s.kl_weight * values["kl"] + s.code_class_weight * values["code_class"]
-        self.descend("vaes", total)
+        self.players.step("vaes", total)
         return {name: value.detach() for name, value in values.items()}
 
     def update_mapping(self, source: Tensor, source_labels: Tensor, target: Tensor, target_labels: Tensor) -> dict[str, Tensor]:
-        """One step of the pair discriminators, then one of the mappers.
+        """`mapping_updates` steps of the pair discriminators and of the mappers; the last one's losses.
 
         Args:
             source, target: images (N, C, S, S) and (M, C, S, S) in -1..1.
             source_labels, target_labels: int64, such that images with equal ones match; -1: unknown, not used.
         """
-        codes = self.code(source, SOURCE), self.code(target, TARGET)
+        codes = self.encode(source, SOURCE).values, self.encode(target, TARGET).values
         for _ in range(self.settings.mapping_updates - 1):
             self._update_mapping(codes, (source_labels, target_labels))
         return self._update_mapping(codes, (source_labels, target_labels))
 
     def _update_mapping(self, codes: tuple[Tensor, Tensor], labels: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
-        terms: list[Tensor] = []
-        made: list[tuple[Tensor, Tensor, Tensor, nn.Module]] = []
-        for domain in (SOURCE, TARGET):
-            partner, matched = match(labels[domain], labels[1 - domain])
-            given, real = codes[domain][matched], codes[1 - domain][partner[matched]]
-            noise = torch.randn_like(given)
-            mapped = self.mappers[domain](given, noise)
-            made.append((given, noise, mapped, self.discriminators[1 - domain]))
-            if not len(given):
-                continue
-            pairs = [(given, real, True), (given, mapped.detach(), False), (given, noise, False)]
-            stranger, unlike = match(labels[domain], labels[1 - domain], equal=False)
-            if unlike.any():
-                pairs.append((codes[domain][unlike], codes[1 - domain][stranger[unlike]], False))
-            for first, second, is_real in pairs:
-                judged = self.discriminators[1 - domain](torch.cat([first, second], 1))
-                terms.append(losses.real_fake(judged, is_real))
         zero = codes[SOURCE].new_zeros(())
-        values = {"discriminator_adversarial": sum(terms, zero), "generator_adversarial": zero, "closeness": zero}
-        values["matched"] = torch.tensor(len(made[0][0]) / max(1, len(codes[SOURCE])))
+        values = {"discriminator_adversarial": zero, "generator_adversarial": zero, "closeness": zero}
+        mapped: list[Mapped] = []
+        terms: list[Tensor] = []
+        for domain in (SOURCE, TARGET):
+            mapped.append(self._map(domain, codes, labels))
+            terms += self._pair_terms(domain, mapped[domain], codes, labels)
+        values["matched"] = torch.tensor(len(mapped[SOURCE].given) / max(1, len(codes[SOURCE])))
         if not terms:
             return values
-        self.descend("discriminators", values["discriminator_adversarial"])
-        for given, noise, mapped, discriminator in made:
+        values["discriminator_adversarial"] = sum(terms, zero)
+        self.players.step("discriminators", values["discriminator_adversarial"])
+        for domain in (SOURCE, TARGET):
+            given, noise, made, _ = mapped[domain]
             if len(given):
-                judged = discriminator(torch.cat([given, mapped], 1))
-                values["generator_adversarial"] = values["generator_adversarial"] + losses.real_fake(judged, True)
-                values["closeness"] = values["closeness"] + (noise - mapped).square().mean()
-        total = values["generator_adversarial"] + self.settings.closeness_weight * values["closeness"]
-        self.descend("mappers", total, list(self.mappers.parameters()))
+                values["generator_adversarial"] = values["generator_adversarial"] + self._is_pair(domain, given, made, True)
+                values["closeness"] = values["closeness"] + (noise - made).square().mean()
+        self.players.step("mappers", values["generator_adversarial"] + self.settings.closeness_weight * values["closeness"])
         return {name: value.detach() for name, value in values.items()}
+
+    def _map(self, domain: int, codes: tuple[Tensor, Tensor], labels: tuple[Tensor, Tensor]) -> Mapped:
+        """The codes of a domain that have a match in the other, mapped there, beside that match."""
+        partner, matched = match(labels[domain], labels[1 - domain])
+        given, real = codes[domain][matched], codes[1 - domain][partner[matched]]
+        noise = torch.randn_like(given)
+        return Mapped(given, noise, self.mappers[domain](given, noise), real)
+
+    def _pair_terms(
+        self, domain: int, mapped: Mapped, codes: tuple[Tensor, Tensor], labels: tuple[Tensor, Tensor]
+    ) -> list[Tensor]:
+        """What the discriminator of the other domain's codes is to tell apart."""
+        given, noise, made, real = mapped
+        if not len(given):
+            return []
+        pairs = [(given, real, True), (given, made.detach(), False), (given, noise, False)]
+        negative, unlike = match(labels[domain], labels[1 - domain], equal=False)
+        if unlike.any():
+            pairs.append((codes[domain][unlike], codes[1 - domain][negative[unlike]], False))
+        return [self._is_pair(domain, *pair) for pair in pairs]
+
+    def _is_pair(self, domain: int, first: Tensor, second: Tensor, real: bool) -> Tensor:
+        """The loss of saying that codes of `domain` and codes of the other one match, or that they do not."""
+        return losses.real_fake(self.discriminators[1 - domain](torch.cat([first, second], 1)), real)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The classifier's."""
@@ -249,7 +281,7 @@ class Method(Translating, Taught):
             parts.append((self.runtime.arrange(self.translate(batch.source, SOURCE, TARGET)), TARGET))
         (_, source_logits), (_, target_logits), *translated = self.read_all(*parts)
         values = {"class": losses.cross_entropy(source_logits, batch.source_labels)}
-        values |= self.anchor(target_logits, batch.target_weak, s.confidence)
+        values |= self.self_training(target_logits, batch.target_weak, s.confidence)
         total = (
             s.source_weight * values["class"]
             + s.information_weight * (values["target_entropy"] - values["target_marginal_entropy"])
@@ -264,28 +296,16 @@ class Method(Translating, Taught):
         return cast(VAE, self.vaes[domain])
 
     @torch.no_grad()
-    def code(self, images: Tensor, domain: int) -> Tensor:
-        """f_domain(x), without noise: (N, D)."""
+    def encode(self, images: Tensor, domain: int) -> Codes:
+        """f_domain(x), codes (N, D) without noise."""
         with self.runtime.autocast():
-            return self.vae(domain).encode(self.runtime.arrange(images)).mean
-
-    def encode(self, images: Tensor, domain: int) -> Tensor:
-        """Codes (N, D + 1): f_domain(x), and the domain whose code it is."""
-        return F.pad(self.code(images, domain), (0, 1), value=float(domain))
+            return Codes(self.vae(domain).encode(self.runtime.arrange(images)).mean, domain)
 
     @torch.no_grad()
-    def decode(self, codes: Tensor, domain: int, style: Tensor | None = None) -> Tensor:
-        """Images of one domain; of a code of the other, mapped with noise that is drawn."""
-        origin, codes = round(float(codes[0, -1])), codes[:, :-1]
-        if origin != domain:
-            codes = self.mappers[origin](codes, torch.randn_like(codes))
+    def decode(self, codes: Codes, domain: int, style: Tensor | None = None) -> Tensor:
+        """g_domain(z); codes of the other domain are mapped first, with noise that is drawn."""
+        values = codes.values
+        if codes.domain != domain:
+            values = self.mappers[codes.domain](values, torch.randn_like(values))
         with self.runtime.autocast():
-            return self.vae(domain).decoder(codes).float()
-
-    def networks(self) -> nn.Module:
-        return nn.ModuleDict(
-            {
-                "network": self.network, "others": self.others, "vaes": self.vaes, "code_head": self.code_head,
-                "mappers": self.mappers, "discriminators": self.discriminators,
-            }
-        )  # fmt: skip
+            return self.vae(domain).decoder(values).float()

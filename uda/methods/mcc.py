@@ -13,7 +13,7 @@ from uda.data.batches import Batch
 from uda.methods.base import OneNetwork, OptimizerSettings
 
 
-class Settings(OptimizerSettings):
+class MCCSettings(OptimizerSettings):
     """MCC's settings."""
 
     name: str = "mcc"
@@ -21,8 +21,11 @@ class Settings(OptimizerSettings):
     temperature: PositiveFloat = 2.5
 
 
-class Method(OneNetwork):
+class MCC(OneNetwork):
     """Source cross-entropy, and target predictions that do not waver between classes."""
+
+    Settings = MCCSettings
+    settings: MCCSettings
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         _, _, source_logits, target_logits = self.read(batch)

@@ -4,6 +4,8 @@ Two heads on one backbone. In each step                                         
     A  backbone and heads:  cross-entropy(source) of both
     B  heads alone:         cross-entropy(source) of both - |p_1 - p_2| on the target: they look for what they can disagree on
     C  backbone alone, `generator_steps` times:  |p_1 - p_2| on the target: it gives them nothing to disagree on
+
+Not in the paper: the first steps take A alone (`warm_up`), since the first head comes trained and the second does not.
 """
 
 from __future__ import annotations
@@ -16,16 +18,14 @@ from torch import Tensor, nn
 
 from uda import losses
 from uda.data.batches import Batch
-from uda.methods import base
-from uda.methods.base import OneNetwork, OptimizerSettings
+from uda.methods.base import Method, OneNetwork, OptimizerSettings, Shape
 from uda.models.backbones import Classifier
 from uda.models.layers import SOURCE, TARGET, draw_weights
+from uda.runtime import Runtime
 from uda.types import UnitInterval
 
-TRAINING = base.TRAINING | {"evaluate_every": 50}
 
-
-class Settings(OptimizerSettings):
+class MCDSettings(OptimizerSettings):
     """MCD's settings."""
 
     name: str = "mcd"
@@ -46,54 +46,53 @@ class TwoHeads(nn.Module):
         return (self.first(features) + self.second(features)) / 2
 
 
-class Method(OneNetwork):
+class MCD(OneNetwork):
     """Heads that disagree as much as they can, and a backbone that lets them as little as it can."""
 
-    def build_others(self, classifier: Classifier) -> nn.ModuleDict:
-        second = copy.deepcopy(self.network.head)
-        draw_weights(second)
-        return nn.ModuleDict({"second": second})
+    Settings = MCDSettings
+    settings: MCDSettings
+    default_training = Method.default_training.model_copy(update={"evaluate_every": 50})
+
+    def __init__(self, settings: MCDSettings, classifier: Classifier, shape: Shape, steps: int, runtime: Runtime) -> None:
+        super().__init__(settings, classifier, shape, steps, runtime)
+        self.second_head = copy.deepcopy(self.network.head)
+        draw_weights(self.second_head)
 
     def both(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Logits of the two heads."""
         with self.runtime.autocast():
-            return self.network.head(features).float(), self.others["second"](features).float()
+            return self.network.head(features).float(), self.second_head(features).float()
+
+    def class_loss(self, features: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy of both heads, summed."""
+        first, second = self.both(features)
+        return losses.cross_entropy(first, labels) + losses.cross_entropy(second, labels)
+
+    def discrepancy(self, features: Tensor) -> Tensor:
+        """|p_1 - p_2|, a mean over images and classes."""
+        first, second = self.both(features)
+        return (first.softmax(1) - second.softmax(1)).abs().mean()
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """The three steps, A, B and C, under one optimiser: each moves only what is its to move."""
         s = self.settings
-        heads = [*self.network.head.parameters(), *self.others.parameters()]
+        heads = [*self.network.head.parameters(), *self.second_head.parameters()]
         backbone = list(self.network.backbone.parameters())
-        values: dict[str, Tensor] = {}
-
-        def update(total: Tensor, parameters: list[nn.Parameter]) -> None:
-            self.optimizer.zero_grad()
-            total.backward(inputs=parameters)
-            self.optimizer.step()
-
-        def class_loss(features: Tensor) -> Tensor:
-            first, second = self.both(features)
-            return losses.cross_entropy(first, batch.source_labels) + losses.cross_entropy(second, batch.source_labels)
-
-        def disagreement(features: Tensor) -> Tensor:
-            first, second = self.both(features)
-            return (first.softmax(1) - second.softmax(1)).abs().mean()
-
-        values["class"] = class_loss(self.features(batch.source, SOURCE))
-        update(values["class"], [*backbone, *heads])
-
+        values = {"class": self.class_loss(self.features(batch.source, SOURCE), batch.source_labels)}
+        self.players.step("network", values["class"])
         if self.done < s.warm_up * self.steps:
             return self.advance(values)
 
         with torch.no_grad():
             source, target = self.features(batch.source, SOURCE), self.features(batch.target, TARGET)
-        values["head_discrepancy"] = disagreement(target)
-        update(class_loss(source) - s.discrepancy_weight * values["head_discrepancy"], heads)
+        values["head_discrepancy"] = self.discrepancy(target)
+        total = self.class_loss(source, batch.source_labels) - s.discrepancy_weight * values["head_discrepancy"]
+        self.players.step("network", total, only=heads)
 
         for _ in range(s.generator_steps):
-            values["discrepancy"] = disagreement(self.features(batch.target, TARGET))
-            update(s.discrepancy_weight * values["discrepancy"], backbone)
+            values["discrepancy"] = self.discrepancy(self.features(batch.target, TARGET))
+            self.players.step("network", s.discrepancy_weight * values["discrepancy"], only=backbone)
         return self.advance(values)
 
     def classifier(self) -> nn.Module:
-        return Classifier(self.network.backbone, TwoHeads(self.network.head, self.others["second"]))
+        return Classifier(self.network.backbone, TwoHeads(self.network.head, self.second_head))

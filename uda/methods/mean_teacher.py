@@ -14,14 +14,11 @@ from torch import Tensor
 
 from uda import losses
 from uda.data.batches import Batch
-from uda.methods import base
-from uda.methods.base import Taught, TeacherSettings
+from uda.methods.base import Method, TeacherSettings, WithTeacher
 from uda.types import UnitInterval
 
-TRAINING = base.TRAINING | {"steps": 800}
 
-
-class Settings(TeacherSettings):
+class MeanTeacherSettings(TeacherSettings):
     """The mean teacher's settings."""
 
     name: str = "mean_teacher"
@@ -32,17 +29,21 @@ class Settings(TeacherSettings):
     """lower it where the classes of the target are not even"""
 
 
-class Method(Taught):
+class MeanTeacher(WithTeacher):
     """A student that follows its own average where that is sure."""
+
+    Settings = MeanTeacherSettings
+    settings: MeanTeacherSettings
+    default_training = Method.default_training.model_copy(update={"steps": 800})
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         s = self.settings
-        taught = self.taught(batch.target_weak)[1].softmax(1)
+        teacher = self.teacher_outputs(batch.target_weak)[1].softmax(1)
         _, _, source_logits, target_logits = self.read(batch)
         predicted = target_logits.softmax(1)
-        sure = taught.amax(1) > s.confidence
+        sure = teacher.amax(1) > s.confidence
         class_loss = losses.cross_entropy(source_logits, batch.source_labels)
-        consistency = ((predicted - taught).square().sum(1) * sure).mean()
+        consistency = ((predicted - teacher).square().sum(1) * sure).mean()
         balance = -predicted.mean(0).clamp_min(1e-6).log().mean()
         return {
             "class": class_loss,

@@ -16,22 +16,21 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from pydantic import NonNegativeFloat, PositiveInt
-from torch import Tensor, nn
+from torch import Tensor
 
 from uda import losses
 from uda.data.augment import to_float
 from uda.data.batches import Batch
 from uda.data.domain import Domain
-from uda.methods.base import Taught, TeacherSettings
+from uda.methods.base import Shape, TeacherSettings, TrainingSettings, WithTeacher
 from uda.models.backbones import Classifier
 from uda.models.layers import TARGET
+from uda.players import Players
+from uda.runtime import Runtime
 from uda.types import UnitInterval
 
-READS_SOURCE = False
-TRAINING = {"steps": 1000, "batch": 256, "target_batch": 256, "evaluate_every": 100}
 
-
-class Settings(TeacherSettings):
+class SHOTSettings(TeacherSettings):
     """SHOT's settings."""
 
     name: str = "shot"
@@ -44,22 +43,29 @@ class Settings(TeacherSettings):
     freeze_head: bool = True
 
 
-class Method(Taught):
+class SHOT(WithTeacher):
     """Sure, even predictions on the target, and agreement with the clusters that they form."""
 
-    def build_others(self, classifier: Classifier) -> nn.ModuleDict:
-        self.network.head.requires_grad_(not self.settings.freeze_head)
-        return super().build_others(classifier)
+    Settings = SHOTSettings
+    settings: SHOTSettings
+    reads_source = False
+    default_training = TrainingSettings(steps=1000, batch=256, target_batch=256, evaluate_every=100)
 
-    def prepare(self, target: Domain) -> None:
-        super().prepare(target)
+    def __init__(self, settings: SHOTSettings, classifier: Classifier, shape: Shape, steps: int, runtime: Runtime) -> None:
+        super().__init__(settings, classifier, shape, steps, runtime)
+        self.network.head.requires_grad_(not settings.freeze_head)
+        self.centroids: Tensor
+        self.register_buffer("centroids", torch.zeros(classifier.classes, classifier.backbone.feature_dim))
+
+    def setup(self, target: Domain, players: Players) -> None:
+        super().setup(target, players)
         self.sample = target.sample()
         self.centroids = self.make_centroids()
 
     @torch.no_grad()
     def make_centroids(self) -> Tensor:
         """(K, D), of length 1: two rounds of weighted k-means on the sample, by the teacher."""
-        parts = [self.taught(self.runtime.arrange(to_float(part))) for part in self.sample.split(500)]
+        parts = [self.teacher_outputs(self.runtime.arrange(to_float(part))) for part in self.sample.split(500)]
         features = torch.cat([features.float() for features, _ in parts])
         weights = torch.cat([logits for _, logits in parts]).softmax(1)
         features = F.normalize(features, dim=1)
@@ -72,9 +78,9 @@ class Method(Taught):
         s = self.settings
         if self.done and self.done % s.refresh == 0:
             self.centroids = self.make_centroids()
-        features, taught = self.taught(batch.target_weak)
+        features, teacher_logits = self.teacher_outputs(batch.target_weak)
         label = (F.normalize(features.float(), dim=1) @ self.centroids.T).argmax(1)
-        sure = taught.softmax(1).gather(1, label[:, None]).squeeze(1) > s.confidence
+        sure = teacher_logits.softmax(1).gather(1, label[:, None]).squeeze(1) > s.confidence
         logits = self.classify(self.features(batch.target, TARGET))
         information = losses.information_maximization(logits)
         pseudo_label = (F.cross_entropy(logits, label, reduction="none") * sure).mean()
@@ -84,10 +90,3 @@ class Method(Taught):
             "pseudo_label": pseudo_label,
             "total": s.information_weight * information + s.pseudo_label_weight * pseudo_label,
         }
-
-    def state_dict(self) -> dict:
-        return super().state_dict() | {"centroids": self.centroids}
-
-    def load_state_dict(self, state: dict) -> None:
-        super().load_state_dict(state)
-        self.centroids = state["centroids"]

@@ -8,13 +8,15 @@ from torch import Tensor, nn
 
 from uda import losses
 from uda.data.batches import Batch
-from uda.methods.base import MethodSettings
+from uda.data.domain import Domain
+from uda.methods.base import Method, MethodSettings, Shape
 from uda.models.backbones import Classifier
+from uda.players import Players, one_cycle
 from uda.runtime import Runtime
 from uda.types import Section, UnitInterval
 
 
-class Settings(MethodSettings):
+class SourceOnlySettings(MethodSettings):
     """How a source classifier is trained: AdamW under a one-cycle schedule (Smith and Topin 2018)."""
 
     name: str = "source_only"
@@ -25,50 +27,32 @@ class Settings(MethodSettings):
     """label smoothing"""
 
 
-class Method:
+class SourceOnly(Method):
     """Trains the classifier that it is given, in place, on source images alone."""
 
-    def __init__(
-        self, settings: Settings, classifier: Classifier, shape: tuple[int, int, int], steps: int, runtime: Runtime
-    ) -> None:
-        self.settings, self.runtime = settings, runtime
+    Settings = SourceOnlySettings
+    settings: SourceOnlySettings
+
+    def __init__(self, settings: SourceOnlySettings, classifier: Classifier, shape: Shape, steps: int, runtime: Runtime) -> None:
+        super().__init__(settings, classifier, shape, steps, runtime)
         self.network = classifier
-        self.optimizer = torch.optim.AdamW(
-            self.network.parameters(),
-            settings.learning_rate,
-            weight_decay=settings.weight_decay,
-            fused=runtime.fused,
-        )
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, settings.learning_rate, total_steps=steps)
+
+    def setup(self, target: Domain, players: Players) -> None:
+        super().setup(target, players)
+        s = self.settings
+        weights = self.network.parameters()
+        players.add("network", weights, torch.optim.AdamW, one_cycle, lr=s.learning_rate, weight_decay=s.weight_decay)
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """One step down the cross-entropy of a source batch."""
         with self.runtime.autocast():
             logits = self.network(batch.source)
         loss = losses.cross_entropy(logits, batch.source_labels, self.settings.smoothing)
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-        self.schedule.step()
-        return {"class": loss.detach()}
+        self.players.step("network", loss)
+        return self.advance({"class": loss})
 
     def classifier(self) -> nn.Module:
         return self.network
-
-    def networks(self) -> nn.Module:
-        return self.network
-
-    def state_dict(self) -> dict:
-        return {
-            "network": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-        }
-
-    def load_state_dict(self, state: dict) -> None:
-        self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
 
 
 class SourceClassifierSettings(Section):
@@ -93,4 +77,4 @@ class SourceClassifierSettings(Section):
     refine_steps: NonNegativeInt = 0
     """steps on the augmented source that a network which comes trained takes before a method begins that reads the source"""
     batch: PositiveInt = 256
-    training: Settings = Settings()
+    training: SourceOnlySettings = SourceOnlySettings()

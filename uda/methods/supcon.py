@@ -14,16 +14,17 @@ from __future__ import annotations
 
 import torch
 from pydantic import NonNegativeFloat, PositiveFloat
-from torch import Tensor, nn
+from torch import Tensor
 
 from uda import losses
 from uda.data.batches import Batch
-from uda.methods.base import Taught, TeacherSettings
+from uda.methods.base import Shape, TeacherSettings, WithTeacher
 from uda.models.backbones import Classifier
+from uda.runtime import Runtime
 from uda.types import UnitInterval
 
 
-class Settings(TeacherSettings):
+class SupConSettings(TeacherSettings):
     """The method's settings."""
 
     name: str = "supcon"
@@ -35,22 +36,25 @@ class Settings(TeacherSettings):
     """the teacher's class counts when its probability is above this"""
 
 
-class Method(Taught):
+class SupCon(WithTeacher):
     """Features of one class close together, in both domains at once."""
 
-    def build_others(self, classifier: Classifier) -> nn.ModuleDict:
+    Settings = SupConSettings
+    settings: SupConSettings
+
+    def __init__(self, settings: SupConSettings, classifier: Classifier, shape: Shape, steps: int, runtime: Runtime) -> None:
+        super().__init__(settings, classifier, shape, steps, runtime)
         from pytorch_metric_learning.losses import SupConLoss  # takes a second to import
 
-        self.contrast = SupConLoss(self.settings.temperature)
-        return super().build_others(classifier)
+        self.contrast = SupConLoss(settings.temperature)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        s, (_, taught) = self.settings, self.taught(batch.target_weak)
-        sure, label = taught.softmax(1).max(1)
+        s, (_, teacher_logits) = self.settings, self.teacher_outputs(batch.target_weak)
+        sure, label = teacher_logits.softmax(1).max(1)
         chosen = sure > s.confidence
         source, target, source_logits, target_logits = self.read(batch)
         class_loss = losses.cross_entropy(source_logits, batch.source_labels)
-        pseudo_label = losses.pseudo_label(target_logits, taught, s.confidence)
+        pseudo_label = losses.pseudo_label(target_logits, teacher_logits, s.confidence)
         contrast = self.contrast(torch.cat([source, target[chosen]]).float(), torch.cat([batch.source_labels, label[chosen]]))
         marginal_entropy = losses.marginal_entropy(target_logits)
         return {

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 from pydantic import NonNegativeFloat
 
-from uda.methods import source_only
-
-READS_TARGET_LABELS = True
+from uda.methods.source_only import SourceOnly, SourceOnlySettings
 
 
-class Settings(source_only.Settings):
+class TargetOnlySettings(SourceOnlySettings):
     """As the source classifier's."""
 
     name: str = "target_only"
     learning_rate: NonNegativeFloat = 1e-3
 
 
-class Method(source_only.Method):
+class TargetOnly(SourceOnly):
     """Trains on, from the source classifier, on what the loop hands it as its labelled domain."""
+
+    Settings = TargetOnlySettings
+    reads_target_labels = True

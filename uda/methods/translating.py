@@ -1,18 +1,32 @@
-"""Methods that make images of one domain from images of another."""
+"""Methods that make images of one domain from images of the other."""
 
 from __future__ import annotations
 
+from typing import ClassVar, NamedTuple
+
 from torch import Tensor
 
+from uda.methods.base import Method
 
-class Translating:
-    """Makes images of one domain from images of another, by a code."""
 
-    def encode(self, images: Tensor, domain: int) -> Tensor:
-        """Codes of images (N, C, S, S) in -1..1."""
+class Codes(NamedTuple):
+    """Codes of images, and the domain that the images are of: uda.models.layers.SOURCE or TARGET."""
+
+    values: Tensor
+    """(N, D), or maps (N, D, H, W)"""
+    domain: int
+
+
+class Translating(Method):
+    """Translates by a code: encodes images of one domain, and decodes to images of either."""
+
+    translates: ClassVar[bool] = True
+
+    def encode(self, images: Tensor, domain: int) -> Codes:
+        """Codes of images (N, C, S, S) in -1..1 of a domain, without noise and without gradients."""
         raise NotImplementedError
 
-    def decode(self, codes: Tensor, domain: int, style: Tensor | None = None) -> Tensor:
+    def decode(self, codes: Codes, domain: int, style: Tensor | None = None) -> Tensor:
         """Images of one domain, float32 (N, C, S, S) in -1..1."""
         raise NotImplementedError
 
@@ -30,9 +44,17 @@ class Styled(Translating):
         return super().translate(images, origin, destination, style)
 
     def styles(self, images: Tensor, domain: int) -> Tensor:
-        """The styles of images (N, C, S, S) in -1..1."""
+        """The styles (N, D) of images (N, C, S, S) in -1..1."""
         raise NotImplementedError
 
     def draw_styles(self, count: int) -> Tensor:
-        """Styles drawn at random, by torch's global generator."""
+        """Styles (count, D) drawn at random, by torch's global generator."""
+        raise NotImplementedError
+
+
+class PairDrawing(Method):
+    """Draws pairs of images of one content, one of each domain, without an image to go by."""
+
+    def draw_pairs(self, count: int) -> tuple[Tensor, Tensor]:
+        """Source and target images, float32 (count, C, S, S) each, in -1..1, by torch's global generator."""
         raise NotImplementedError

@@ -22,7 +22,7 @@ player makes one pass through each stem and one through the trunk.
 from __future__ import annotations
 
 import copy
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
@@ -31,9 +31,9 @@ from torch import Tensor, nn
 from uda import losses
 from uda.data.batches import Batch
 from uda.data.domain import Domain
-from uda.methods.adversarial import Adversaries, AdversarySettings
-from uda.methods.base import update_bn
-from uda.methods.translating import Translating
+from uda.methods.adversarial import AdversarialSettings, add_adversaries
+from uda.methods.base import Shape
+from uda.methods.translating import Codes, Translating
 from uda.models.backbones import Backbone, Classifier
 from uda.models.layers import SOURCE, TARGET, by_domain, convert_domain_batch_norm, draw_weights, widen_for_coordinates
 from uda.models.translators import (
@@ -45,12 +45,12 @@ from uda.models.translators import (
     backbone_layers,
     convolutional_layers,
 )
-from uda.players import update_ema
+from uda.players import Players
 from uda.runtime import Runtime
 from uda.types import UnitInterval
 
 
-class Settings(AdversarySettings):
+class UNITSettings(AdversarialSettings):
     """UNIT's settings. Weights are the lambdas of the objective; a weight of 0 leaves its term out."""
 
     name: str = "unit"
@@ -101,7 +101,7 @@ class Settings(AdversarySettings):
 
 
 def starting_point(classifier: Classifier, warm: bool) -> Classifier:
-    """A copy of the source classifier with statistics by domain; without `warm` its weights are drawn afresh."""
+    """A copy of the source classifier with batch-norm statistics by domain; without `warm` its weights are drawn afresh."""
     start = copy.deepcopy(classifier)
     convert_domain_batch_norm(start)
     if not warm:
@@ -122,29 +122,32 @@ class TiedDiscriminators(nn.Module):
         self.feature_dim = backbone.feature_dim
         self.real_head = nn.Linear(backbone.feature_dim, 1)
 
-    def forward(self, by_1: list[Tensor], by_2: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Trunk features (N, D) of batches of images that D_1 reads, and of those that D_2 reads: one pass for all."""
-        read = torch.cat(by_1), torch.cat(by_2)
+    def forward(self, by_1: dict[str, Tensor], by_2: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Trunk features (N, D) of the images that D_1 reads and of those that D_2 reads, under their names: one pass for all."""
+        read = torch.cat([*by_1.values()]), torch.cat([*by_2.values()])
         rows = (len(read[SOURCE]), SOURCE), (len(read[TARGET]), TARGET)
         hidden = [by_domain(self.stems[row[1]], read[row[1]], row) for row in rows]
         if len(self.trunks) == 2:
             features = torch.cat([by_domain(self.trunks[row[1]], hidden[row[1]], row) for row in rows])
         else:
             features = by_domain(self.trunks[0], torch.cat(hidden), *rows)
-        parts = list(features.split([len(images) for images in (*by_1, *by_2)]))
-        return parts[: len(by_1)], parts[len(by_1) :]
+        parts = iter(features.split([len(images) for images in (*by_1.values(), *by_2.values())]))
+        # The parts come in the order in which the images went in.
+        return {name: next(parts) for name in by_1}, {name: next(parts) for name in by_2}
 
     def target_classifier(self) -> Classifier:
         """C_2 = class head . trunk . stem_2, made of the same modules."""
         return Classifier(Backbone(self.stems[TARGET], self.trunks[-1], self.feature_dim), self.class_head)
 
 
-class Method(Translating, Adversaries):
+class UNIT(Translating):
     """The two players and their alternating updates."""
 
-    def __init__(
-        self, settings: Settings, classifier: Classifier, shape: tuple[int, int, int], steps: int, runtime: Runtime
-    ) -> None:
+    Settings = UNITSettings
+    settings: UNITSettings
+
+    def __init__(self, settings: UNITSettings, classifier: Classifier, shape: Shape, steps: int, runtime: Runtime) -> None:
+        super().__init__(settings, classifier, shape, steps, runtime)
         s, (channels, size, _) = settings, shape
         start = starting_point(classifier, s.warm_start)
         if s.encoder == "backbone":
@@ -156,63 +159,52 @@ class Method(Translating, Adversaries):
         )
         self.generators = TiedGenerators(channels, size, s.width, s.code_dim, s.private_generator_layers)
         self.discriminators = TiedDiscriminators(start, s.coordinates in ("discriminator", "both"), s.tied_trunk)
-        self.student = self.discriminators.target_classifier()
-        # Weights averaged over the last steps: the teacher, and the translator.
-        self.trained = nn.ModuleList([self.student, Translator(self.encoders, self.generators)])
-        self.averaged = copy.deepcopy(self.trained).requires_grad_(False).eval()
-        self.teacher, translator = self.averaged
-        self.translator = cast(Translator[TiedEncoders, TiedGenerators], translator)
-        self.begin(s, steps, runtime, self.discriminators, self.encoders, self.generators)
+        # With weights averaged over the last steps: the teacher, which classifies in the end, and the translator.
+        self.teacher = copy.deepcopy(self.discriminators.target_classifier()).requires_grad_(False).eval()
+        self.translator = copy.deepcopy(Translator(self.encoders, self.generators)).requires_grad_(False).eval()
 
-    def prepare(self, target: Domain) -> None:
-        """Learns the target's statistics of a network with batch norm, for D_2 and E_2 alike."""
+    def setup(self, target: Domain, players: Players) -> None:
+        """Learns the target's batch-norm statistics, for D_2 and E_2 alike, and makes an optimiser for each player."""
+        super().setup(target, players)
+        student = self.discriminators.target_classifier()
 
         def read(images: Tensor) -> None:
-            self.student(images)
+            student(images)
             self.encoders.encode(images, TARGET)
 
-        update_bn(nn.ModuleList([self.student, self.encoders]), read, target, self.runtime)
-        self.averaged.load_state_dict(self.trained.state_dict())
+        self.update_bn(nn.ModuleList([student, self.encoders]), read, target)
+        add_adversaries(players, self.settings, self.discriminators, self.encoders, self.generators)
+        players.add_ema(self.teacher, student, self.settings.ema_decay)
+        players.add_ema(self.translator, Translator(self.encoders, self.generators), self.settings.ema_decay)
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """One update of D with E, G fixed, then one of E, G with D fixed; returns every loss, unweighted."""
-        self.set_rate()
+        # As many target images as there are source images, as they are: what translations are to look like. The anchors read
+        # the augmented ones, all of them: more than are translated, since those cost little.
+        target = batch.target_weak[: len(batch.source)]
         with self.runtime.autocast():
-            posterior = self.encoders(batch.source, self._translated_target(batch))
+            posterior = self.encoders(batch.source, target)
             streams = self.generators(posterior.sample())
-        values = self._update_discriminators(batch, Streams(*(stream.detach() for stream in streams)))
-        values |= self._update_generators(batch, posterior, streams)
-        update_ema(self.averaged, self.trained, self.settings.averaging, self.done)
-        self.done += 1
-        return {name: value.detach() for name, value in values.items()}
+        values = self._update_discriminators(batch, target, Streams(*(stream.detach() for stream in streams)))
+        values |= self._update_generators(batch, target, posterior, streams)
+        return self.advance(values)
 
-    @staticmethod
-    def _translated_target(batch: Batch) -> Tensor:
-        """As many target images as there are source images, as they are: the domain that translations are to look like.
-
-        The anchors read the augmented ones, all of them: more than are translated, since those cost little.
-        """
-        return batch.target_weak[: len(batch.source)]
-
-    def _update_discriminators(self, batch: Batch, streams: Streams) -> dict[str, Tensor]:
+    def _update_discriminators(self, batch: Batch, target: Tensor, streams: Streams) -> dict[str, Tensor]:
         s = self.settings
-        # Each discriminator reads real images and translations, and what else a term asks for: reconstructions, anchor images.
-        asked = s.feature_weight > 0 or s.adversarial_on_reconstructions
         anchored = s.information_weight > 0 or s.pseudo_label_weight > 0
-        by_1 = [batch.source, streams.target_source, *([streams.source_source] if asked else [])]
-        by_2 = [self._translated_target(batch), *([batch.target] if anchored else []), streams.source_target]
-        by_2 += [streams.target_target] if asked else []
+        by_1 = {"real": batch.source, "translated": streams.target_source}
+        by_2 = {"real": target, **({"anchor": batch.target} if anchored else {}), "translated": streams.source_target}
+        if s.feature_weight or s.adversarial_on_reconstructions:
+            by_1["reconstructed"], by_2["reconstructed"] = streams.source_source, streams.target_target
+        fakes = ("translated", "reconstructed") if s.adversarial_on_reconstructions else ("translated",)
         with self.runtime.autocast():
-            (real_1, fake_1, *same_1), (real_2, *rest) = self.discriminators(by_1, by_2)
-            anchor = rest.pop(0) if anchored else real_2
-            fake_2, *same_2 = rest
-            source_logits, target_logits, translated_logits = map(self.discriminators.class_head, (real_1, anchor, fake_2))
+            of_1, of_2 = self.discriminators(by_1, by_2)
+            class_head, real_head = self.discriminators.class_head, self.discriminators.real_head
+            source_logits, target_logits = class_head(of_1["real"]), class_head(of_2["anchor" if anchored else "real"])
+            translated_logits = class_head(of_2["translated"])
             teacher_logits = self.teacher(batch.target_weak) if s.pseudo_label_weight else target_logits
-            judged_1, judged_2 = (
-                ([fake_1, *same_1], [fake_2, *same_2]) if s.adversarial_on_reconstructions else ([fake_1], [fake_2])
-            )
-            is_real = [self.discriminators.real_head(real) for real in (real_1, real_2)]
-            is_fake = [self.discriminators.real_head(torch.cat(fakes)) for fakes in (judged_1, judged_2)]
+            is_real = [real_head(features["real"]) for features in (of_1, of_2)]
+            is_fake = [real_head(torch.cat([features[name] for name in fakes])) for features in (of_1, of_2)]
         values = {
             "discriminator_adversarial": torch.stack(
                 [losses.real_fake(logits, True) for logits in is_real] + [losses.real_fake(logits, False) for logits in is_fake]
@@ -232,33 +224,33 @@ class Method(Translating, Adversaries):
         )
         if s.feature_weight:
             # The pairs (x^{1->1}, x^{1->2}) and (x^{2->2}, x^{2->1}): one content, two domains.
-            pairs = (same_1[0], fake_2), (same_2[0], fake_1)
-            values["feature"] = torch.stack([losses.distance(a, b, s.feature_norm) for a, b in pairs]).sum()
+            of_source = losses.distance(of_1["reconstructed"], of_2["translated"], s.feature_norm)
+            of_target = losses.distance(of_2["reconstructed"], of_1["translated"], s.feature_norm)
+            values["feature"] = of_source + of_target
             total = total + s.feature_weight * values["feature"]
-        self.update_discriminators(total)
+        self.players.step("discriminators", total)
         return values
 
-    def _update_generators(self, batch: Batch, posterior: Posterior, streams: Streams) -> dict[str, Tensor]:
-        s, judged = self.settings, self.settings.adversarial_on_reconstructions
-        seen = []
+    def _update_generators(self, batch: Batch, target: Tensor, posterior: Posterior, streams: Streams) -> dict[str, Tensor]:
+        s = self.settings
+        by_1, by_2 = {"translated": streams.target_source}, {"translated": streams.source_target}
         if s.translated_class_augmented:
-            seen = [self.runtime.arrange(batch.augment(streams.source_target.float()))]
+            by_2["augmented"] = self.runtime.arrange(batch.augment(streams.source_target.float()))
+        if s.adversarial_on_reconstructions:
+            by_1["reconstructed"], by_2["reconstructed"] = streams.source_source, streams.target_target
         with self.runtime.autocast():
-            (fake_1, *same_1), (fake_2, *same_2) = self.discriminators(
-                [streams.target_source, *([streams.source_source] if judged else [])],
-                [streams.source_target, *seen, *([streams.target_target] if judged else [])],
-            )
-            translated = [fake_2, *([same_2.pop(0)] if seen else [])]
-            is_real = self.discriminators.real_head(torch.cat([fake_1, *same_1, fake_2, *same_2]))
-            translated_logits = self.discriminators.class_head(torch.cat(translated))
+            of_1, of_2 = self.discriminators(by_1, by_2)
+            classified = [of_2["translated"], *([of_2.pop("augmented")] if s.translated_class_augmented else [])]
+            is_real = self.discriminators.real_head(torch.cat([*of_1.values(), *of_2.values()]))
+            translated_logits = self.discriminators.class_head(torch.cat(classified))
         # Means over both domains at once, doubled, are the sums over i of the objective.
-        originals = torch.cat([batch.source, self._translated_target(batch)])
+        originals = torch.cat([batch.source, target])
         rebuilt = torch.cat([streams.source_source, streams.target_target])
         values = {
             "generator_adversarial": 2 * losses.real_fake(is_real, True),
             "reconstruction": 2 * losses.distance(rebuilt, originals, s.reconstruction_norm),
             "kl": 2 * losses.kl_to_standard_normal(*posterior),
-            "generator_class": losses.cross_entropy(translated_logits, batch.source_labels.repeat(len(translated))),
+            "generator_class": losses.cross_entropy(translated_logits, batch.source_labels.repeat(len(classified))),
         }
         total = (
             s.adversarial_weight * values["generator_adversarial"]
@@ -275,30 +267,21 @@ class Method(Translating, Adversaries):
             values["cycle"] = 2 * losses.distance(cycled, originals, s.reconstruction_norm)
             values["cycle_kl"] = 2 * losses.kl_to_standard_normal(*back)
             total = total + s.cycle_weight * values["cycle"] + s.cycle_kl_weight * values["cycle_kl"]
-        self.update_generators(total)
+        self.players.step("generators", total)
         return values
 
     def classifier(self) -> nn.Module:
         """The teacher: C_2 with weights averaged over the last steps."""
         return self.teacher
 
-    def encode(self, images: Tensor, domain: int) -> Tensor:
-        """E_domain(x), the code (N, D) without noise, of images (N, C, S, S) in -1..1."""
-        with torch.no_grad(), self.runtime.autocast():
-            return self.translator.encoders.encode(self.runtime.arrange(images), domain).mean
+    @torch.no_grad()
+    def encode(self, images: Tensor, domain: int) -> Codes:
+        """E_domain(x), codes (N, D) without noise."""
+        with self.runtime.autocast():
+            return Codes(self.translator.encoders.encode(self.runtime.arrange(images), domain).mean, domain)
 
-    def decode(self, codes: Tensor, domain: int, style: Tensor | None = None) -> Tensor:
-        """G_domain(z): images (N, C, S, S) in -1..1, float32."""
-        with torch.no_grad(), self.runtime.autocast():
-            return self.translator.generators.decode(codes, domain).float()
-
-    def networks(self) -> nn.ModuleDict:
-        """All that is trained, and its average."""
-        return nn.ModuleDict(
-            {
-                "encoders": self.encoders,
-                "generators": self.generators,
-                "discriminators": self.discriminators,
-                "averaged": self.averaged,
-            }
-        )
+    @torch.no_grad()
+    def decode(self, codes: Codes, domain: int, style: Tensor | None = None) -> Tensor:
+        """G_domain(z)."""
+        with self.runtime.autocast():
+            return self.translator.generators.decode(codes.values, domain).float()

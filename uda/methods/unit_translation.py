@@ -19,24 +19,25 @@ import copy
 from itertools import pairwise
 
 import torch
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import AliasChoices, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from uda import losses
 from uda.data.batches import Batch
+from uda.data.domain import Domain
 from uda.errors import UserError
-from uda.methods.adversarial import Adversaries, AdversarySettings
-from uda.methods.translating import Translating
+from uda.methods.adversarial import AdversarialSettings, add_adversaries
+from uda.methods.base import Shape
+from uda.methods.translating import Codes, Translating
+from uda.models.backbones import Classifier
 from uda.models.layers import SOURCE, TARGET
 from uda.models.spatial import SpatialEncoders, SpatialGenerators, instance_norm
 from uda.models.translators import Translator
-from uda.players import update_ema
+from uda.players import Players
 from uda.runtime import Runtime
 
-CLASSIFIES = False
 
-
-class Settings(AdversarySettings):
+class UNITTranslationSettings(AdversarialSettings):
     """The weights are the paper's; the width is a quarter of the release's."""
 
     name: str = "unit_translation"
@@ -53,10 +54,13 @@ class Settings(AdversarySettings):
     them so, and need thousands of steps for it"""
 
     adversarial_weight: NonNegativeFloat = 10.0
-    kl_weight: NonNegativeFloat = 0.1
-    reconstruction_weight: NonNegativeFloat = 100.0
-    cycle_kl_weight: NonNegativeFloat = 0.1
-    cycle_weight: NonNegativeFloat = 100.0
+    mean_kl_weight: NonNegativeFloat = Field(0.1, validation_alias=AliasChoices("mean_kl_weight", "kl_weight"))
+    """this and the next three are of means over a code's or an image's numbers; elsewhere such weights are of sums"""
+    mean_reconstruction_weight: NonNegativeFloat = Field(
+        100.0, validation_alias=AliasChoices("mean_reconstruction_weight", "reconstruction_weight")
+    )
+    mean_cycle_kl_weight: NonNegativeFloat = Field(0.1, validation_alias=AliasChoices("mean_cycle_kl_weight", "cycle_kl_weight"))
+    mean_cycle_weight: NonNegativeFloat = Field(100.0, validation_alias=AliasChoices("mean_cycle_weight", "cycle_weight"))
 
     learning_rate: NonNegativeFloat = 1e-4
 
@@ -91,44 +95,54 @@ def mean_divergence(codes: Tensor) -> Tensor:
     return 0.5 * codes.float().square().mean()
 
 
-class Method(Translating, Adversaries):
+class UNITTranslation(Translating):
     """The two players and their alternating updates."""
 
-    def __init__(self, settings: Settings, shape: tuple[int, int, int], steps: int, runtime: Runtime) -> None:
+    Settings = UNITTranslationSettings
+    settings: UNITTranslationSettings
+    classifies = False
+
+    def __init__(
+        self, settings: UNITTranslationSettings, classifier: Classifier | None, shape: Shape, steps: int, runtime: Runtime
+    ) -> None:
+        super().__init__(settings, None, shape, steps, runtime)
         s, (channels, size, _) = settings, shape
-        self.translator = Translator(
+        self.networks = Translator(
             SpatialEncoders(channels, size, s.width, s.blocks, s.tied_layers, s.code_scale),
             SpatialGenerators(channels, s.width, 4 * s.width, s.blocks, s.tied_layers),
         )
-        self.averaged = copy.deepcopy(self.translator).requires_grad_(False).eval()
+        self.translator = copy.deepcopy(self.networks).requires_grad_(False).eval()  # with averaged weights
         self.discriminators = nn.ModuleList(
             [patch_discriminator(channels, size, s.width, s.discriminator_depth) for _ in range(2)]
         )
-        self.begin(s, steps, runtime, self.discriminators, self.translator)
+
+    def setup(self, target: Domain, players: Players) -> None:
+        super().setup(target, players)
+        add_adversaries(players, self.settings, self.discriminators, self.networks)
+        players.add_ema(self.translator, self.networks, self.settings.ema_decay)
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """One update of D with E, G fixed, then one of E, G with D fixed; returns every loss, unweighted."""
         s = self.settings
-        self.set_rate()
-        encoders, generators = self.translator.encoders, self.translator.generators
+        encoders, generators = self.networks.encoders, self.networks.generators
         real = batch.source, batch.target_weak[: len(batch.source)]
         originals = torch.cat(real)
         with self.runtime.autocast():
             posterior = encoders(*real)
             streams = generators(posterior.sample())
-        into = streams.target_source, streams.source_target  # translations into each domain
+        translated = streams.target_source, streams.source_target  # into each domain
 
         with self.runtime.autocast():
             judged = [
-                self.discriminators[domain](torch.cat([real[domain], into[domain].detach()])).chunk(2)
+                self.discriminators[domain](torch.cat([real[domain], translated[domain].detach()])).chunk(2)
                 for domain in (SOURCE, TARGET)
             ]
         adversarial = [losses.real_fake(a, True) + losses.real_fake(b, False) for a, b in judged]
         values = {"discriminator_adversarial": torch.stack(adversarial).sum()}
-        self.update_discriminators(s.adversarial_weight * values["discriminator_adversarial"])
+        self.players.step("discriminators", s.adversarial_weight * values["discriminator_adversarial"])
 
         with self.runtime.autocast():
-            is_real = [self.discriminators[domain](into[domain]) for domain in (SOURCE, TARGET)]
+            is_real = [self.discriminators[domain](translated[domain]) for domain in (SOURCE, TARGET)]
         # Means over both domains at once, doubled, are the sums over i of the objective.
         values |= {
             "generator_adversarial": torch.stack([losses.real_fake(logits, True) for logits in is_real]).sum(),
@@ -137,31 +151,28 @@ class Method(Translating, Adversaries):
         }
         total = (
             s.adversarial_weight * values["generator_adversarial"]
-            + s.reconstruction_weight * values["reconstruction"]
-            + s.kl_weight * values["kl"]
+            + s.mean_reconstruction_weight * values["reconstruction"]
+            + s.mean_kl_weight * values["kl"]
         )
-        if s.cycle_weight or s.cycle_kl_weight:
+        if s.mean_cycle_weight or s.mean_cycle_kl_weight:
             with self.runtime.autocast():
-                back = encoders(*into)  # the first half of these codes was read off x^{2->1}, the second off x^{1->2}
+                back = encoders(*translated)  # the first half of these codes was read off x^{2->1}, the second off x^{1->2}
                 returned = generators(back.sample())
             cycled = torch.cat([returned.target_source, returned.source_target])
             values["cycle"] = 2 * mean_distance(cycled, originals)
             values["cycle_kl"] = 2 * mean_divergence(back.mean)
-            total = total + s.cycle_weight * values["cycle"] + s.cycle_kl_weight * values["cycle_kl"]
-        self.update_generators(total)
-        update_ema(self.averaged, self.translator, s.averaging, self.done)
-        self.done += 1
-        return {name: value.detach() for name, value in values.items()}
+            total = total + s.mean_cycle_weight * values["cycle"] + s.mean_cycle_kl_weight * values["cycle_kl"]
+        self.players.step("generators", total)
+        return self.advance(values)
 
-    def encode(self, images: Tensor, domain: int) -> Tensor:
-        """E_domain(x), the code (N, 4w, S/4, S/4) without noise, of images (N, C, S, S) in -1..1."""
-        with torch.no_grad(), self.runtime.autocast():
-            return self.averaged.encoders.encode(self.runtime.arrange(images), domain).mean
+    @torch.no_grad()
+    def encode(self, images: Tensor, domain: int) -> Codes:
+        """E_domain(x), codes (N, 4w, S/4, S/4) without noise."""
+        with self.runtime.autocast():
+            return Codes(self.translator.encoders.encode(self.runtime.arrange(images), domain).mean, domain)
 
-    def decode(self, codes: Tensor, domain: int, style: Tensor | None = None) -> Tensor:
-        """G_domain(z): images (N, C, S, S) in -1..1, float32."""
-        with torch.no_grad(), self.runtime.autocast():
-            return self.averaged.generators.decode(codes, domain).float()
-
-    def networks(self) -> nn.Module:
-        return nn.ModuleDict({"translator": self.translator, "averaged": self.averaged, "discriminators": self.discriminators})
+    @torch.no_grad()
+    def decode(self, codes: Codes, domain: int, style: Tensor | None = None) -> Tensor:
+        """G_domain(z)."""
+        with self.runtime.autocast():
+            return self.translator.generators.decode(codes.values, domain).float()

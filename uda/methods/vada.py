@@ -5,6 +5,8 @@ The cluster assumption: decision boundaries keep away from data.
     total = cross-entropy(source) + lambda_d x domain-adversarial (as in DANN)                           eq. 6
           + lambda_s x virtual adversarial loss on the source
           + lambda_t x [ conditional entropy + virtual adversarial loss on the target ]
+
+Not in the paper, as in DANN here: spectral norm in the discriminator, and averaged weights classify in the end.
 """
 
 from __future__ import annotations
@@ -15,13 +17,12 @@ from torch import Tensor
 
 from uda import losses
 from uda.data.batches import Batch
-from uda.methods import base, dann
+from uda.methods.base import Method
+from uda.methods.dann import DANN, DANNSettings
 from uda.models.layers import SOURCE, TARGET
 
-TRAINING = base.TRAINING | {"steps": 300}
 
-
-class Settings(dann.Settings):
+class VADASettings(DANNSettings):
     """VADA's settings; weights as in the paper's digit experiments."""
 
     name: str = "vada"
@@ -33,10 +34,12 @@ class Settings(dann.Settings):
     far for digits whose boundaries were drawn in 300 steps)"""
 
 
-class Method(dann.Method):
+class VADA(DANN):
     """Features that do not tell their domain, and boundaries in the gaps of both."""
 
-    settings: Settings
+    Settings = VADASettings
+    settings: VADASettings
+    default_training = Method.default_training.model_copy(update={"steps": 300})
 
     def smoothness(self, images: Tensor, logits: Tensor, domain: int) -> Tensor:
         """KL(p(x) || p(x + r)), r the direction that changes the prediction most, of length `radius` (Miyato et al. 2018)."""

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from uda import plugins as importing
+from uda import plugins
 from uda.errors import UserError
 from uda.models.backbones import Backbone, Classifier
 from uda.models.layers import Normalize, revert_domain_batch_norm
@@ -27,7 +27,7 @@ def load_network(name: str) -> nn.Module:
     Raises:
         UserError: where there is no such factory, or it does not return a network.
     """
-    _, factory = importing.load(name)
+    factory = plugins.load(name)
     try:
         network = factory()
     except Exception as error:

@@ -14,7 +14,6 @@ from pydantic import (
 from uda.errors import UserError
 from uda.evaluation.selection import OF_SOURCE
 from uda.methods import find_method
-from uda.methods.base import TRAINING
 from uda.recipe import presets
 from uda.recipe.schema import Recipe
 
@@ -43,7 +42,7 @@ def load_recipe(recipe: str | Path | Recipe, overrides: dict[str, Any] | None = 
         # Another method's settings mean nothing to this one, and it takes other steps.
         name = str(overrides["method.name"])
         tables["method"] = {}
-        tables["training"] = {**tables.get("training", {}), **getattr(find_method(name), "TRAINING", TRAINING)}
+        tables["training"] = {**tables.get("training", {}), **find_method(name).default_training.model_dump()}
         tables = _merged(tables, others.get(name, {}))
     if "classifier.backbone" in overrides:
         tables.get("classifier", {}).pop("width", None)  # nor does the width of another network

@@ -46,12 +46,12 @@ class Recipe(Section):
     @property
     def classifies(self) -> bool:
         """Whether the method makes a classifier; else it only translates, and asks for no labels."""
-        return getattr(find_method(self.method.name), "CLASSIFIES", True)
+        return find_method(self.method.name).classifies
 
     @property
     def reads_source(self) -> bool:
         """Whether the method reads source images."""
-        return getattr(find_method(self.method.name), "READS_SOURCE", True)
+        return find_method(self.method.name).reads_source
 
     def with_image_size(self, channels: int, size: int) -> Recipe:
         """The same recipe with the images' channels and side, which it may have left to the data."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -11,7 +10,8 @@ from torch import Tensor
 
 from uda.atomic import atomic_write
 from uda.data.augment import to_pixels
-from uda.methods.translating import Styled
+from uda.methods.base import Method
+from uda.methods.translating import PairDrawing, Styled, Translating
 from uda.models.layers import SOURCE, TARGET
 
 INK, GAP, SMALL = "#1f2430", 3, 64  # GAP and SMALL in pixels: images are enlarged, by a whole number, until they are not small
@@ -41,7 +41,7 @@ def write_grid(rows: list[tuple[str, Tensor]], out: Path) -> None:
         sheet.save(path, "PNG", optimize=True)
 
 
-def draw_translations(method: Any, source: Tensor, target: Tensor, out: Path) -> None:
+def draw_translations(method: Method, source: Tensor, target: Tensor, out: Path) -> None:
     """Rows: source, its reconstruction, source to target, target, its reconstruction, target to source.
 
     Where a method makes many translations of an image, three of them. A method that draws pairs without an image to go by
@@ -49,10 +49,11 @@ def draw_translations(method: Any, source: Tensor, target: Tensor, out: Path) ->
 
     `source` and `target`: float images (n, C, S, S) in -1..1 on the method's device.
     """
-    if hasattr(method, "draw_pairs"):
+    if isinstance(method, PairDrawing):
         pairs = method.draw_pairs(len(source))
         rows = [("drawn, as source", pairs[SOURCE]), ("the same, as target", pairs[TARGET]), ("real target", target)]
     else:
+        assert isinstance(method, Translating)
         times = DRAWS if isinstance(method, Styled) else 1
         rows = []
         for name, other, images, origin in (("source", "target", source, SOURCE), ("target", "source", target, TARGET)):

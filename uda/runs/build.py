@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
+import torch
 from torch import nn
 
 from uda.errors import UserError
-from uda.methods import Method, find_method, unit_translation
+from uda.methods import Method, find_method
 from uda.models import GIVEN_IN_PYTHON, Classifier, build_classifier, build_foreign
 from uda.models.custom import split_network
 from uda.models.layers import Normalize
@@ -61,11 +64,20 @@ def build_source_classifier(
     return classifier
 
 
-def build_method(recipe: Recipe, classifier: Classifier, runtime: Runtime) -> Method:
-    """The recipe's method, at its first step, starting from `classifier`."""
-    return find_method(recipe.method.name).Method(recipe.method, classifier, recipe.data.shape, recipe.training.steps, runtime)
+def build_method(recipe: Recipe, classifier: Classifier | None, runtime: Runtime) -> Method:
+    """The recipe's method, not yet set up, starting from `classifier` (None where it does not classify)."""
+    method = find_method(recipe.method.name)(recipe.method, classifier, recipe.data.shape, recipe.training.steps, runtime)
+    runtime.place(method)
+    return method
 
 
-def build_translation(recipe: Recipe, runtime: Runtime) -> unit_translation.Method:
-    """The recipe's method, at its first step, where it translates and does not classify."""
-    return find_method(recipe.method.name).Method(recipe.method, recipe.data.shape, recipe.training.steps, runtime)
+def check_method(recipe: Recipe, classifier: Classifier | None, runtime: Runtime) -> None:
+    """Makes the recipe's method without memory for its weights, so that what is wrong with it is known before any training.
+
+    Raises:
+        UserError: for settings that the method, or the networks that it is to start from, cannot take.
+    """
+    meta = replace(runtime, device=torch.device("meta"))
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), meta.device:
+        warnings.simplefilter("ignore")  # what is read into such weights is dropped, and torch says so
+        build_method(recipe, copy.deepcopy(classifier).to("meta") if classifier else None, meta).read_files()

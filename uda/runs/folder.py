@@ -94,7 +94,7 @@ class RunFolder:
         folder = self.path / "weights"
         if self.has_weights(name):  # else an interrupted run has come so far before
             os.replace(folder / f"{name}.safetensors", folder / f"{new}.safetensors")
-        for other in folder.glob("look-*.safetensors"):
+        for other in folder.glob("evaluation-*.safetensors"):
             other.unlink()
 
     def write_state(self, name: str, state: dict[str, Tensor]) -> None:
@@ -174,6 +174,9 @@ class RunFolder:
             return torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # a damaged file makes the reader raise almost anything
             raise UserError(f"{path} is damaged; delete it to start this run's current stage again") from error
+
+    def delete_checkpoint(self) -> None:
+        (self.path / "checkpoint.pt").unlink(missing_ok=True)
 
     def write_metrics(self, rows: list[dict[str, Any]]) -> None:
         self.write_text("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from uda.errors import UserError
 from uda.evaluation.evaluator import Seen
-from uda.methods import Trained
+from uda.methods.base import Method
 from uda.models import Classifier
 from uda.models.custom import whole_state_dict
 from uda.models.layers import Normalize
 from uda.recipe.schema import Recipe
-from uda.runs.build import build_method, build_source_classifier, build_translation, build_whole
+from uda.runs.build import build_method, build_source_classifier, build_whole
 from uda.runs.folder import RunFolder
 from uda.runtime import Runtime, choose_runtime
 
@@ -87,13 +87,10 @@ class Run:
         self._asked_to_classify()
         return build_source_classifier(self.recipe, len(self.classes), self.runtime, self._model)
 
-    def method(self) -> Any:
+    def method(self) -> Method:
         """The trained method; one that makes images translates them with ``.translate(images, origin, destination)``."""
-        if self.recipe.classifies:
-            method: Trained = build_method(self.recipe, self._source_classifier(), self.runtime)
-        else:
-            method = build_translation(self.recipe, self.runtime)
-        self._folder.read_weights("method", method.networks())
+        method = build_method(self.recipe, self._source_classifier() if self.recipe.classifies else None, self.runtime)
+        self._folder.read_weights("method", method)
         return method
 
     def load_classifier(self, which: str = "last") -> nn.Module:

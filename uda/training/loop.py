@@ -1,27 +1,31 @@
-"""The loop that takes a method's steps."""
+"""The loop that takes a method's steps, and the observers that it tells how it goes."""
 
 from __future__ import annotations
 
 import math
 import signal
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Literal
 
-from uda.console import Display
+from uda.console import Display, StageDisplay
 from uda.data.batches import Batches
 from uda.errors import UserError
-from uda.evaluation.evaluator import Evaluator, Seen
-from uda.evaluation.selection import SCORES, entropy
-from uda.methods import Method, Trained
-from uda.recipe.schema import Recipe
+from uda.methods.base import Method
+from uda.players import Players
 from uda.runs.folder import RunFolder
 from uda.runtime import random_state, restore_random_state
 
 SAVE_EVERY = 30.0  # seconds between two checkpoints
+SHOWN = ("class", "generator_adversarial", "reconstruction", "target_entropy", "pseudo_label", "generator_class")
+
+EndReason = Literal["done", "stopped", "failed"]
+Row = dict[str, Any]
+"""a line of metrics.jsonl: stage, step, seconds; losses by name; of an evaluation, ``scores`` and what goes with them"""
 
 
 class Interrupted(Exception):
@@ -32,126 +36,214 @@ class Interrupted(Exception):
         self.path = path
 
 
-class Look:
-    """A look at the method while it trains: its label-free scores, and beside them what the evaluator sees."""
-
-    def __init__(self, folder: RunFolder, recipe: Recipe, method: Method, evaluator: Evaluator) -> None:
-        self.folder, self.method, self.evaluator = folder, method, evaluator
-        self.wanted, self.every = recipe.selection, recipe.training.evaluate_every
-
-    def __call__(self, step: int) -> dict[str, Any]:
-        """The figures to write down. The weights are kept until one look of all is selected."""
-        classifier = self.method.classifier()
-        evidence = self.evaluator.evidence(classifier, self.wanted.reads_source or self.wanted.keep)
-        scores = {name: SCORES[name](evidence) for name in self.wanted.score}
-        self.folder.write_weights(f"look-{step}", classifier)
-        if self.wanted.keep:
-            self.folder.write_seen(f"look-{step}", Seen(evidence, None))
-        row = {"scores": scores, "target_mean_entropy": entropy(evidence.target_logits)}
-        answers = self.evaluator.on_target(classifier)
-        return row if answers is None else row | {"target_test_accuracy": answers.accuracy}
+class Stop(Exception):
+    """Raised by an observer after a step: the run is saved, and ends as `Interrupted`."""
 
 
-class Loop:
-    """Takes a method's steps, writes down its losses, and saves enough to go on after an interruption."""
+@dataclass(frozen=True)
+class Stage:
+    """A part of a run that takes steps.
 
-    def __init__(self, folder: RunFolder, recipe: Recipe, display: Display) -> None:
-        self.folder, self.recipe, self.display = folder, recipe, display
-        self.began = time.perf_counter()
-        self.checkpoint = folder.read_checkpoint()
-        self.spent_before: float = self.checkpoint["spent"] if self.checkpoint else 0.0
-        self.seconds: dict[str, float] = dict(self.checkpoint["seconds"]) if self.checkpoint else {}
-        self.stop = False
+    Attributes:
+        name: as it stands in ``metrics.jsonl``.
+        start: how many steps an earlier part of the run has done.
+        steps: how many there are in all.
+        state: all that a resumed run needs, as it is when this is called.
+    """
 
-    def train(self, stage: str, method: Trained, batches: Batches, steps: int, look: Look | None = None) -> list[dict[str, Any]]:
-        """Steps until `steps`; returns all rows of this stage, those of an interrupted part included."""
-        start = 0
-        if self.checkpoint and self.checkpoint["stage"] == stage:
-            method.load_state_dict(self.checkpoint["method"])
-            batches.load_state_dict(self.checkpoint["batches"])
-            restore_random_state(self.checkpoint["random"])
-            start = self.checkpoint["step"]
-            self.display.say(f"  {stage}: going on after step {start}")
-        done = [row for row in self.folder.read_metrics() if row["stage"] != stage or row["step"] <= start]
-        self.folder.write_metrics(done)
-        rows = [row for row in done if row["stage"] == stage]
-        before, began = self.seconds.get(stage, 0.0) if start else 0.0, time.perf_counter()
-        saved = warm = began
-
-        def save(step: int) -> None:
-            self.seconds[stage] = before + time.perf_counter() - began
-            self.folder.write_checkpoint(
-                {
-                    "stage": stage,
-                    "step": step,
-                    "method": method.state_dict(),
-                    "batches": batches.state_dict(),
-                    "random": random_state(),
-                    "seconds": self.seconds,
-                    "spent": self.spent_before + time.perf_counter() - self.began,
-                }
-            )
-
-        with self.display.stage(stage, start, steps) as progress, _signals(self._ask_to_stop), closing(batches):
-            for step in range(start + 1, steps + 1):
-                values = method.step(batches.next())
-                if step == start + 1:  # it also pays for compiling kernels, so the estimate is made from the next five
-                    warm = time.perf_counter()
-                if step == start + 6 and steps - step > 20:
-                    progress.estimate((time.perf_counter() - warm) / 5 * (steps - start))
-                note = ""
-                row: dict[str, Any] = {}
-                if step % self.recipe.training.log_every == 0 or step == steps:
-                    row = {name: float(value) for name, value in values.items()}
-                    self._refuse_nan(stage, step, row)
-                    note = "  ".join(f"{name} {value:.3g}" for name, value in row.items() if name in SHOWN)
-                if look and (step % look.every == 0 or step == steps):
-                    row |= look(step)
-                    note += "".join(f"  {name} {value:.3f}" for name, value in row["scores"].items())
-                if row:
-                    row = {"stage": stage, "step": step, "seconds": round(before + time.perf_counter() - began, 2), **row}
-                    rows.append(row)
-                    self.folder.append_metrics(row)
-                progress.update(step, note)
-                if self.stop or time.perf_counter() - saved > SAVE_EVERY or step == steps:
-                    save(step)
-                    saved = time.perf_counter()
-                if self.stop:
-                    raise Interrupted(f"interrupted after step {step} of {steps} ({stage})", self.folder.path)
-        return rows
-
-    def _ask_to_stop(self) -> None:
-        self.stop = True
-
-    def _refuse_nan(self, stage: str, step: int, row: dict[str, float]) -> None:
-        bad = [name for name, value in row.items() if not math.isfinite(value)]
-        if bad:
-            raise UserError(
-                f"{stage}: the {bad[0]} loss is {row[bad[0]]} at step {step}; lower method.learning_rate, or try --precision fp32"
-            )
+    name: str
+    start: int
+    steps: int
+    state: Callable[[], dict[str, Any]]
 
 
-SHOWN = ("class", "generator_adversarial", "reconstruction", "target_entropy", "pseudo_label", "generator_class")
+class Observer:
+    """Is told how a run goes on. A subclass overrides what it wants to know; it may raise `Stop` in `step`."""
+
+    def begin(self, stage: Stage) -> None:
+        """Before a stage's first step."""
+
+    def step(self, step: int, row: Row) -> None:
+        """After each step; `row` is empty where nothing is logged of it."""
+
+    def end(self, reason: EndReason) -> None:
+        """After a stage's last step, whatever made it the last."""
 
 
-class _signals:
-    """SIGINT and SIGTERM ask for a stop after the step; outside the main thread they cannot be caught, and are not."""
+class Progress(Observer):
+    """Shows a stage to a person: a bar or lines, the last losses, and the time that is left."""
 
-    def __init__(self, ask: Callable[[], None]) -> None:
-        self.ask = ask
+    def __init__(self, display: Display) -> None:
+        self.display, self.stack = display, ExitStack()
 
-    def __enter__(self) -> None:
-        self.old: dict[int, Any] = {}
+    def begin(self, stage: Stage) -> None:
+        if stage.start:
+            self.display.say(f"  {stage.name}: going on after step {stage.start}")
+        self.stage, self.warm = stage, time.perf_counter()
+        self.bar: StageDisplay = self.stack.enter_context(self.display.stage(stage.name, stage.start, stage.steps))
 
-        def handler(number: int, frame: FrameType | None) -> None:
-            self.ask()
+    def step(self, step: int, row: Row) -> None:
+        start, steps = self.stage.start, self.stage.steps
+        if step == start + 1:  # it also pays for compiling kernels, so the estimate is made from the next five
+            self.warm = time.perf_counter()
+        if step == start + 6 and steps - step > 20:
+            self.bar.estimate((time.perf_counter() - self.warm) / 5 * (steps - start))
+        note = "  ".join(f"{name} {row[name]:.3g}" for name in SHOWN if name in row)
+        note += "".join(f"  {name} {value:.3f}" for name, value in row.get("scores", {}).items())
+        self.bar.update(step, note)
+
+    def end(self, reason: EndReason) -> None:
+        self.stack.close()
+
+
+class Metrics(Observer):
+    """Writes ``metrics.jsonl``, and keeps its rows. What an interrupted part wrote beyond its last checkpoint is cut off."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder, self.rows = folder, folder.read_metrics()
+
+    def begin(self, stage: Stage) -> None:
+        self.rows = [row for row in self.rows if row["stage"] != stage.name or row["step"] <= stage.start]
+        self.folder.write_metrics(self.rows)
+
+    def step(self, step: int, row: Row) -> None:
+        if row:
+            self.rows.append(row)
+            self.folder.append_metrics(row)
+
+    def of(self, stage: str) -> list[Row]:
+        """The rows of one stage."""
+        return [row for row in self.rows if row["stage"] == stage]
+
+
+class Checkpoints(Observer):
+    """Saves all that a resumed run needs, every `every` seconds and when a stage ends."""
+
+    def __init__(self, folder: RunFolder, every: float | None = None) -> None:
+        self.folder, self.every = folder, SAVE_EVERY if every is None else every
+
+    def begin(self, stage: Stage) -> None:
+        self.stage, self.saved = stage, time.perf_counter()
+
+    def step(self, step: int, row: Row) -> None:
+        if time.perf_counter() - self.saved > self.every:
+            self._save()
+
+    def end(self, reason: EndReason) -> None:
+        if reason != "failed":
+            self._save()
+
+    def _save(self) -> None:
+        self.folder.write_checkpoint(self.stage.state())
+        self.saved = time.perf_counter()
+
+
+class Signals(Observer):
+    """SIGINT and SIGTERM stop the run after the step; outside the main thread they cannot be caught, and are not."""
+
+    def begin(self, stage: Stage) -> None:
+        self.asked, self.old = False, {}
+
+        def ask(number: int, frame: FrameType | None) -> None:
+            self.asked = True
 
         for number in (signal.SIGINT, signal.SIGTERM):
             try:
-                self.old[number] = signal.signal(number, handler)
+                self.old[number] = signal.signal(number, ask)
             except ValueError:
                 return
 
-    def __exit__(self, *_: object) -> None:
+    def step(self, step: int, row: Row) -> None:
+        if self.asked:
+            raise Stop
+
+    def end(self, reason: EndReason) -> None:
         for number, handler in self.old.items():
             signal.signal(number, handler)
+
+
+class Loop:
+    """Takes the steps of one stage after another.
+
+    Attributes:
+        seconds: what each stage has taken so far, those of an interrupted part included.
+    """
+
+    def __init__(self, folder: RunFolder, log_every: int, observers: Sequence[Observer]) -> None:
+        self.folder, self.log_every, self.observers = folder, log_every, observers
+        self.began, self.checkpoint = time.perf_counter(), folder.read_checkpoint()
+        self.spent_before: float = self.checkpoint["spent"] if self.checkpoint else 0.0
+        self.seconds: dict[str, float] = dict(self.checkpoint["seconds"]) if self.checkpoint else {}
+
+    @property
+    def spent(self) -> float:
+        """Seconds since the run began, without those in which it lay interrupted."""
+        return self.spent_before + time.perf_counter() - self.began
+
+    def train(
+        self, name: str, method: Method, players: Players, batches: Batches, evaluate: Callable[[int], Row | None] | None = None
+    ) -> None:
+        """Steps of `method`, which is set up, until it has taken all that `players` were made for.
+
+        Args:
+            name: of the stage.
+            method, players, batches: what takes the steps; all three go on from a checkpoint of this stage.
+            evaluate: what is to be written down of the method after a step; None where it is not to be evaluated then.
+        """
+        self._restore(name, method, players, batches)
+        before, began = self.seconds.get(name, 0.0) if players.done else 0.0, time.perf_counter()
+
+        def seconds() -> float:
+            return before + time.perf_counter() - began
+
+        def state() -> dict[str, Any]:
+            self.seconds[name] = seconds()
+            return {
+                "stage": name, "method": method.state_dict(), "players": players.state_dict(), "batches": batches.state_dict(),
+                "random": random_state(), "seconds": self.seconds, "spent": self.spent,
+            }  # fmt: skip
+
+        stage = Stage(name, players.done, players.steps, state)
+        reason: EndReason = "failed"
+        try:
+            for observer in self.observers:
+                observer.begin(stage)
+            with closing(batches):
+                for step in range(stage.start + 1, stage.steps + 1):
+                    losses = method.step(batches.next())
+                    logged = step % self.log_every == 0 or step == stage.steps
+                    row = finite(name, step, losses) if logged else {}
+                    row |= (evaluate(step) if evaluate else None) or {}
+                    row = {"stage": name, "step": step, "seconds": round(seconds(), 2), **row} if row else row
+                    for observer in self.observers:
+                        observer.step(step, row)
+            reason = "done"
+        except Stop:
+            reason = "stopped"
+        finally:
+            for observer in self.observers:
+                observer.end(reason)
+        if reason == "stopped":
+            raise Interrupted(f"interrupted after step {players.done} of {stage.steps} ({name})", self.folder.path)
+
+    def _restore(self, name: str, method: Method, players: Players, batches: Batches) -> None:
+        if self.checkpoint and self.checkpoint["stage"] == name:
+            method.load_state_dict(self.checkpoint["method"])
+            players.load_state_dict(self.checkpoint["players"])
+            batches.load_state_dict(self.checkpoint["batches"])
+            restore_random_state(self.checkpoint["random"])
+
+
+def finite(stage: str, step: int, losses: Mapping[str, Any]) -> Row:
+    """The losses as numbers.
+
+    Raises:
+        UserError: where one is infinite or not a number.
+    """
+    row = {name: float(value) for name, value in losses.items()}
+    bad = [name for name, value in row.items() if not math.isfinite(value)]
+    if bad:
+        raise UserError(
+            f"{stage}: the {bad[0]} loss is {row[bad[0]]} at step {step}; lower method.learning_rate, or try --precision fp32"
+        )
+    return row

@@ -1,0 +1,241 @@
+"""The stages of a run, one function each, in the order in which `uda.training.fit` calls them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from uda.console import Display
+from uda.data.augment import to_float
+from uda.data.batches import Batches
+from uda.data.domain import LabelledDomain, Pair
+from uda.data.files import read
+from uda.errors import UserError
+from uda.evaluation.evaluator import Answers, Evaluator, Seen
+from uda.evaluation.results import describe, figures, looks_of, select
+from uda.evaluation.selection import SCORES, entropy
+from uda.evaluation.translation import judge
+from uda.methods import find_method
+from uda.methods.base import Method
+from uda.methods.source_only import SourceOnly
+from uda.methods.translating import PairDrawing, Translating
+from uda.models.backbones import Classifier
+from uda.models.custom import whole_state_dict
+from uda.models.layers import SOURCE, TARGET
+from uda.players import Players
+from uda.recipe.schema import Recipe
+from uda.report.grids import draw_translations
+from uda.runs.build import build_method
+from uda.runs.folder import RunFolder
+from uda.runtime import Runtime, seed_everything
+from uda.training.loop import Loop, Metrics, Row
+
+SOURCE_STAGE, REFINING_STAGE, ADAPTATION_STAGE = "source classifier", "refining on the augmented source", "adaptation"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all stages of one run have at hand.
+
+    Attributes:
+        folder: where the run is written.
+        recipe: resolved, with the images' size and channels.
+        pair: the data, on the runtime's device.
+        runtime: what to compute with.
+        display: where to say how it goes.
+        loop: what takes the steps.
+        metrics: what the loop has written down.
+        evaluator: what says how good a classifier is.
+        classifier: the source classifier; None where the method does not classify.
+    """
+
+    folder: RunFolder
+    recipe: Recipe
+    pair: Pair
+    runtime: Runtime
+    display: Display
+    loop: Loop
+    metrics: Metrics
+    evaluator: Evaluator
+    classifier: Classifier | None
+
+
+@dataclass(frozen=True)
+class SourceStage:
+    """The source classifier's figures."""
+
+    accuracy: float
+    before: Seen
+    refined: Answers | None
+
+
+def labelled_images(recipe: Recipe, pair: Pair) -> LabelledDomain | None:
+    """The labelled images that a method's batches hold: the source's, or none, or (of an upper bound, alone) the target's."""
+    if not find_method(recipe.method.name).reads_target_labels:
+        return pair.source if recipe.reads_source else None
+    if not isinstance(pair.target, LabelledDomain):
+        raise UserError(f"{recipe.method.name} trains on target labels, and {pair.target.name} has none; choose another --method")
+    return pair.target
+
+
+def train_source(job: Job) -> SourceStage | None:
+    """Supervised training on the source alone, unless the classifier comes trained; then, where it is asked for, refining."""
+    if job.classifier is None:
+        return None
+    wanted, folder, classifier = job.recipe.classifier, job.folder, job.classifier
+    comes_trained = wanted.weights is not None or wanted.steps == 0
+    if not folder.has_weights("source"):
+        if not comes_trained:
+            _supervised(job, SOURCE_STAGE, wanted.steps)
+        folder.write_weights("source", classifier)
+    else:
+        folder.read_weights("source", classifier)
+    accuracy, before = job.evaluator.on_source(classifier).accuracy, job.evaluator.see(classifier)
+    _say_source_accuracy(job, accuracy, before)
+    refined = None
+    if comes_trained and wanted.refine_steps and job.recipe.reads_source:
+        if not folder.has_weights("refined"):
+            _supervised(job, REFINING_STAGE, wanted.refine_steps)
+            folder.write_weights("refined", classifier)
+        else:
+            folder.read_weights("refined", classifier)
+        refined = job.evaluator.on_target(classifier)
+    return SourceStage(accuracy, before, refined)
+
+
+def _supervised(job: Job, stage: str, steps: int) -> None:
+    assert job.classifier is not None
+    recipe, wanted, players = job.recipe, job.recipe.classifier, Players(job.runtime, steps)
+    method = SourceOnly(wanted.training, job.classifier, recipe.data.shape, steps, job.runtime)
+    method.setup(job.pair.target.without_labels(), players)
+    batches = Batches(job.pair.source, None, wanted.batch, 0, recipe.augment.source, recipe.augment.target, job.runtime)
+    job.loop.train(stage, method, players, batches)
+
+
+def _say_source_accuracy(job: Job, accuracy: float, before: Seen) -> None:
+    pair = job.pair
+    on_target = f", {before.test.accuracy:.4f} on {pair.target_test.name}" if before.test and pair.target_test else ""
+    job.display.say(f"  source classifier: {accuracy:.4f} on {pair.source_test.name}{on_target}")
+    if accuracy < 1 / len(pair.source.classes) + 0.1:
+        job.display.say(
+            "  warning: that is hardly better than guessing; are its preprocessing (classifier.mean, classifier.std, --size) "
+            "and the order of its classes (data.classes) right?"
+        )
+
+
+def adapt(job: Job, source: SourceStage | None) -> Method:
+    """The method's steps. It is handed the target without its labels."""
+    recipe, training, runtime = job.recipe, job.recipe.training, job.runtime
+    seed_everything(recipe.seed + 1)
+    method, players = build_method(recipe, job.classifier, runtime), Players(runtime, training.steps)
+    unlabelled = job.pair.target.without_labels()
+    if recipe.data.target_inverted_copies:
+        unlabelled = unlabelled.with_inverted_copies()
+    method.setup(unlabelled, players)
+    sizes = training.batch, training.target_batch or training.batch
+    augments = recipe.augment.source, recipe.augment.target
+    labelled = labelled_images(recipe, job.pair)
+    batches = Batches(labelled, unlabelled, *sizes, *augments, runtime, _class_shares(job, source))
+    evaluate = Evaluate(job, method) if method.classifies else None
+    job.loop.train(ADAPTATION_STAGE, method, players, batches, evaluate)
+    job.folder.write_weights("method", method)
+    return method
+
+
+def _class_shares(job: Job, source: SourceStage | None) -> Tensor | None:
+    """How often each class is to come among the labelled images (K,); None: as there are of it."""
+    wanted = job.recipe.training.class_shares
+    if wanted == "own" or source is None:
+        return None
+    if wanted == "even":
+        return torch.ones(len(job.pair.source.classes))
+    return source.before.evidence.target_logits.softmax(1).mean(0).cpu()
+
+
+class Evaluate:
+    """Evaluates the method while it trains: its label-free scores, and beside them, for the eyes alone, target accuracy.
+
+    The weights of each evaluation are kept until one of all is selected.
+    """
+
+    def __init__(self, job: Job, method: Method) -> None:
+        self.job, self.method = job, method
+
+    def __call__(self, step: int) -> Row | None:
+        recipe, evaluator, folder = self.job.recipe, self.job.evaluator, self.job.folder
+        if step % recipe.training.evaluate_every and step != recipe.training.steps:
+            return None
+        classifier, wanted = self.method.classifier(), recipe.selection
+        evidence = evaluator.evidence(classifier, wanted.reads_source or wanted.keep)
+        folder.write_weights(f"evaluation-{step}", classifier)
+        if wanted.keep:
+            folder.write_seen(f"evaluation-{step}", Seen(evidence, None))
+        scores = {name: SCORES[name](evidence) for name in wanted.score}
+        row = {"scores": scores, "target_mean_entropy": entropy(evidence.target_logits)}
+        answers = evaluator.on_target(classifier)
+        return row if answers is None else row | {"target_test_accuracy": answers.accuracy}
+
+
+def measure(job: Job, source: SourceStage | None, method: Method) -> dict[str, Any]:
+    """All figures of the run. What they were taken from is written down beside them."""
+    recipe, pair, folder = job.recipe, job.pair, job.folder
+    folder.write_sample(pair.target)
+    rows = job.metrics.of(ADAPTATION_STAGE)
+    result = _measure_classifier(job, source, method, rows) if source else _describe_translation(job)
+    result |= {"device": str(job.runtime.device), "precision": job.runtime.precision}
+    if isinstance(method, Translating):
+        # Labels are read here after all training: those of the target's training images, by the evaluation classifier.
+        judged = (
+            pair if method.classifies else Pair(pair.source, pair.source_test, pair.target.without_labels(), pair.target_test)
+        )
+        translate = lambda images: method.translate(images, SOURCE, TARGET)  # noqa: E731
+        result["translation"] = judge(judged, translate, job.runtime, recipe.data.paired_test and not method.classifies)
+    if isinstance(method, Translating | PairDrawing):
+        # Test images that are spread over the set: a folder's first ones are all of one class.
+        tests = pair.source_test, pair.target_test or pair.target
+        shown = [next(read(part.images, [torch.linspace(0, len(part) - 1, 12).long()])) for part in tests]
+        draw_translations(method, to_float(shown[0]), to_float(shown[1]), folder.path / "translations.png")
+    seconds = {name: job.loop.seconds.get(name, 0.0) for name in (SOURCE_STAGE, REFINING_STAGE, ADAPTATION_STAGE)}
+    result["seconds"] = {"total": round(job.loop.spent, 1)}
+    if source:
+        result["seconds"]["source_classifier"] = round(seconds[SOURCE_STAGE] + seconds[REFINING_STAGE], 1)
+        result["seconds"]["adaptation"] = round(seconds[ADAPTATION_STAGE], 1)
+    return result
+
+
+def _measure_classifier(job: Job, source: SourceStage, method: Method, rows: Sequence[Row]) -> dict[str, Any]:
+    folder, adapted = job.folder, method.classifier()
+    folder.write_weights("last", adapted)
+    folder.keep_weights(f"evaluation-{select(looks_of(list(rows)))['step']}", "selected")
+    after = job.evaluator.see(adapted)
+    folder.write_seen("source_only", source.before)
+    folder.write_seen("last", after)
+    folder.write_examples(*job.evaluator.examples(after))
+    _write_own_network(job, adapted)
+    return figures(job.recipe, job.pair, source.accuracy, source.before, source.refined, after, list(rows))
+
+
+def _describe_translation(job: Job) -> dict[str, Any]:
+    pair, recipe = job.pair, job.recipe
+    return {
+        "recipe": recipe.name,
+        "method": recipe.method.name,
+        "seed": recipe.seed,
+        "source": describe(pair.source, pair.source_test),
+        "target": describe(pair.target, pair.target_test),
+        "steps": recipe.training.steps,
+    }
+
+
+def _write_own_network(job: Job, adapted: nn.Module) -> None:
+    """``adapted.pt``, for a network that is not ours: a state dict for its author's own code."""
+    assert job.classifier is not None
+    if state := whole_state_dict(adapted, job.classifier):
+        job.folder.write_state("adapted.pt", state)
+        job.display.say(
+            f"  {job.folder.path / 'adapted.pt'} is a state dict for {job.recipe.classifier.backbone}, as its author wrote it"
+        )
