@@ -2,8 +2,8 @@
 
     uda fit --recipe synth2digits --method examples/own_method.py:MeanMatching --set method.weight=0.5
 
-`OneNetwork` brings the copy of the source classifier, its optimiser, batch-norm statistics by domain, saving and resuming; the file
-adds settings and a loss. A `Batch` holds source images, their labels, and target images as augmented and as they are.
+`OneNetwork` brings the copy of the source classifier, its optimiser, batch-norm statistics by domain, saving and resuming; the
+file adds settings and a loss. A `Batch` holds source images, their labels, and target images as augmented and as they are.
 """
 
 from __future__ import annotations
