@@ -123,12 +123,14 @@ class Adapter(ClassifierMixin, BaseEstimator):
         classifier = self.classifier_
         runtime.place(classifier)
         logits = predict(classifier, images.to(runtime.device), runtime)
-        return (logits.double() / self.result_["calibration"]["temperature"]).softmax(1).cpu().numpy()
+        probabilities: np.ndarray = (logits.double() / self.result_["calibration"]["temperature"]).softmax(1).cpu().numpy()
+        return probabilities
 
     def predict(self, X: ArrayOrPath) -> np.ndarray:
         """The class of each image, among `classes_`: (N,)."""
         check_is_fitted(self)
-        return self.classes_[self.predict_proba(X).argmax(1)]
+        classes: np.ndarray = self.classes_[self.predict_proba(X).argmax(1)]
+        return classes
 
     @property
     def classifier_(self) -> nn.Module:

@@ -120,6 +120,6 @@ def class_confusion(logits: Tensor, temperature: float) -> Tensor:
     p = (logits.float() / temperature).softmax(1)
     weight = 1 + torch.special.xlogy(p, p).sum(1).exp()
     weight = (weight * len(p) / weight.sum()).detach()
-    confusion = (p * weight[:, None]).T @ p
+    confusion: Tensor = (p * weight[:, None]).T @ p
     confusion = confusion / confusion.sum(1, keepdim=True)
     return (confusion.sum() - confusion.trace()) / len(confusion)

@@ -96,7 +96,7 @@ class ImageFiles:
         yield from loader
 
 
-class _Decoder(Dataset):
+class _Decoder(Dataset[tuple[Tensor, list[tuple[int, str]]]]):
     """What a worker process holds: names in one array, which it shares with its parent instead of copying."""
 
     def __init__(self, files: ImageFiles) -> None:
@@ -140,7 +140,7 @@ def read(images: Images, blocks: Iterable[Tensor]) -> Generator[Tensor, None, No
 
 def in_order(count: int, size: int = BLOCK) -> tuple[Tensor, ...]:
     """Blocks 0..count-1 of at most `size` positions."""
-    return torch.arange(count).split(size)
+    return tuple(torch.arange(count).split(size))
 
 
 def check(files: ImageFiles, memory: int, watch: Callable[[int], None] = lambda done: None) -> tuple[Images, Tensor, list[str]]:

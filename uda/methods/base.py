@@ -141,7 +141,7 @@ class OptimizerSettings(MethodSettings):
 class OneNetwork(Method):
     """Trains a copy of the source classifier, and whatever else a subclass holds, down one loss."""
 
-    Settings = OptimizerSettings
+    Settings: ClassVar[type[MethodSettings]] = OptimizerSettings
 
     def __init__(self, settings: OptimizerSettings, classifier: Classifier, shape: Shape, steps: int, runtime: Runtime) -> None:
         super().__init__(settings, classifier, shape, steps, runtime)
@@ -174,7 +174,8 @@ class OneNetwork(Method):
     def classify(self, features: Tensor, network: Classifier | None = None) -> Tensor:
         """Logits (N, K), float32."""
         with self.runtime.autocast():
-            return (network or self.network).head(features).float()
+            logits: Tensor = (network or self.network).head(features)
+            return logits.float()
 
     def read(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Features of source and (augmented) target, then the logits of both: one pass for all where nothing forbids it."""

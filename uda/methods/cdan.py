@@ -7,6 +7,8 @@ by w = 1 + exp(-entropy of its prediction), so that sure ones lead.
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from pydantic import PositiveInt
@@ -31,7 +33,7 @@ class MultilinearMap(nn.Module):
     def __init__(self, features: int, classes: int, largest: int) -> None:
         super().__init__()
         self.randomized = features * classes > largest
-        self.outputs = 1024 if self.randomized else features * classes
+        self.outputs: int = 1024 if self.randomized else features * classes
         if self.randomized:
             self.of_features: Tensor
             self.of_classes: Tensor
@@ -40,7 +42,7 @@ class MultilinearMap(nn.Module):
 
     def forward(self, features: Tensor, probabilities: Tensor) -> Tensor:
         if self.randomized:
-            return (features @ self.of_features) * (probabilities @ self.of_classes) / self.outputs**0.5
+            return (features @ self.of_features) * (probabilities @ self.of_classes) / math.sqrt(self.outputs)
         return (features[:, :, None] * probabilities[:, None]).flatten(1)
 
 

@@ -113,7 +113,8 @@ class Mapper(nn.Module):
         self.move = dense(2 * code_dim, hidden, code_dim)
 
     def forward(self, codes: Tensor, noise: Tensor) -> Tensor:
-        return noise + self.move(torch.cat([codes, noise], 1))
+        move: Tensor = self.move(torch.cat([codes, noise], 1))
+        return noise + move
 
 
 def match(labels: Tensor, others: Tensor, equal: bool = True) -> tuple[Tensor, Tensor]:
@@ -308,4 +309,5 @@ class LatentMapping(Translating, WithTeacher):
         if codes.domain != domain:
             values = self.mappers[codes.domain](values, torch.randn_like(values))
         with self.runtime.autocast():
-            return self.vae(domain).decoder(values).float()
+            images: Tensor = self.vae(domain).decoder(values)
+            return images.float()

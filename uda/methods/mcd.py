@@ -43,7 +43,8 @@ class TwoHeads(nn.Module):
         self.first, self.second = first, second
 
     def forward(self, features: Tensor) -> Tensor:
-        return (self.first(features) + self.second(features)) / 2
+        total: Tensor = self.first(features) + self.second(features)
+        return total / 2
 
 
 class MCD(OneNetwork):

@@ -21,7 +21,8 @@ class Backbone(nn.Module):
         self.stem, self.trunk, self.feature_dim = stem, trunk, feature_dim
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.trunk(self.stem(images))
+        features: Tensor = self.trunk(self.stem(images))
+        return features
 
 
 class Classifier(nn.Module):
@@ -40,7 +41,8 @@ class Classifier(nn.Module):
         return [module.out_features for module in self.head.modules() if isinstance(module, nn.Linear)][-1]
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.backbone(images))
+        logits: Tensor = self.head(self.backbone(images))
+        return logits
 
 
 def lenet(channels: int, size: int, width: int = 20) -> Backbone:

@@ -90,7 +90,8 @@ class DomainBatchNorm(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         if self.rows is None:
-            return self.norms[TARGET](hidden)
+            target: Tensor = self.norms[TARGET](hidden)
+            return target
         parts = hidden.split([size for size, _ in self.rows])
         return torch.cat([self.norms[domain](part) for part, (_, domain) in zip(parts, self.rows, strict=True)])
 
@@ -125,7 +126,8 @@ def by_domain(network: nn.Module, images: Tensor, *rows: tuple[int, int]) -> Ten
     for norm in norms:
         norm.rows = rows
     try:
-        return network(images)
+        out: Tensor = network(images)
+        return out
     finally:
         for norm in norms:
             norm.rows = None

@@ -33,7 +33,8 @@ class ResidualBlock(nn.Module):
         )  # fmt: skip
 
     def forward(self, hidden: Tensor) -> Tensor:
-        return hidden + self.block(hidden)
+        change: Tensor = self.block(hidden)
+        return hidden + change
 
 
 def _split(layers: list[nn.Module], tied: int, what: str, settings: str) -> int:

@@ -112,7 +112,8 @@ class FromCode(nn.Module):
         self.linear, self.side = nn.Linear(code_dim, side * side * channels), side
 
     def forward(self, codes: Tensor) -> Tensor:
-        return self.linear(codes).unflatten(1, (self.side, self.side, -1)).permute(0, 3, 1, 2)
+        maps: Tensor = self.linear(codes).unflatten(1, (self.side, self.side, -1))
+        return maps.permute(0, 3, 1, 2)
 
 
 class Crop(nn.Module):
@@ -165,7 +166,8 @@ class GeneratorPair(nn.Module):
 
     def decode(self, codes: Tensor, domain: int) -> Tensor:
         """Images of one domain."""
-        return self.private[domain](self.tied(codes))
+        images: Tensor = self.private[domain](self.tied(codes))
+        return images
 
 
 class TiedGenerators(GeneratorPair):

@@ -153,9 +153,7 @@ def resume(
     return _carry_out(_job(folder, recipe, pair, runtime, display, classifier, observers), model, report)
 
 
-def build(
-    recipe: Recipe, pair: Pair, runtime: Runtime, model: nn.Module | None, weights: str | None
-) -> Classifier | None:
+def build(recipe: Recipe, pair: Pair, runtime: Runtime, model: nn.Module | None, weights: str | None) -> Classifier | None:
     """The source classifier, starting from `weights`, on the runtime's device; None where the method does not classify.
 
     Raises:
