@@ -117,9 +117,12 @@ def shortened(words: list[str]) -> list[str]:
         return words
     if words[-2:] == ["--out", "RUN"]:
         words = words[:-2]  # a finished one is there, for the lines that follow
+    words = [*words, "--precision", "fp32"]  # a probe of bf16 takes seconds
     if DRY and "--seeds" not in words:
         return words if "--dry-run" in words else [*words, "--dry-run"]
     words = [word for word in words if word != "--dry-run"]
+    if "--seeds" in words:
+        words[words.index("--seeds") + 1] = "2"
     few = {key: value for key, value in FEW.items() if not ("translate" in words and key.startswith("classifier"))}
     return [*words, *(word for key, value in few.items() for word in ("--set", f"{key}={value}"))]
 
