@@ -38,6 +38,7 @@ from uda.runs.environment import versions
 from uda.runs.folder import RunFolder, default_path
 from uda.runs.run import Run
 from uda.runtime import Runtime, choose_runtime, machine, seed_everything
+from uda.training.check import check_networks
 from uda.training.loop import Look, Loop
 
 SOURCE_STAGE, REFINING_STAGE, ADAPTATION_STAGE = "source classifier", "refining on the augmented source", "adaptation"
@@ -107,14 +108,9 @@ def start(
     """Runs a checked recipe on data at hand, in a new run folder."""
     recipe = recipe.with_image_size(*pair.source.images.shape[1:3])
     # Before the folder is made, all that can be wrong is tried: it leaves nothing behind and costs no time.
+    check_networks(recipe, len(pair.source.classes), runtime, model)
     if recipe.classifies:
-        weights = Path(recipe.classifier.weights) if recipe.classifier.weights is not None else None
-        build_method(recipe, build_source_classifier(recipe, len(pair.source.classes), runtime, model, weights), runtime)
         _read_labels(recipe, pair)
-    else:
-        if model is not None or recipe.classifier.weights is not None or ":" in recipe.classifier.backbone:
-            raise UserError(f"{recipe.method.name} translates images and has no classifier; leave out --model and --weights")
-        build_translation(recipe, runtime)
     if recipe.data.paired_test and (pair.target_test is None or len(pair.source_test) != len(pair.target_test)):
         raise UserError("data.paired_test: the test images of both domains are not as many; give pairs, in one order")
     if out is None:
@@ -279,10 +275,7 @@ def _run(
     display.show(result_table(result))
     for concern in result["warnings"]:
         display.say(f"warning: {Diagnostic(**concern)}")
-    display.say(
-        f"{duration(result['seconds']['total'])}; everything is in {folder.path}"
-        + ("; look at its report.html" if report else "")
-    )
+    display.say(f"{duration(result['seconds']['total'])}; everything is in {folder.path}")
     return Run(folder.path, model, device=str(runtime.device))
 
 
