@@ -7,6 +7,8 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from uda.evaluation.results import Result
+
 MEANINGS = {
     "source": "the source classifier on source test images",
     "source_only": "the same classifier on target test images, before adaptation",
@@ -18,7 +20,7 @@ MEANINGS = {
 }
 
 
-def result_table(result: dict[str, Any]) -> Table:
+def result_table(result: Result) -> Table:
     """A run's accuracies, each with what it means, under the names of the data they were taken on."""
     source, target = result["source"], result["target"]
     tested = f"{target['test']:,} test images" if target["test"] else "no labelled test images"
@@ -41,8 +43,8 @@ def result_table(result: dict[str, Any]) -> Table:
         if "class_consistency" in translation:
             table.add_row(
                 "class consistency", f"{translation['class_consistency']:.4f}",
-                "translated source images read as their class by a judge"
-                + (f" ({translation['judge_accuracy']:.3f} on target)" if "judge_accuracy" in translation else ""),
+                "translated source images read as their class by a classifier"
+                + (f" ({translation['judge_accuracy']:.3f} right on target)" if "judge_accuracy" in translation else ""),
             )  # fmt: skip
         if "pixel_accuracy" in translation:
             table.add_row("pixel accuracy", f"{translation['pixel_accuracy']:.4f}", "pixels within 16 grey levels of the truth")

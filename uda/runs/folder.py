@@ -189,9 +189,10 @@ class RunFolder:
         if not path.is_file():
             return None
         try:
-            return torch.load(path, map_location="cpu", weights_only=True)
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # a damaged file makes the reader raise almost anything
             raise UserError(f"{path} is damaged; delete it to start this run's current stage again") from error
+        return state
 
     def delete_checkpoint(self) -> None:
         (self.path / "checkpoint.pt").unlink(missing_ok=True)

@@ -23,7 +23,7 @@ from uda.recipe.load import resolve
 from uda.recipe.schema import Recipe
 from uda.report.page import Material, write_report
 from uda.report.tables import result_table
-from uda.runs.build import build_source_classifier, check_method
+from uda.runs.build import build_checked
 from uda.runs.environment import versions
 from uda.runs.folder import RunFolder, default_path
 from uda.runs.run import Run
@@ -99,7 +99,8 @@ def start(
     """Runs a checked recipe on data at hand, in a new run folder."""
     recipe = recipe.with_image_size(*pair.source.images.shape[1:3])
     with scoped_seed(recipe.seed), runtime.computing():
-        classifier = build(recipe, pair, runtime, model, recipe.classifier.weights)
+        check_data(recipe, pair)
+        classifier = build_checked(recipe, len(pair.source.classes), runtime, model, recipe.classifier.weights)
         environment = {
             "device": str(runtime.device),
             "precision": runtime.precision,
@@ -150,28 +151,20 @@ def resume(
     with scoped_seed(recipe.seed), runtime.computing():
         # What is trained already is read from the folder, wherever the weights that it began with are now.
         weights = None if folder.has_weights("source") else recipe.classifier.weights
-        classifier = build(recipe, pair, runtime, model, weights)
+        classifier = build_checked(recipe, len(pair.source.classes), runtime, model, weights)
         carry_out(new_job(folder, recipe, pair, runtime, display, classifier, observers), report)
     return Run(folder.path, model, device=str(runtime.device))
 
 
-def build(recipe: Recipe, pair: Pair, runtime: Runtime, model: nn.Module | None, weights: str | None) -> Classifier | None:
-    """The source classifier, starting from `weights`, on the runtime's device; None where the method does not classify.
+def check_data(recipe: Recipe, pair: Pair) -> None:
+    """Whether the images are such as the recipe needs.
 
     Raises:
-        UserError: for all that can be wrong with networks, weights, settings and data before a step is taken.
+        UserError: where they are not.
     """
-    wanted, classifier = recipe.classifier, None
-    if recipe.classifies:
-        path = Path(weights) if weights is not None else None
-        classifier = build_source_classifier(recipe, len(pair.source.classes), runtime, model, path)
-        labelled_images(recipe, pair)
-    elif model is not None or wanted.weights is not None or ":" in wanted.backbone:
-        raise UserError(f"{recipe.method.name} translates images and has no classifier; leave out --model and --weights")
-    check_method(recipe, classifier, runtime)
+    labelled_images(recipe, pair)
     if recipe.data.paired_test and (pair.target_test is None or len(pair.source_test) != len(pair.target_test)):
         raise UserError("data.paired_test: the test images of both domains are not as many; give pairs, in one order")
-    return classifier
 
 
 def counts(pair: Pair) -> dict[str, int]:
