@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from tests.conftest import domain
+from tests.methods.reference import made, weights
 from uda.data.augment import to_float
 from uda.data.batches import Batch
-from uda.methods.unit_translation import Method, Settings, patch_discriminator
+from uda.methods.unit_translation import UNITTranslation, patch_discriminator
 from uda.runtime import Runtime
 
 
@@ -16,12 +17,11 @@ from uda.runtime import Runtime
 def batch() -> Batch:
     source, target = (to_float(domain("d", 4, seed).images) for seed in (0, 1))
     none = torch.zeros(0, dtype=torch.int64)
-    return Batch(source, none, none, target, target)
+    return Batch(source, none, none, torch.full_like(target, torch.nan), target)
 
 
-def make(fp32: Runtime, steps: int = 100, **settings: Any) -> Method:
-    torch.manual_seed(0)
-    return Method(Settings(width=4, blocks=2, discriminator_depth=2, **settings), (3, 16, 16), steps, fp32)
+def make(fp32: Runtime, steps: int = 100, **settings: Any) -> UNITTranslation:
+    return made(UNITTranslation, fp32, steps, width=4, blocks=2, discriminator_depth=2, **settings)
 
 
 def test_reconstruction_and_cycle_fall(fp32: Runtime, batch: Batch) -> None:
@@ -38,16 +38,16 @@ def test_without_the_cycle_its_terms_are_not_computed(fp32: Runtime, batch: Batc
 
 @pytest.mark.parametrize("tied", [0, 1, 2])
 def test_tied_layers_are_a_setting(fp32: Runtime, tied: int) -> None:
-    translator = make(fp32, tied_layers=tied).translator
-    for network in (translator.encoders, translator.generators):
+    networks = make(fp32, tied_layers=tied).networks
+    for network in (networks.encoders, networks.generators):
         assert len(list(network.tied.parameters())) == 8 * tied
 
 
 def test_each_player_moves_only_itself(fp32: Runtime, batch: Batch) -> None:
     method = make(fp32, adversarial_weight=0.0)
-    before = [p.clone() for p in method.discriminators.parameters()]
+    before = weights(method.discriminators)
     method.step(batch)
-    assert all(torch.equal(a, b) for a, b in zip(before, method.discriminators.parameters(), strict=True))
+    assert torch.equal(before, weights(method.discriminators))
 
 
 def test_a_deep_discriminator_judges_larger_parts() -> None:
