@@ -139,9 +139,7 @@ def adamw(parameters: Parameters, settings: Any) -> torch.optim.Optimizer:
 
 
 def adam(parameters: Parameters, settings: Any) -> torch.optim.Optimizer:
-    return torch.optim.Adam(
-        list(parameters), lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
-    )
+    return torch.optim.Adam(list(parameters), lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay)
 
 
 def descend(optimizer: torch.optim.Optimizer, loss: Tensor, only: Parameters | None = None) -> None:
@@ -173,9 +171,8 @@ def follow(averaged: nn.Module, network: nn.Module, remembered: float = 0.1) -> 
 
 def assert_losses(values: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
     """The same losses under the same names."""
-    assert {name: float(value) for name, value in values.items()} == pytest.approx(
-        {name: float(value) for name, value in expected.items()}, rel=1e-4, abs=1e-6
-    )
+    now, by_hand = ({name: value.detach().item() for name, value in each.items()} for each in (values, expected))
+    assert now == pytest.approx(by_hand, rel=1e-4, abs=1e-6)
 
 
 def assert_same_update(network: nn.Module, reference: nn.Module) -> None:

@@ -18,9 +18,7 @@ def confusion_of_classes(logits: Tensor) -> Tensor:
     p = by_hand.log_probabilities(logits).exp()
     certainty = (1 + torch.exp(-by_hand.entropies(logits))).detach()
     weight = count * certainty / certainty.sum()
-    confusion = torch.stack(
-        [torch.stack([(weight * p[:, j] * p[:, k]).sum() for k in range(classes)]) for j in range(classes)]
-    )
+    confusion = torch.stack([torch.stack([(weight * p[:, j] * p[:, k]).sum() for k in range(classes)]) for j in range(classes)])
     return sum(1 - confusion[j, j] / confusion[j].sum() for j in range(classes)) / classes
 
 

@@ -8,7 +8,7 @@ from uda.data.batches import Batch
 from uda.methods.mean_teacher import MeanTeacher
 from uda.runtime import Runtime
 
-CONFIDENCE = 0.3
+CONFIDENCE = 0.168
 
 
 def test_a_step_by_hand(batch: Batch, fp32: Runtime) -> None:

@@ -11,7 +11,7 @@ from uda.data.batches import Batch
 from uda.methods.supcon import SupCon
 from uda.runtime import Runtime
 
-CONFIDENCE = 0.3
+CONFIDENCE = 0.168
 
 
 def contrast_of(features: Tensor, labels: Tensor, temperature: float) -> Tensor:
