@@ -77,7 +77,5 @@ def test_dirt_ts_second_half_by_hand(batch: Batch, fp32: Runtime) -> None:
 
     torch.manual_seed(5)
     values = method.step(batch)
-    assert_losses(
-        values, {"target_entropy": entropy, "target_smoothness": smooth, "teacher_distance": distance, "total": total}
-    )
+    assert_losses(values, {"target_entropy": entropy, "target_smoothness": smooth, "teacher_distance": distance, "total": total})
     assert_same_update(method, twin)
