@@ -62,5 +62,3 @@ def test_what_classifies_is_the_mean_of_both_heads(batch: Batch, fp32: Runtime) 
     features = method.network.backbone(batch.target)
     mean = 0.5 * method.network.head(features) + 0.5 * method.second_head(features)
     assert torch.allclose(method.classifier()(batch.target), mean, atol=1e-6)
-
-
