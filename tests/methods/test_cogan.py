@@ -1,13 +1,15 @@
-"""CoGAN: pairs from one noise."""
+"""CoGAN: its step by hand, and pairs from one noise."""
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
 import torch
 
-from tests.methods.reference import made, weights
+from tests.methods import reference as by_hand
+from tests.methods.reference import adam, assert_losses, assert_same_update, descend, follow, made, twins, weights
 from uda.data.batches import Batch
 from uda.methods.cogan import CoGAN
 from uda.models import build_classifier
@@ -17,6 +19,42 @@ from uda.runtime import Runtime
 def make(fp32: Runtime, **settings: Any) -> CoGAN:
     torch.manual_seed(0)
     return made(CoGAN, fp32, 10, build_classifier("lenet", 3, 16, 10), width=4, noise_dim=8, **settings)
+
+
+def test_a_step_by_hand(fp32: Runtime, batch: Batch) -> None:
+    """The target is read as it is, all of it; augmented images of it are not."""
+    batch = dataclasses.replace(batch, target=torch.full_like(batch.target, torch.nan))
+    lambdas = {"adversarial_weight": 0.7, "class_weight": 1.3, "pair_class_weight": 40.0}
+    method, twin = twins(CoGAN, fp32, width=4, noise_dim=8, **lambdas)
+    generators, discriminators = twin.generators, twin.discriminators
+
+    def features(x: torch.Tensor, i: int) -> torch.Tensor:
+        return discriminators.trunks[0](discriminators.stems[i - 1](x))
+
+    def d(x: torch.Tensor, i: int) -> torch.Tensor:
+        return discriminators.real_head(features(x, i))
+
+    def log_p(x: torch.Tensor, i: int) -> torch.Tensor:
+        return by_hand.log_probabilities(discriminators.class_head(features(x, i)))
+
+    torch.manual_seed(5)
+    hidden = generators.tied(torch.randn(len(batch.source), 8))
+    g_1, g_2 = (private(hidden) for private in generators.private)
+    real = by_hand.is_real(d(batch.source, 1)) + by_hand.is_real(d(batch.target_weak, 2))
+    expected = {
+        "discriminator_adversarial": real + by_hand.is_fake(d(g_1.detach(), 1)) + by_hand.is_fake(d(g_2.detach(), 2)),
+        "class": by_hand.cross_entropy(discriminators.class_head(features(batch.source, 1)), batch.source_labels),
+        "pair_class": by_hand.kl(log_p(g_1.detach(), 1).detach(), log_p(g_2.detach(), 2)),
+    }
+    total = 0.7 * expected["discriminator_adversarial"] + 1.3 * expected["class"] + 40 * expected["pair_class"]
+    descend(adam(discriminators.parameters(), twin.settings), total)
+    expected["generator_adversarial"] = by_hand.is_real(d(g_1, 1)) + by_hand.is_real(d(g_2, 2))
+    descend(adam(generators.parameters(), twin.settings), expected["generator_adversarial"])
+    follow(twin.averaged, discriminators.target_classifier())
+
+    torch.manual_seed(5)
+    assert_losses(method.step(batch), expected)
+    assert_same_update(method, twin)
 
 
 def test_pairs_are_alike_until_private_layers_part(fp32: Runtime, batch: Batch) -> None:

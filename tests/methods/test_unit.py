@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
 from typing import Any
@@ -13,10 +12,10 @@ from torch import Tensor, nn
 
 from tests.conftest import small_classifier
 from tests.methods import reference as by_hand
-from tests.methods.reference import adam, assert_losses, assert_same_update, descend, follow, made, weights
+from tests.methods.reference import adam, assert_losses, assert_same_update, descend, follow, made, twins, weights
 from uda.data.batches import Batch
 from uda.methods.unit import UNIT
-from uda.models.translators import Streams, Translator
+from uda.models.translators import Translator
 from uda.runtime import Runtime
 
 CLASSIFIER = small_classifier()
@@ -29,6 +28,147 @@ def make(fp32: Runtime, steps: int = 20, **settings: Any) -> UNIT:
 def players_networks(method: UNIT) -> nn.ModuleDict:
     return nn.ModuleDict({name: getattr(method, name) for name in ("encoders", "generators", "discriminators")})
 
+
+# The objective by hand
+
+ALL_WEIGHTS: dict[str, Any] = {
+    "width": 4,
+    "code_dim": 8,
+    "adversarial_weight": 0.7,
+    "class_weight": 1.3,
+    "feature_weight": 0.02,
+    "information_weight": 0.9,
+    "pseudo_label_weight": 1.1,
+    "confidence": 0.165,
+    "translated_class_weight_discriminator": 0.6,
+    "reconstruction_weight": 0.03,
+    "kl_weight": 0.4,
+    "translated_class_weight": 1.7,
+}
+WITH_CYCLE = {"cycle_weight": 0.05, "cycle_kl_weight": 0.2}
+
+
+class ByHand:
+    """E_i, G_j and D_i of a method, and its objective in the words of the header."""
+
+    def __init__(self, method: UNIT, batch: Batch) -> None:
+        self.m, self.s, self.count = method, method.settings, len(batch.source)
+        self.x = {1: batch.source, 2: batch.target_weak[: self.count]}
+        self.batch, self.c, self.labels = batch, method.discriminators.class_head, batch.source_labels
+        self.distance = {"l1": by_hand.l1, "l2": by_hand.l2}
+
+    def q(self, x: dict[int, Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """Means and log-variances of both domains' codes."""
+        encoders, found = self.m.encoders, []
+        for i in (1, 2):
+            out = encoders.tied(encoders.private[i - 1](x[i]))
+            found.append(out.chunk(2, 1) if self.s.posterior == "learned" else (out, torch.zeros_like(out)))
+        return found
+
+    def sample(self, q: list[tuple[Tensor, Tensor]]) -> dict[int, Tensor]:
+        mean, log_variance = (torch.cat(parts) for parts in zip(*q, strict=True))
+        z = mean + torch.randn_like(mean) * (log_variance / 2).exp()
+        return {1: z[: self.count], 2: z[self.count :]}
+
+    def g(self, z: Tensor, i: int) -> Tensor:
+        return self.m.generators.private[i - 1](self.m.generators.tied(z))
+
+    def features(self, x: Tensor, i: int) -> Tensor:
+        trunks = self.m.discriminators.trunks
+        return trunks[(i - 1) % len(trunks)](self.m.discriminators.stems[i - 1](x))
+
+    def d(self, x: Tensor, i: int) -> Tensor:
+        return self.m.discriminators.real_head(self.features(x, i))
+
+    def objective_of_d(self, x: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
+        """`x`: streams by name, such as "12"."""
+        s, x = self.s, {name: images.detach() for name, images in x.items()}
+        adversarial = torch.zeros(())
+        for i, j in ((1, 2), (2, 1)):
+            drawn = [x[f"{j}{i}"], *([x[f"{i}{i}"]] if s.adversarial_on_reconstructions else [])]
+            adversarial = adversarial + by_hand.is_real(self.d(self.x[i], i)) + by_hand.is_fake(self.d(torch.cat(drawn), i))
+        norm = self.distance[s.feature_norm]
+        logits = self.c(self.features(self.batch.target, 2))
+        teacher = self.m.teacher(self.batch.target_weak).detach()
+        terms = {
+            "discriminator_adversarial": (s.adversarial_weight, adversarial),
+            "class": (s.class_weight, by_hand.cross_entropy(self.c(self.features(self.x[1], 1)), self.labels)),
+            "feature": (
+                s.feature_weight,
+                norm(self.features(x["11"], 1), self.features(x["12"], 2))
+                + norm(self.features(x["21"], 1), self.features(x["22"], 2)),
+            ),
+            "target_entropy": (s.information_weight, by_hand.entropy(logits)),
+            "target_marginal_entropy": (-s.information_weight, by_hand.marginal_entropy(logits)),
+            "pseudo_label": (s.pseudo_label_weight, by_hand.sure_cross_entropy(logits, teacher, s.confidence)),
+            "translated_class": (
+                s.translated_class_weight_discriminator,
+                by_hand.cross_entropy(self.c(self.features(x["12"], 2)), self.labels),
+            ),
+        }
+        return {name: value for name, (_, value) in terms.items()}, sum(weight * value for weight, value in terms.values())
+
+    def objective_of_g(self, q: list[tuple[Tensor, Tensor]], x: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
+        s, norm = self.s, self.distance[self.s.reconstruction_norm]
+        adversarial = torch.zeros(())
+        for i, j in ((1, 2), (2, 1)):
+            drawn = [x[f"{j}{i}"], *([x[f"{i}{i}"]] if s.adversarial_on_reconstructions else [])]
+            adversarial = adversarial + by_hand.is_real(self.d(torch.cat(drawn), i))
+        read = [x["12"], *([self.batch.augment(x["12"])] if s.translated_class_augmented else [])]
+        of_class = [by_hand.cross_entropy(self.c(self.features(images, 2)), self.labels) for images in read]
+        terms = {
+            "generator_adversarial": (s.adversarial_weight, adversarial),
+            "reconstruction": (s.reconstruction_weight, norm(x["11"], self.x[1]) + norm(x["22"], self.x[2])),
+            "kl": (s.kl_weight, by_hand.kl_to_normal(*q[0]) + by_hand.kl_to_normal(*q[1])),
+            "generator_class": (s.translated_class_weight, sum(of_class) / len(of_class)),
+        }
+        if s.cycle_weight or s.cycle_kl_weight:
+            back = self.q({1: x["21"], 2: x["12"]})
+            z = self.sample(back)
+            terms["cycle"] = (s.cycle_weight, norm(self.g(z[2], 1), self.x[1]) + norm(self.g(z[1], 2), self.x[2]))
+            terms["cycle_kl"] = (s.cycle_kl_weight, by_hand.kl_to_normal(*back[0]) + by_hand.kl_to_normal(*back[1]))
+        return {name: value for name, (_, value) in terms.items()}, sum(weight * value for weight, value in terms.values())
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"posterior": "learned"},
+        {"feature_norm": "l2", "feature_weight": 0.05},
+        {"reconstruction_norm": "l2"},
+        {"adversarial_on_reconstructions": True},
+        WITH_CYCLE,
+        {"posterior": "learned", **WITH_CYCLE},
+        {"translated_class_augmented": True},
+        {"tied_trunk": False},
+    ],
+    ids=str,
+)
+def test_a_step_by_hand(settings: dict[str, Any], batch: Batch, fp32: Runtime) -> None:
+    """D first; then E and G, against the D that this has made."""
+    batch = dataclasses.replace(batch, augment=lambda images: 0.5 * images.flip(2))
+    method, twin = twins(UNIT, fp32, weight_decay=1e-3, **{**ALL_WEIGHTS, **settings})
+    hand = ByHand(twin, batch)
+    of_d = adam(twin.discriminators.parameters(), twin.settings)
+    of_g = adam([*twin.encoders.parameters(), *twin.generators.parameters()], twin.settings)
+    torch.manual_seed(5)
+    q = hand.q(hand.x)
+    z = hand.sample(q)
+    streams = {f"{i}{j}": hand.g(z[i], j) for i in (1, 2) for j in (1, 2)}
+    expected, total = hand.objective_of_d(streams)
+    descend(of_d, total)
+    of_generators, total = hand.objective_of_g(q, streams)
+    descend(of_g, total)
+
+    torch.manual_seed(5)
+    assert_losses(method.step(batch), expected | of_generators)
+    follow(twin.teacher, method.discriminators.target_classifier())
+    follow(twin.translator, Translator(method.encoders, method.generators))
+    assert_same_update(method, twin)
+
+
+# What each part does
 
 VARIANTS: list[dict[str, Any]] = [
     {},
