@@ -49,7 +49,11 @@ class Runtime:
 
     @contextmanager
     def computing(self) -> Iterator[None]:
-        """On a CPU, takes denormal numbers for 0 while it is open: they slow small gradients down many times over."""
+        """On a CPU, takes denormal numbers for 0 while it is open: they slow small gradients down many times over.
+
+        The mode is each thread's own, and torch's worker threads take it for good from the thread whose work starts them. So
+        open it before anything is computed, images included; only this thread's mode is put back.
+        """
         # torch sets this mode but does not tell it; the product is a denormal number, and 0 where the mode is on.
         before = float(torch.tensor(2e-38) * torch.tensor(1e-3)) == 0
         torch.set_flush_denormal(before or self.device.type == "cpu")

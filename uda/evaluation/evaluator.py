@@ -1,8 +1,9 @@
-"""Predictions that leave no trace, and the evaluator: it alone reads labels of the target's test images, and steers nothing."""
+"""Predictions that leave no trace, and the evaluator, which reads the labels of the target's test images.
+
+Its figures are written down and shown. No step, no schedule and no choice of a checkpoint depends on them.
+"""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -18,18 +19,14 @@ Examples = tuple[Tensor, Tensor, Tensor, Tensor]
 """images uint8 (n, C, S, S), labels (-1: unknown), predicted classes, and their probabilities, (n,) each"""
 
 
-def predictions(classifier: nn.Module, images: Images, runtime: Runtime) -> Iterator[Tensor]:
-    """Float32 logits (B, K) of images (N, C, H, W), part by part, in order. Draws no random number."""
-    size = max(16, 1000 * 32 * 32 // images.shape[-2:].numel())  # as much memory as a thousand small images
-    for part in read(images, in_order(len(images), size)):
-        with evaluating(classifier), runtime.autocast():
-            logits = classifier(runtime.arrange(to_float(part))).float()
-        yield logits
-
-
 def predict(classifier: nn.Module, images: Images, runtime: Runtime) -> Tensor:
-    """Images (N, C, H, W) to float32 logits (N, K). Draws no random number."""
-    return torch.cat(list(predictions(classifier, images, runtime)))
+    """Images uint8 (N, C, H, W) to float32 logits (N, K). Draws no random number."""
+    size = max(16, 1000 * 32 * 32 // images.shape[-2:].numel())  # as much memory as a thousand small images
+    logits: list[Tensor] = []
+    for part in read(images, in_order(len(images), size)):
+        with evaluating(classifier), runtime.computing(), runtime.autocast():
+            logits.append(classifier(runtime.arrange(to_float(part))).float())
+    return torch.cat(logits)
 
 
 def features_and_logits(classifier: nn.Module, images: Tensor, runtime: Runtime) -> tuple[Tensor, Tensor]:
@@ -43,7 +40,7 @@ def features_and_logits(classifier: nn.Module, images: Tensor, runtime: Runtime)
     features: list[Tensor] = []
     logits: list[Tensor] = []
     for part in images.split(1000):
-        with evaluating(classifier), runtime.autocast():
+        with evaluating(classifier), runtime.computing(), runtime.autocast():
             features.append(classifier.backbone(runtime.arrange(to_float(part))))
             logits.append(classifier.head(features[-1]).float())
     return torch.cat(features), torch.cat(logits)

@@ -47,7 +47,7 @@ def write_translations(
         run: of a method that translates.
         images: what to translate.
         out: the folder to write to.
-        display: who tells the user.
+        display: where to say how it goes.
         to: ``"target"`` or ``"source"``.
         samples: so many translations of each image, with styles drawn at random: ``NAME-1.png``, ``NAME-2.png``, ...
         reference: an image of the domain translated to, whose style all translations take.
@@ -71,7 +71,7 @@ def write_translations(
     unreadable: list[str] = []
     rows: list[list[Tensor]] = []
     done = 0
-    with display.stage("images", 0, len(found)) as bar:
+    with run.runtime.computing(), display.stage("images", 0, len(found)) as bar:
         for positions, block, failed in found.decoded(size, channels):
             for start in range(0, len(positions), PART):
                 part = block[start : start + PART]

@@ -55,7 +55,6 @@ def material_of(run: Run) -> Material:
     Raises:
         UserError: where a file is missing or damaged.
     """
-    picture = run.path / "translations.png"
     return Material(
         run.result,
         run.environment,
@@ -63,7 +62,7 @@ def material_of(run: Run) -> Material:
         [row for row in run.metrics if row["stage"] == "adaptation"],
         {name: run.outputs(name) for name in ("source_only", "last")} if run.recipe.classifies else {},
         run.examples if run.recipe.classifies else None,
-        picture.read_bytes() if picture.exists() else None,
+        run.translations,
     )
 
 

@@ -140,7 +140,7 @@ def draw_classes(classes: Sequence[str], before: Sequence[float | None], after: 
 def draw_reliability(title: str, points: list[tuple[int, float, float]]) -> str:
     """Accuracy over confidence; circles grow with the number of images, and the dashed line is perfect calibration.
 
-    `points`: what `uda.calibration.reliability` returns.
+    `points`: what `uda.evaluation.calibration.reliability` returns.
     """
     figure, axis = plt.subplots(figsize=(2.8, 2.9), layout="constrained")
     axis.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=(0, (3, 3)))

@@ -43,8 +43,8 @@ def result_table(result: Result) -> Table:
         if "class_consistency" in translation:
             table.add_row(
                 "class consistency", f"{translation['class_consistency']:.4f}",
-                "translated source images read as their class by a classifier"
-                + (f" ({translation['judge_accuracy']:.3f} right on target)" if "judge_accuracy" in translation else ""),
+                "translated source images that an evaluation classifier gives their class"
+                + (f" ({translation['judge_accuracy']:.3f} on target)" if "judge_accuracy" in translation else ""),
             )  # fmt: skip
         if "pixel_accuracy" in translation:
             table.add_row("pixel accuracy", f"{translation['pixel_accuracy']:.4f}", "pixels within 16 grey levels of the truth")
@@ -66,7 +66,7 @@ def spread(figure: dict[str, float] | None) -> str:
 
 
 def comparison_table(groups: list[dict[str, Any]]) -> Table:
-    """What `uda.comparing.compare` returns, a row for each group of runs."""
+    """What `uda.report.compare.compare` returns, a row for each group of runs."""
     table = Table(box=box.SIMPLE_HEAD, caption_justify="left")
     table.add_column("runs", overflow="fold")
     for name in ("seeds", "source_only", "last", "95 % interval", "estimated", "to the first"):

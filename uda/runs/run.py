@@ -79,6 +79,12 @@ class Run:
         return self._folder.read_examples()
 
     @property
+    def translations(self) -> bytes | None:
+        """``translations.png``; None where the method makes no images."""
+        path = self.path / "translations.png"
+        return path.read_bytes() if path.exists() else None
+
+    @property
     def metrics(self) -> list[Row]:
         """The rows of ``metrics.jsonl``: losses and evaluations over the steps."""
         return self._folder.read_metrics()

@@ -71,8 +71,9 @@ def fit(
     wanted = asked_for(recipe, model, {**(overrides or {}), **keywords}, display)
     root = find_data_root(Path(data_root) if data_root is not None else None).absolute()
     runtime = choose_runtime(device, precision)
-    pair = load_pair(wanted.data, root, display, wanted.classifies)
-    return start(wanted, pair, runtime, display, out=out, data_root=root, model=model, report=report, observers=observers)
+    with runtime.computing():
+        pair = load_pair(wanted.data, root, display, wanted.classifies)
+        return start(wanted, pair, runtime, display, out=out, data_root=root, model=model, report=report, observers=observers)
 
 
 def asked_for(recipe: str | Path | Recipe, model: nn.Module | None, overrides: dict[str, Any], display: Display) -> Recipe:
@@ -143,7 +144,8 @@ def resume(
         return Run(folder.path, model)
     environment, recipe = folder.read_json("environment.json"), folder.recipe
     runtime = choose_runtime(environment["device"], environment["precision"])
-    pair = load_pair(recipe.data, Path(environment["data_root"]), display, recipe.classifies)
+    with runtime.computing():
+        pair = load_pair(recipe.data, Path(environment["data_root"]), display, recipe.classifies)
     if counts(pair) != environment["images"]:
         raise UserError(
             f"the images have changed since {folder.path} began ({environment['images']}, now {counts(pair)}); fit anew"
