@@ -44,6 +44,11 @@ TOGETHER: dict[str, tuple[str, ...]] = {
 """mean ranks of several scores"""
 
 
+def pair_of(run: Run) -> str:
+    """The recipe of a run's pair: a recipe for one method is called PAIR-METHOD."""
+    return str(run.result["recipe"]).removesuffix(f"-{run.result['method']}")
+
+
 def checkpoints(run: Run) -> list[dict[str, Any]]:
     """The run's looks: pair, method, seed, step, true accuracy, and every score; computed where they are not kept yet."""
     folder = RunFolder.open(run.path)
@@ -57,7 +62,7 @@ def checkpoints(run: Run) -> list[dict[str, Any]]:
             scores[step] = {name: score(evidence) for name, score in SCORES.items()}
             with atomic_write(kept) as path:
                 path.write_text(json.dumps(scores))
-        about = {"pair": run.result["recipe"], "method": run.result["method"], "seed": run.result["seed"]}
+        about = {"pair": pair_of(run), "method": run.result["method"], "seed": run.result["seed"]}
         found.append(about | {"step": look["step"], "true": look["target_test_accuracy"], "scores": scores[step]})
     return found
 
@@ -128,7 +133,7 @@ def estimate_table(runs: list[Run]) -> None:
     """How far each estimate is from the true accuracy: of `last`, and of the source classifier of each pair and seed."""
     errors: dict[str, dict[str, list[float]]] = {}
     ends: dict[tuple[str, str], list[tuple[Any, float]]] = {}
-    classifiers = {(run.result["recipe"], run.result["seed"]): ("source classifiers", run.seen("source_only")) for run in runs}
+    classifiers = {(pair_of(run), run.result["seed"]): ("source classifiers", run.seen("source_only")) for run in runs}
     for kind, seen in [*classifiers.values(), *((run.result["method"], run.seen()) for run in runs)]:
         assert seen.test is not None
         held_out = seen.evidence.source_logits, seen.evidence.source_labels

@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.conftest import NETS, SHORT
+from tests.conftest import CHECKOUT, NETS, SHORT
+from uda import __version__
 from uda.cli import main
-from uda.methods import METHODS, shot
+from uda.methods import METHODS
 from uda.recipe import presets
 from uda.recipe.load import load_recipe
 
@@ -36,7 +37,7 @@ def test_help_and_recipes_need_no_torch() -> None:
         "try: main()\nexcept SystemExit: pass\n"
         "assert 'torch' not in sys.modules, 'torch was imported'"
     )
-    for words in (["--help"], ["fit", "--help"], ["recipes"], ["recipes", "show", "svhn2mnist"]):
+    for words in ([], ["--version"], ["--help"], ["fit", "--help"], ["recipes"], ["recipes", "show", "svhn2mnist"]):
         subprocess.run([sys.executable, "-c", code, *words], check=True, capture_output=True)
 
 
@@ -51,7 +52,10 @@ def test_recipes_lists_all_and_show_prints_the_comments(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, out, _ = uda(capsys, monkeypatch, "recipes")
-    assert all(name in out for name in presets.names())
+    listed = [line.split()[0] for line in out.splitlines()[1:-2]]
+    assert sorted(listed) == presets.names()
+    assert listed.index("mnist2usps-dann") > listed.index("mnist2usps") > listed.index("mnist2mnistm")
+    assert "\n  mnist2usps-dann" in out  # below its pair
     _, out, _ = uda(capsys, monkeypatch, "recipes", "show", "svhn2mnist")
     assert out == (presets.RECIPES / "svhn2mnist.toml").read_text()
 
@@ -65,6 +69,76 @@ def test_data_tells_what_is_here_and_what_would_be_downloaded(
     assert "one black square" in out
     assert "would be downloaded" in out
     assert "made on the spot" in out
+
+
+def test_without_a_word_it_says_what_one_may_come_for(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, out, _ = uda(capsys, monkeypatch)
+    assert code == 0
+    for command in ("uda fit --recipe synth2digits", "uda fit --model", "uda predict RUN", "uda --help"):
+        assert command in out
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert uda(capsys, monkeypatch, "--version") == (0, f"uda {__version__}\n", "")
+
+
+def test_a_dry_run_shows_origins_checks_and_leaves_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, folders: Path, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["--model", f"{NETS}:SmallResNet", "--weights", str(folders / "net.pt"), "--set", "data.channels=1", "--dry-run"]
+    images = ["--source", str(folders / "source"), "--target", str(folders / "target"), "--seed", "3"]
+    code, out, err = uda(capsys, monkeypatch, "fit", *words, *images)
+    assert (code, err) == (0, "")
+    assert "seed = 3 # --seed" in out
+    assert "channels = 1 # --set" in out
+    assert "batch = 64 # recipe folders" in out
+    for checked in ("device and precision: cpu", "source: 96 images", "target: 96 images", "net.pt fits it", "unit works on it"):
+        assert checked in out
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "mine.toml").write_text(out)  # what it prints is a recipe
+    assert load_recipe(tmp_path / "mine.toml").seed == 3
+
+
+def test_a_dry_run_downloads_nothing(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    words = [
+        "--recipe",
+        "mnist2usps",
+        "--data-root",
+        str(tmp_path),
+        "--model",
+        "timm:resnet18",
+        "--set",
+        "classifier.pretrained=true",
+    ]
+    code, out, _ = uda(capsys, monkeypatch, "fit", *words, "--dry-run")
+    assert code == 0
+    assert "source: mnist, not here; would be downloaded" in out
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_fit_ends_with_what_to_do_next(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tiny: Path, tmp_path: Path
+) -> None:
+    few = ["--set", "training.steps=1", "--set", "classifier.steps=1", "-o", str(tmp_path / "run")]
+    _, out, _ = uda(capsys, monkeypatch, "fit", "--recipe", str(tiny), *few)
+    run = tmp_path / "run"
+    assert out.splitlines()[-1] == f"look at {run / 'report.html'}; then use it: uda predict {run} IMAGES"
+
+
+def test_seeds_need_no_folder_of_data_where_none_is_read(tmp_path: Path) -> None:
+    environment = {key: value for key, value in os.environ.items() if key != "UDA_DATA"}
+    environment |= {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache"), "PYTHONPATH": str(CHECKOUT)}
+    few = [word for key in ("training.steps", "classifier.steps") for word in ("--set", f"{key}=1")]
+    sizes = ["--set", "data.size=8", "--set", "training.batch=8", "--set", "classifier.batch=8", "--precision", "fp32"]
+    command = [sys.executable, "-m", "uda.cli", "fit", "--recipe", "synth2digits", "--method", "mcc", "--seeds", "2"]
+    done = subprocess.run(
+        [*command, *few, *sizes, "--out", "both"], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(list((tmp_path / "both").glob("seed-*/result.json"))) == 2
 
 
 def test_fit_prints_the_run_and_one_table(
@@ -129,7 +203,6 @@ def test_another_method_brings_its_own_steps(
     assert code == 0
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert (result["method"], result["steps"], "translation" in result) == ("dann", 2, False)
-    assert load_recipe(str(tiny), {"method.name": "shot"}).training.batch == shot.TRAINING["batch"]
 
 
 def test_several_seeds_are_run_compared_and_reported(
@@ -166,6 +239,10 @@ def test_without_out_the_folder_is_named_after_the_run(
         (["fit"], "--recipe NAME or --resume RUN"),
         (["fit", "--recipe", "{tiny}", "--set", "method.feature_nrom=l2"], "did you mean 'method.feature_norm'"),
         (["fit", "--recipe", "{tiny}", "--set", "nonsense"], "KEY=VALUE"),
+        (["fit", "--recipe", "{tiny}", "--dry-run", "--weights", "nowhere.pt"], "no weights at"),
+        (["fit", "--recipe", "{tiny}", "--dry-run", "--device", "tpu"], "not available here"),
+        (["fit", "--recipe", "folders", "--dry-run", "--source", "{tmp}/nothing", "--target", "mnist"], "no images at"),
+        (["fit", "--resume", "{tmp}", "--dry-run"], "leave out all other settings"),
         (["fit", "--recipe", "{tiny}", "--set", "method.name=unti"], "did you mean 'unit'"),
         (["fit", "--recipe", "{tiny}", "--method", "shto"], "did you mean 'shot'"),
         (["fit", "--recipe", "{tiny}", "--method", "mine.py:Mine"], "no file"),

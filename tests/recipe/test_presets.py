@@ -16,3 +16,31 @@ def test_a_path_needs_its_ending_to_be_a_path(tmp_path: Path) -> None:
     assert presets.read(presets.find(str(tmp_path / "mine.toml"))) == {"description": "mine"}
     with pytest.raises(UserError):
         presets.find(str(tmp_path / "mine"))
+
+
+def test_variants_are_the_same_pair_with_another_method() -> None:
+    assert presets.variants("svhn2mnist") == ["svhn2mnist-drit"]
+    assert presets.variants("mnist2usps-dann") == []
+    assert presets.variant(presets.find("mnist2usps"), "dann") == presets.find("mnist2usps-dann")
+    assert presets.variant(presets.find("mnist2usps"), "unit") == presets.find("mnist2usps")
+
+
+def test_a_users_own_file_has_no_variant(tmp_path: Path) -> None:
+    mine = tmp_path / "mnist2usps.toml"
+    mine.touch()
+    assert presets.variant(mine, "dann") == mine
+
+
+def test_a_recipe_is_read_after_what_it_extends(tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
+    (tmp_path / "base.toml").write_text("seed = 1")
+    (tmp_path / "below" / "a.toml").write_text("extends = '../base.toml'\nseed = 2")
+    tables = [tables for _, tables in presets.read_all(tmp_path / "below" / "a.toml")]
+    assert tables == [{"seed": 1}, {"seed": 2}]
+
+
+@pytest.mark.parametrize("name", presets.names())
+def test_on_top_of_a_shipped_recipe_stand_its_command_and_what_to_expect(name: str) -> None:
+    first, second, *_ = presets.find(name).read_text().splitlines()
+    assert first.startswith(f"# uda fit --recipe {name}" if name != "folders" else "# uda fit --model")
+    assert second.startswith("# Expect")

@@ -1,4 +1,4 @@
-"""State dicts from elsewhere: which are understood, and what is said of the others."""
+"""The run folder; and state dicts from elsewhere: which are understood, and what is said of the others."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from torch import nn
 
 from tests.models.nets import SmallResNet
 from uda import UserError
+from uda.methods import METHODS
 from uda.models.weights import load_weights
+from uda.recipe.load import load_recipe
+from uda.runs.folder import RunFolder, default_path
 
 
 def weights(module: nn.Module) -> torch.Tensor:
@@ -92,3 +95,31 @@ def test_a_list_is_no_state_dict(tmp_path: Path) -> None:
     torch.save([1, 2], tmp_path / "net.pt")
     with pytest.raises(UserError, match="is not a state dict"):
         load_weights(tmp_path / "net.pt", SmallResNet())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_methods_recipe_is_read_back_from_the_folder(method: str, tmp_path: Path) -> None:
+    recipe = load_recipe("svhn2mnist", {"method.name": method})
+    assert RunFolder.create(tmp_path / "run", recipe, {}).recipe == recipe
+
+
+def test_a_recipe_that_would_not_read_back_makes_no_folder(tmp_path: Path) -> None:
+    recipe = load_recipe("svhn2mnist", {"classifier.std": [float("nan")]})
+    with pytest.raises(UserError, match=r"classifier\.std"):
+        RunFolder.create(tmp_path / "run", recipe, {})
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "method", "begins"),
+    [
+        ("mnist2usps", "dann", "mnist2usps-dann-7-"),
+        ("svhn2mnist", "dann", "svhn2mnist-dann-7-"),
+        ("mnist2usps", "unit", "mnist2usps-unit-7-"),
+    ],
+)
+def test_a_folder_is_named_after_its_recipe_and_method_once(recipe: str, method: str, begins: str) -> None:
+    path = default_path(load_recipe(recipe, {"method.name": method}), "7")
+    assert path.parent == Path("runs")
+    assert path.name.startswith(begins)
+    assert path.name.count("-") == begins.count("-") + 1

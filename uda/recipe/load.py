@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import AliasChoices, BaseModel, ValidationError
+from pydantic import AliasChoices, ValidationError
 
 from uda.errors import UserError
 from uda.evaluation.selection import OF_SOURCE
 from uda.methods import find_method
-from uda.methods.base import MethodSettings
 from uda.recipe import presets
 from uda.recipe.schema import Recipe
 
@@ -140,14 +139,15 @@ def _lay(below: _Layer, above: _Layer, kept: _Layer | None = None) -> _Layer:
     if before is not None and method is not None and method != before:
         below = {key: said for key, said in below.items() if key.partition(".")[0] not in ("method", "training")}
         below |= _default_training(method) | (kept or {})
-    if "classifier.width" in below and _value(above, "classifier.backbone") not in (None, _value(below, "classifier.backbone")):
-        width = below["classifier.width"]
-        below |= {"classifier.width": _Said(None, f"default, since {width.value} of {width.origin} is another network's")}
+    width = _value(below, "classifier.width")
+    if width is not None and _value(above, "classifier.backbone") not in (None, _value(below, "classifier.backbone")):
+        why = f"default, since {width} of {below['classifier.width'].origin} is another network's"
+        below |= {"classifier.width": _Said(None, why)}
     return below | above
 
 
 def _value(layer: _Layer, key: str) -> str | None:
-    return str(layer[key].value) if key in layer else None
+    return str(layer[key].value) if key in layer and layer[key].value is not None else None
 
 
 def _of(layer: _Layer, table: str) -> _Layer:
@@ -177,7 +177,8 @@ def _validate(tables: dict[str, Any]) -> Recipe:
     method = tables.get("method")
     if not isinstance(method, dict) or "name" not in method:
         raise UserError('the recipe has no table [method] with a name; add: [method] name = "unit"')
-    missing = [key for key in ("source", "target") if key not in tables.get("data", {})]
+    data = tables.get("data", {})
+    missing = [key for key in ("source", "target") if isinstance(data, dict) and key not in data]
     if missing:
         flags = " ".join(f"--{key} DIR" for key in missing)
         raise UserError(f"the recipe {tables['name']!r} leaves open which images to read; give {flags}")
@@ -199,38 +200,27 @@ def _in_one_line(error: ValidationError, method: str) -> UserError:
     where = ".".join((*tables, last))
     if first["type"] != "extra_forbidden":
         return UserError(f"setting {where!r}: {first['msg'][0].lower()}{first['msg'][1:]} (got {first['input']!r})")
-    section: type[BaseModel] | None = Recipe
-    for table in tables:
-        section = _inner(section, table, method)
-    return UserError.unknown("setting", where, [".".join((*tables, name)) for name in _names(section)])
+    return UserError.unknown("setting", where, [".".join((*tables, name)) for name in _names(tables, method)])
 
 
 def _field_name(key: str, method: str | None) -> str:
-    """A dotted key with fields' own names in place of their aliases; an unknown key stays as it is."""
-    section: type[BaseModel] | None = Recipe
-    names = []
-    for part in key.split("."):
-        names.append(_names(section).get(part, part))
-        section = _inner(section, names[-1], method)
-    return ".".join(names)
+    """A dotted key with the field's own name in place of an alias; an unknown key stays as it is."""
+    *tables, last = key.split(".")
+    return ".".join((*tables, _names(tables, method).get(last, last)))
 
 
-def _names(section: type[BaseModel] | None) -> dict[str, str]:
-    """All names that a table's keys may have, each with its field's own."""
+def _names(tables: list[str], method: str | None) -> dict[str, str]:
+    """All keys that a table within tables may have, aliases too, each with its field's own name; empty for an unknown table."""
+    section: Any = Recipe
+    for table in tables:
+        field = getattr(section, "model_fields", {}).get(table)
+        of_method = section is Recipe and table == "method" and method is not None
+        section = find_method(str(method)).Settings if of_method else field and field.annotation
     names: dict[str, str] = {}
-    for name, field in section.model_fields.items() if section is not None else ():
-        alias = field.validation_alias
-        names |= {name: name} | ({str(other): name for other in alias.choices} if isinstance(alias, AliasChoices) else {})
+    for name, field in getattr(section, "model_fields", {}).items():
+        aliases = field.validation_alias.choices if isinstance(field.validation_alias, AliasChoices) else []
+        names |= dict.fromkeys([name, *map(str, aliases)], name)
     return names
-
-
-def _inner(section: type[BaseModel] | None, name: str, method: str | None) -> type[BaseModel] | None:
-    """What a table within a table may hold; None where it is a value, or unknown."""
-    if section is Recipe and name == "method" and method is not None:
-        settings: type[MethodSettings] = find_method(method).Settings
-        return settings
-    kind = section.model_fields[name].annotation if section is not None and name in section.model_fields else None
-    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
 
 def _flatten(tables: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,0 +1,48 @@
+"""What a dry run finds wrong before anything is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import NETS
+from uda import UserError
+from uda.recipe.load import load_recipe
+from uda.training.check import check
+
+
+def run(folders: Path, **overrides: object) -> list[str]:
+    images = {"data.source": str(folders / "source"), "data.target": str(folders / "target"), "data.channels": 1}
+    recipe = load_recipe("folders", images | {key.replace("__", "."): value for key, value in overrides.items()})
+    return list(check(recipe, None, "cpu", "fp32"))
+
+
+def test_everything_is_named_that_was_checked(folders: Path) -> None:
+    lines = run(folders, data__target_test=str(folders / "test"), classifier__backbone=f"{NETS}:SmallResNet")
+    expected = ("cpu", "source: 96", "target: 96", "target_test: 96", "10 wherever", "SmallResNet")
+    for said, line in zip(expected, lines, strict=True):
+        assert said in line
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"classifier__weights": "nowhere.pt"}, "no weights"),
+        ({"classifier__backbone": "nowhere.py:Net"}, "no file"),
+        ({"classifier__split": "nowhere", "classifier__backbone": f"{NETS}:SmallResNet"}, "nowhere"),
+        ({"method__name": "adabn"}, "no batch norm"),
+        ({"method__name": "target_only"}, "target labels"),
+        ({"method__name": "unit_translation", "classifier__weights": "net.pt"}, "has no classifier"),
+        ({"data__classes": ["a", "b"]}, "other classes"),
+        ({"data__target_test": "mnits"}, "did you mean 'mnist'"),
+    ],
+)
+def test_what_is_wrong_is_said(folders: Path, wrong: dict[str, object], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        run(folders, **wrong)
+
+
+def test_weights_of_another_network_are_found_out(folders: Path) -> None:
+    with pytest.raises(UserError, match="another network"):
+        run(folders, classifier__weights=str(folders / "net.pt"), classifier__backbone="lenet")
