@@ -206,6 +206,7 @@ def run(mutants: list[Mutant], jobs: int, root: Path) -> list[Mutant]:
         if status == 0:
             survivors.append(mutant)
             print(f"survives: {describe(mutant)}", flush=True)
+        print(f"{len(waiting) + len(busy)} left ", end="\r", file=sys.stderr, flush=True)
     return survivors
 
 

@@ -88,8 +88,9 @@ class ByHand:
             drawn = [x[f"{j}{i}"], *([x[f"{i}{i}"]] if s.adversarial_on_reconstructions else [])]
             adversarial = adversarial + by_hand.is_real(self.d(self.x[i], i)) + by_hand.is_fake(self.d(torch.cat(drawn), i))
         norm = self.distance[s.feature_norm]
-        logits = self.c(self.features(self.batch.target, 2))
-        teacher = self.m.teacher(self.batch.target_weak).detach()
+        anchored = s.information_weight or s.pseudo_label_weight
+        logits = self.c(self.features(self.batch.target if anchored else self.x[2], 2))
+        teacher = self.m.teacher(self.batch.target_weak).detach() if s.pseudo_label_weight else logits
         terms = {
             "discriminator_adversarial": (s.adversarial_weight, adversarial),
             "class": (s.class_weight, by_hand.cross_entropy(self.c(self.features(self.x[1], 1)), self.labels)),
@@ -106,6 +107,8 @@ class ByHand:
                 by_hand.cross_entropy(self.c(self.features(x["12"], 2)), self.labels),
             ),
         }
+        if not s.feature_weight:
+            del terms["feature"]
         return {name: value for name, (_, value) in terms.items()}, sum(weight * value for weight, value in terms.values())
 
     def objective_of_g(self, q: list[tuple[Tensor, Tensor]], x: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
@@ -142,6 +145,10 @@ class ByHand:
         {"posterior": "learned", **WITH_CYCLE},
         {"translated_class_augmented": True},
         {"tied_trunk": False},
+        {"feature_weight": 0.0},
+        {"information_weight": 0.0},
+        {"pseudo_label_weight": 0.0},
+        {"information_weight": 0.0, "pseudo_label_weight": 0.0},
     ],
     ids=str,
 )
