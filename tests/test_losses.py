@@ -1,39 +1,179 @@
+"""Loss functions, each against its formula in NumPy, written out in loops."""
+
+from __future__ import annotations
+
+import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
 from uda import losses
 
-sizes = st.integers(2, 12)
+sizes = st.integers(2, 6)
+seeds = st.integers(0, 1000)
 
 
-def test_real_fake_is_binary_cross_entropy() -> None:
-    logits = torch.tensor([[-3.0], [0.0], [2.0]])
-    p = torch.sigmoid(logits)
-    assert losses.real_fake(logits, True) == pytest.approx(-p.log().mean().item(), rel=1e-5)
-    assert losses.real_fake(logits, False) == pytest.approx(-(1 - p).log().mean().item(), rel=1e-5)
+def draw(seed: int, *shape: int, scale: float = 1.0) -> Tensor:
+    return scale * torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def test_kl_agrees_with_torch_distributions() -> None:
-    mean, log_variance = torch.randn(5, 7), torch.randn(5, 7)
-    expected = kl_divergence(Normal(mean, (0.5 * log_variance).exp()), Normal(0, 1)).sum(1).mean()
-    assert losses.kl_to_standard_normal(mean, log_variance) == pytest.approx(expected.item(), rel=1e-5)
+def softmax(logits: Tensor) -> list[np.ndarray]:
+    """The probabilities of each row."""
+    return [np.exp(row) / np.exp(row).sum() for row in logits.double().numpy()]
 
 
-def test_kl_without_log_variance_is_that_of_unit_variance() -> None:
-    mean = torch.randn(5, 7)
-    unit, explicit = losses.kl_to_standard_normal(mean), losses.kl_to_standard_normal(mean, torch.zeros(5, 7))
-    assert unit == pytest.approx(explicit.item(), rel=1e-5)
+def entropy_of(p: np.ndarray) -> float:
+    return -sum(q * math.log(q) for q in p)
 
 
-@pytest.mark.parametrize(("norm", "expected"), [("l1", 3.0), ("l2", 5.0)])
-def test_distance_sums_over_entries_and_averages_over_the_batch(norm: losses.Norm, expected: float) -> None:
-    a, b = torch.tensor([[[1.0, 0.0]], [[0.0, 0.0]]]), torch.tensor([[[0.0, 2.0]], [[-1.0, 2.0]]])
-    assert losses.distance(a, b, norm) == pytest.approx(expected)
+def close(value: Tensor, expected: float) -> bool:
+    return value.item() == pytest.approx(expected, rel=1e-4, abs=1e-6)
+
+
+@given(rows=sizes, classes=sizes, seed=seeds, smoothing=st.floats(0, 0.9))
+@settings(max_examples=20, deadline=None)
+def test_cross_entropy_by_hand(rows: int, classes: int, seed: int, smoothing: float) -> None:
+    """A smoothed label is the even distribution by `smoothing`, and the label by the rest."""
+    logits, labels = draw(seed, rows, classes), torch.arange(rows) % classes
+    expected = 0.0
+    for p, label in zip(softmax(logits), labels.tolist(), strict=True):
+        for k in range(classes):
+            expected -= ((1 - smoothing) * (k == label) + smoothing / classes) * math.log(p[k]) / rows
+    assert close(losses.cross_entropy(logits, labels, smoothing), expected)
+
+
+@given(rows=sizes, seed=seeds)
+@settings(max_examples=20, deadline=None)
+def test_real_fake_by_hand(rows: int, seed: int) -> None:
+    logits = draw(seed, rows, 1, scale=3)
+    d = [1 / (1 + math.exp(-logit)) for logit in logits[:, 0].tolist()]
+    assert close(losses.real_fake(logits, True), sum(-math.log(each) for each in d) / rows)
+    assert close(losses.real_fake(logits, False), sum(-math.log(1 - each) for each in d) / rows)
+
+
+@given(rows=sizes, seed=seeds)
+@settings(max_examples=20, deadline=None)
+def test_distance_by_hand(rows: int, seed: int) -> None:
+    a, b = draw(seed, rows, 2, 3), draw(seed + 1, rows, 2, 3)
+    l1 = l2 = 0.0
+    for image, row, column in itertools.product(range(rows), range(2), range(3)):
+        difference = float(a[image, row, column] - b[image, row, column])
+        l1, l2 = l1 + abs(difference) / rows, l2 + difference**2 / rows
+    assert close(losses.distance(a, b, "l1"), l1)
+    assert close(losses.distance(a, b, "l2"), l2)
+
+
+@given(rows=sizes, numbers=sizes, seed=seeds)
+@settings(max_examples=20, deadline=None)
+def test_kl_to_standard_normal_is_that_of_torch_distributions(rows: int, numbers: int, seed: int) -> None:
+    mean, log_variance = draw(seed, rows, numbers), draw(seed + 1, rows, numbers)
+
+    def expected(deviation: Tensor) -> float:
+        return kl_divergence(Normal(mean, deviation), Normal(0, 1)).sum(1).mean().item()
+
+    assert close(losses.kl_to_standard_normal(mean, log_variance), expected((0.5 * log_variance).exp()))
+    assert close(losses.kl_to_standard_normal(mean), expected(torch.ones(rows, numbers)))
+
+
+@given(rows=sizes, classes=sizes, seed=seeds)
+@settings(max_examples=20, deadline=None)
+def test_entropies_by_hand(rows: int, classes: int, seed: int) -> None:
+    logits = draw(seed, rows, classes, scale=2)
+    p = softmax(logits)
+    entropy, marginal = sum(entropy_of(row) for row in p) / rows, entropy_of(sum(p) / rows)
+    assert close(losses.entropy(logits), entropy)
+    assert close(losses.marginal_entropy(logits), marginal)
+    assert close(losses.information_maximization(logits), entropy - marginal)
+
+
+@given(rows=sizes, classes=sizes, seed=seeds, confidence=st.floats(0, 1))
+@settings(max_examples=20, deadline=None)
+def test_pseudo_label_by_hand(rows: int, classes: int, seed: int, confidence: float) -> None:
+    student, teacher = draw(seed, rows, classes), draw(seed + 1, rows, classes, scale=2)
+    expected = 0.0
+    for p, q in zip(softmax(student), softmax(teacher), strict=True):
+        if q.max() > confidence:
+            expected -= math.log(p[q.argmax()]) / rows
+    assert close(losses.pseudo_label(student, teacher, confidence), expected)
+
+
+@given(rows=sizes, classes=sizes, seed=seeds)
+@settings(max_examples=20, deadline=None)
+def test_kl_divergence_by_hand(rows: int, classes: int, seed: int) -> None:
+    first, second = draw(seed, rows, classes), draw(seed + 1, rows, classes)
+    expected = 0.0
+    for p, q in zip(softmax(first), softmax(second), strict=True):
+        expected += sum(p[k] * math.log(p[k] / q[k]) for k in range(classes)) / rows
+    assert close(losses.kl_divergence(first.log_softmax(1), second.log_softmax(1)), expected)
+
+
+@given(n=sizes, m=sizes, kernels=st.integers(1, 6), seed=seeds)
+@settings(max_examples=20, deadline=None)
+def test_maximum_mean_discrepancy_by_hand(n: int, m: int, kernels: int, seed: int) -> None:
+    a, b = draw(seed, n, 3), draw(seed + 1, m, 3) + 1
+    first, second = a.double().numpy(), b.double().numpy()
+    everything = [*first, *second]
+    pairs = [((x - y) ** 2).sum() for x, y in itertools.permutations(everything, 2)]
+    width = sum(pairs) / len(pairs)
+
+    def k(x: np.ndarray, y: np.ndarray) -> float:
+        powers = range(-(kernels // 2), kernels - kernels // 2)
+        return sum(math.exp(-((x - y) ** 2).sum() / (width * 2.0**power)) for power in powers) / kernels
+
+    def mean(xs: np.ndarray, ys: np.ndarray) -> float:
+        return sum(k(x, y) for x in xs for y in ys) / (len(xs) * len(ys))
+
+    expected = mean(first, first) + mean(second, second) - 2 * mean(first, second)
+    assert losses.maximum_mean_discrepancy(a, b, kernels).item() == pytest.approx(expected, rel=1e-3, abs=1e-5)
+
+
+@given(n=sizes, m=sizes, seed=seeds)
+@settings(max_examples=20, deadline=None)
+def test_coral_by_hand(n: int, m: int, seed: int) -> None:
+    a, b = draw(seed, n, 3), draw(seed + 1, m, 3, scale=2)
+
+    def covariance(x: np.ndarray, j: int, k: int) -> float:
+        return sum((row[j] - x[:, j].mean()) * (row[k] - x[:, k].mean()) for row in x) / (len(x) - 1)
+
+    first, second = a.double().numpy(), b.double().numpy()
+    expected = 0.0
+    for j, k in itertools.product(range(3), range(3)):
+        expected += (covariance(first, j, k) - covariance(second, j, k)) ** 2 / (4 * 3**2)
+    assert close(losses.coral(a, b), expected)
+
+
+@given(rows=sizes, classes=sizes, temperature=st.floats(0.5, 3), seed=seeds)
+@settings(max_examples=20, deadline=None)
+def test_class_confusion_by_hand(rows: int, classes: int, temperature: float, seed: int) -> None:
+    logits = draw(seed, rows, classes, scale=2)
+    p = softmax(logits / temperature)
+    certainty = [1 + math.exp(-entropy_of(row)) for row in p]
+    weight = [rows * each / sum(certainty) for each in certainty]
+    expected = 0.0
+    for j in range(classes):
+        confused = [sum(w * row[j] * row[k] for w, row in zip(weight, p, strict=True)) for k in range(classes)]
+        expected += sum(confused[k] for k in range(classes) if k != j) / sum(confused) / classes
+    assert close(losses.class_confusion(logits, temperature), expected)
+
+
+def test_the_weight_of_an_image_in_class_confusion_takes_no_gradient() -> None:
+    """Of two images, moving one's logits leaves the other's share as it is: the gradient is that of fixed weights."""
+    logits = draw(0, 2, 3).requires_grad_()
+    losses.class_confusion(logits, 1.0).backward()
+    assert logits.grad is not None
+    fixed = logits.detach().requires_grad_()
+    p = fixed.softmax(1)
+    certainty = (1 + (p * p.log()).sum(1).exp()).detach()
+    confusion = (p * (2 * certainty / certainty.sum())[:, None]).T @ p
+    (1 - confusion.diagonal() / confusion.sum(1)).mean().backward()
+    assert fixed.grad is not None
+    assert torch.allclose(logits.grad, fixed.grad, atol=1e-6)
 
 
 @given(rows=sizes, classes=sizes, seed=st.integers(0, 1000))
@@ -72,13 +212,6 @@ def test_losses_are_float32_for_bf16_inputs() -> None:
     assert {value.dtype for value in values} == {torch.float32}
 
 
-def test_kl_divergence_of_known_distributions() -> None:
-    p, q = torch.tensor([[0.5, 0.5]]), torch.tensor([[0.9, 0.1]])
-    expected = 0.5 * math.log(0.5 / 0.9) + 0.5 * math.log(0.5 / 0.1)
-    assert losses.kl_divergence(p.log(), q.log()).item() == pytest.approx(expected, rel=1e-5)
-    assert losses.kl_divergence(p.log(), p.log()).item() == pytest.approx(0, abs=1e-7)
-
-
 def test_mmd_tells_distributions_apart_and_not_samples_of_one() -> None:
     generator = torch.Generator().manual_seed(0)
     a, b, c = (torch.randn(200, 5, generator=generator) + shift for shift in (0, 0, 2))
@@ -86,13 +219,6 @@ def test_mmd_tells_distributions_apart_and_not_samples_of_one() -> None:
     assert 0 <= same < 0.02
     assert other > 10 * same
     assert losses.maximum_mean_discrepancy(a, a).item() == pytest.approx(0, abs=1e-6)
-
-
-def test_coral_is_the_distance_of_covariances() -> None:
-    a = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
-    assert losses.coral(a, a + 7).item() == pytest.approx(0, abs=1e-9), "means do not count"
-    covariance = 2 / 3  # of each coordinate of a; of 2a four times that
-    assert losses.coral(a, 2 * a).item() == pytest.approx(2 * (3 * covariance) ** 2 / 16, rel=1e-5)
 
 
 def test_class_confusion_is_none_for_sure_predictions_and_most_for_wavering_ones() -> None:

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+import uda
+from uda.data.names import is_path
 from uda.errors import UserError
+from uda.recipe import presets
+
+if TYPE_CHECKING:
+    from uda.console import Display
+    from uda.report.compare import Group
 
 app = typer.Typer(
     help="Unsupervised domain adaptation: a classifier and unlabelled images in, an adapted classifier and an honest number out.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -20,41 +28,100 @@ app = typer.Typer(
 recipes_app = typer.Typer(help="List the recipes, or show one.", invoke_without_command=True, rich_markup_mode=None)
 app.add_typer(recipes_app, name="recipes")
 
+START = """Try it, in two minutes and without a download:
+  uda fit --recipe synth2digits
+
+Adapt your own classifier to images without labels:
+  uda fit --model nets.py:Net --weights net.pt --source photos/ --target scans/
+
+Use the result:
+  uda predict RUN images/
+
+`uda --help` lists all commands."""
+
+# Flags that several commands have.
 DataRoot = Annotated[Path | None, typer.Option("--data-root", help="Folder of the data sets; else $UDA_DATA, else ~/.cache/uda.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
+Precision = Annotated[str | None, typer.Option("--precision", help="bf16, fp32 or auto (a probe decides); else as in the run.")]
+Which = Annotated[str, typer.Option("--which", help="last, selected (by the label-free score) or source (before adaptation).")]
+Out = Annotated[Path, typer.Option("-o", "--out", help="What to write.")]
+OutOrNone = Annotated[Path | None, typer.Option("-o", "--out", help="What to write; left out: as said above.")]
+Seed = Annotated[int | None, typer.Option("--seed", help="Seed of everything random.")]
+
+
+def _anchored(name: str) -> str:
+    """A path of images made absolute; a data set's name as it is."""
+    return str(Path(name).absolute()) if is_path(name) else name
+
+
+def _anchored_factory(name: str) -> str:
+    """FILE.py:FACTORY with its path made absolute; a module's or timm's as it is."""
+    place, colon, factory = name.rpartition(":")
+    return str(Path(place).absolute()) + colon + factory if place.endswith(".py") else name
+
+
+FLAGS: dict[str, tuple[str, Callable[[Any], object]]] = {
+    "source": ("data.source", _anchored),
+    "target": ("data.target", _anchored),
+    "source_test": ("data.source_test", _anchored),
+    "target_test": ("data.target_test", _anchored),
+    "size": ("data.size", int),
+    "model": ("classifier.backbone", _anchored_factory),
+    "weights": ("classifier.weights", lambda path: str(Path(path).absolute())),
+    "split": ("classifier.split", str),
+    "method": ("method.name", _anchored_factory),
+    "seed": ("seed", int),
+}
+"""flags of `uda fit` that are keys of the recipe, and how values are written down: a path holds wherever one resumes"""
+
+
+def _overrides(flags: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """What the command line says of the recipe, by dotted key: the values, and the flags that they came by."""
+    from uda.recipe.load import parse_override
+
+    values = dict(parse_override(text) for text in flags["set_"] or ())
+    given = [flag for flag in FLAGS if flags[flag] is not None]
+    values |= {FLAGS[flag][0]: FLAGS[flag][1](flags[flag]) for flag in given}
+    return values, {FLAGS[flag][0]: f"--{flag.replace('_', '-')}" for flag in given}
+
+
+@app.callback(invoke_without_command=True)
+def start(
+    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False
+) -> None:
+    """What comes before every command, and is all that happens where none is given."""
+    if version:
+        print(f"uda {uda.__version__}")
+    elif context.invoked_subcommand is None:
+        print(START)
 
 
 @app.command()
 def fit(
-    recipe: Annotated[
-        str | None, typer.Option(help="A recipe's name (see `uda recipes`) or a path to a .toml file; with --source: folders.")
-    ] = None,
+    context: typer.Context,
+    recipe: Annotated[str | None, typer.Option(help="A name from `uda recipes` or a .toml file; with --source: folders.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Continue an interrupted run folder instead.")] = None,
-    source: Annotated[
-        str | None, typer.Option(help="Labelled images: a folder (CLASS/IMAGE.png), .csv, .npz, or a name.")
-    ] = None,
-    target: Annotated[
-        str | None, typer.Option(help="Images without labels: a folder (any nesting), .csv, .npz, or a name.")
-    ] = None,
+    source: Annotated[str | None, typer.Option(help="Labelled images: a folder CLASS/IMAGE.png, .csv, .npz, or a name.")] = None,
+    target: Annotated[str | None, typer.Option(help="Images without labels: a folder, .csv, .npz, or a name.")] = None,
     source_test: Annotated[str | None, typer.Option(help="Labelled source images to test on; else a tenth of --source.")] = None,
-    target_test: Annotated[
-        str | None, typer.Option(help="Labelled target images to test on; else nothing is known there.")
-    ] = None,
-    model: Annotated[str | None, typer.Option(help="Your network: FILE.py:FACTORY, PACKAGE.MODULE:FACTORY or timm:NAME.")] = None,
+    target_test: Annotated[str | None, typer.Option(help="Labelled target images to test on; else nothing is known.")] = None,
+    model: Annotated[str | None, typer.Option(help="Your network: FILE.py:FACTORY, MODULE:FACTORY or timm:NAME.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Its trained weights: a state dict, .pt or .safetensors.")] = None,
     split: Annotated[str | None, typer.Option(help="The last module of its stem; else found, and printed.")] = None,
     size: Annotated[int | None, typer.Option(help="Side that images are brought to, pixels; else the source's own.")] = None,
     method: Annotated[str | None, typer.Option(help="Another method: a name from `uda methods`, or FILE.py:CLASS.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
+    seed: Seed = None,
     seeds: Annotated[int | None, typer.Option(help="So many runs, with seeds from --seed on, and their mean and spread.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder; else runs/RECIPE-METHOD-SEED-TIME.")] = None,
+    out: OutOrNone = None,
     data_root: DataRoot = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto (a probe decides), bf16 or fp32.")] = "auto",
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="Override any key: --set method.feature_norm=l2. Repeatable.")
-    ] = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Any key: --set method.feature_norm=l2. Repeatable.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show every setting with its origin, check, and stop.")] = False,
 ) -> None:
     """Adapt a classifier: the source classifier first, then the method, then the figures.
+
+    Without --out, the run folder is runs/RECIPE-METHOD-SEED-TIME.
 
     Your own: uda fit --model nets.py:Net --weights net.pt --source photos/ --target scans/
 
@@ -65,82 +132,91 @@ def fit(
         recipe = "folders"
     if (recipe is None) == (resume is None):
         raise UserError("give either --recipe NAME or --resume RUN; `uda recipes` lists the names")
-    # Each flag is a key of the recipe by a shorter name; paths are written down so that they hold wherever one resumes.
-    keys: dict[str, object] = {
-        "data.source": source and _anchored(source),
-        "data.target": target and _anchored(target),
-        "data.source_test": source_test and _anchored(source_test),
-        "data.target_test": target_test and _anchored(target_test),
-        "data.size": size,
-        "classifier.backbone": model and _anchored_factory(model),
-        "classifier.weights": weights and str(weights.absolute()),
-        "classifier.split": split,
-        "method.name": method and _anchored_factory(method),
-        "seed": seed,
-    }
-    keys = {key: value for key, value in keys.items() if value is not None}
+    flags = context.params
     if resume is not None:
-        if keys or out or data_root or set_ or seeds is not None:
+        if any(flags[flag] is not None for flag in (*FLAGS, "seeds", "out", "data_root")) or set_ or dry_run:
             raise UserError("--resume goes on as the run began; leave out all other settings, or start anew with --recipe")
+        _resume(resume)
+        return
+    presets.find(str(recipe))  # a wrong name is answered before torch is loaded
+    overrides, origins = _overrides(flags)
+    if dry_run:
+        _check(str(recipe), overrides, origins, data_root, device, precision or "auto")
     else:
-        from uda.recipe import presets
+        where = {"data_root": data_root, "device": device, "precision": precision or "auto"}
+        _fit(str(recipe), seeds, overrides=overrides, out=out, **where)
 
-        presets.find(str(recipe))  # a wrong name is answered before torch is loaded
-    from uda.console import Display
-    from uda.recipe.load import parse_override
+
+def _fit(recipe: str, seeds: int | None, **settings: Any) -> None:
+    from uda.console import Display, next_steps
+    from uda.training.fit import fit as run_fit
+    from uda.training.seeds import fit_seeds
+
+    display = Display()
+    with _telling_how_to_go_on(display):
+        if seeds is not None:
+            _show(fit_seeds(recipe, seeds, display=display, **settings), display)
+        else:
+            run = run_fit(recipe, display=display, **settings)
+            display.say(next_steps(run.path, run.recipe.classifies))
+
+
+def _resume(path: Path) -> None:
+    from uda.console import Display, next_steps
     from uda.report.compare import ASKED
+    from uda.training.fit import resume as run_resume
+    from uda.training.seeds import resume_seeds
+
+    display = Display()
+    with _telling_how_to_go_on(display):
+        if (path / ASKED).exists():
+            _show(resume_seeds(path, display), display)
+        else:
+            run = run_resume(path, display)
+            display.say(next_steps(run.path, run.recipe.classifies))
+
+
+def _check(recipe: str, overrides: dict[str, Any], flags: dict[str, str], *where: Any) -> None:
+    """Prints the resolved recipe and what was checked; all of it is TOML, so that it can be kept as a recipe."""
+    from uda.recipe.load import resolve
+    from uda.training.check import check
+
+    resolved = resolve(recipe, overrides, flags)
+    print(resolved.recipe.to_toml(resolved.origins))
+    for line in (*resolved.notes, "checked: the recipe"):
+        print(f"# {line}")
+    for line in check(resolved.recipe, *where):
+        print(f"# checked: {line}")
+
+
+def _show(group: Group, display: Display) -> None:
+    """Several seeds' table and page."""
     from uda.report.compare import compare as run_compare
     from uda.report.page import write_comparison
     from uda.report.tables import comparison_table
-    from uda.training.fit import fit as run_fit
-    from uda.training.fit import resume as run_resume
-    from uda.training.loop import Interrupted
-    from uda.training.seeds import fit_seeds, resume_seeds
 
-    display, group = Display(), None
-    overrides = {**dict(parse_override(text) for text in set_ or ()), **keys}
-    where: Any = {"out": out, "data_root": data_root, "device": device, "precision": precision, "display": display}
+    figures = run_compare([group])
+    display.show(comparison_table(figures))
+    display.say(f"everything is in {group.path}; look at {write_comparison(figures, group.path / 'report.html')}")
+
+
+@contextmanager
+def _telling_how_to_go_on(display: Display) -> Iterator[None]:
+    """An interrupted run ends in one line and exit code 130."""
+    from uda.training.loop import Interrupted
+
     try:
-        if resume is not None and (resume / ASKED).exists():
-            group = resume_seeds(resume, display)
-        elif resume is not None:
-            run_resume(resume, display)
-        elif seeds is not None:
-            group = fit_seeds(str(recipe), seeds, overrides=overrides, **where)
-        else:
-            run_fit(str(recipe), overrides=overrides, **where)
-        if group is not None:
-            figures = run_compare([group])
-            display.show(comparison_table(figures))
-            display.say(f"everything is in {group.path}; look at {write_comparison(figures, group.path / 'report.html')}")
+        yield
     except Interrupted as stop:
         display.say(f"{stop}; go on with: uda fit --resume {stop.path}")
         raise typer.Exit(130) from None
-
-
-def _anchored(name: str) -> str:
-    """A path of images made absolute; a data set's name as it is."""
-    from uda.data.names import is_path
-
-    return str(Path(name).absolute()) if is_path(name) else name
-
-
-def _anchored_factory(name: str) -> str:
-    """FILE.py:FACTORY with its path made absolute; a module's or timm's as it is."""
-    place, colon, factory = name.rpartition(":")
-    return str(Path(place).absolute()) + colon + factory if place.endswith(".py") else name
-
-
-Which = Annotated[str, typer.Option(help="last, selected (by the label-free score) or source (before adaptation).")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
-Precision = Annotated[str | None, typer.Option(help="bf16 or fp32; else as the run was computed.")]
 
 
 @app.command()
 def predict(
     run: Path,
     images: Path,
-    out: Annotated[Path, typer.Option("-o", "--out", help="The CSV to write.")] = Path("predictions.csv"),
+    out: Out = Path("predictions.csv"),
     which: Which = "last",
     device: Device = "auto",
     precision: Precision = None,
@@ -159,13 +235,13 @@ def predict(
 def evaluate(
     run: Path,
     data: Annotated[str, typer.Option(help="Labelled images: a folder (CLASS/IMAGE.png), .csv, .npz, or a data set by name.")],
-    out: Annotated[Path | None, typer.Option("-o", "--out", help="A .json to write the figures to.")] = None,
+    out: OutOrNone = None,
     which: Which = "last",
     data_root: DataRoot = None,
     device: Device = "auto",
     precision: Precision = None,
 ) -> None:
-    """Accuracy of a run's classifier on labelled images, by class, and what was taken for what."""
+    """Accuracy of a run's classifier on labelled images, by class, and what was taken for what; with -o, as .json, too."""
     import json
 
     from uda.atomic import atomic_write
@@ -186,9 +262,7 @@ def evaluate(
 def translate(
     run: Path,
     images: Path,
-    out: Annotated[Path, typer.Option("-o", "--out", help="The folder (with --interpolate: the PNG) to write.")] = Path(
-        "translated"
-    ),
+    out: Out = Path("translated"),
     to: Annotated[str, typer.Option(help="The domain to translate to: target or source.")] = "target",
     samples: Annotated[int, typer.Option(help="So many translations of each image, in styles drawn at random (drit).")] = 0,
     reference: Annotated[Path | None, typer.Option(help="An image whose style all translations take (drit).")] = None,
@@ -197,7 +271,10 @@ def translate(
     device: Device = "auto",
     precision: Precision = None,
 ) -> None:
-    """Images of one domain as images of the other, by a run whose method translates, and a grid of some of them."""
+    """Images of one domain as images of the other, by a run whose method translates, and a grid of some of them.
+
+    Writes a folder; with --interpolate, a .png.
+    """
     from uda.console import Display
     from uda.inference.translate import grid_path, write_strip, write_translations
     from uda.runs.run import Run
@@ -234,7 +311,7 @@ def report(run: Path) -> None:
 @app.command()
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="Run folders, or folders of seeds; the first is the measure of the others.")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="The page to write.")] = Path("comparison.html"),
+    out: Out = Path("comparison.html"),
 ) -> None:
     """Put runs in one table: means, spreads, and a paired test of each against the first."""
     from uda.console import Display
@@ -253,10 +330,10 @@ def compare(
 def export(
     run: Path,
     format: Annotated[str, typer.Option(help="torch (torch.export, .pt2) or onnx (needs the extra onnx).")] = "onnx",
-    out: Annotated[Path | None, typer.Option("-o", "--out", help="The file; else RUN/classifier.pt2 or .onnx.")] = None,
+    out: OutOrNone = None,
     which: Which = "last",
 ) -> None:
-    """Write the adapted classifier for other programs, checked on target images."""
+    """Write the adapted classifier for other programs, checked on target images: RUN/classifier.onnx or .pt2."""
     from uda.console import Display
     from uda.inference.export import export as run_export
     from uda.runs.run import Run
@@ -272,19 +349,21 @@ def recipes(context: typer.Context) -> None:
         from rich.console import Console
         from rich.table import Table
 
-        from uda.recipe import presets
-
+        groups = {name: presets.variants(name) for name in presets.names()}
+        variants = [variant for group in groups.values() for variant in group]
         table = Table("recipe", "what it does", box=None, pad_edge=False)
-        for name in presets.names():
-            table.add_row(name, presets.read(presets.RECIPES / f"{name}.toml").get("description", ""))
-        Console().print(table)
+        for name, group in groups.items():
+            for shown in (name, *group) if name not in variants else ():
+                indent = "  " if shown in group else ""
+                table.add_row(indent + shown, presets.read(presets.RECIPES / f"{shown}.toml").get("description", ""))
+        console = Console()
+        console.print(table)
+        console.print("\n`--recipe R --method M` is R-M where that is listed, else R with M as it comes", highlight=False)
 
 
 @recipes_app.command("show")
 def recipes_show(name: str) -> None:
     """Print a recipe with its comments, ready to be copied and changed."""
-    from uda.recipe import presets
-
     print(presets.find(name).read_text(encoding="utf-8"), end="")
 
 

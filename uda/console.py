@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -21,6 +22,12 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def next_steps(run: Path, classifies: bool) -> str:
+    """What a finished run is good for, with the command."""
+    use = f"uda predict {run} IMAGES" if classifies else f"uda translate {run} IMAGES"
+    return f"look at {run / 'report.html'}; then use it: {use}"
 
 
 class StageDisplay:

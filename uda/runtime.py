@@ -178,7 +178,7 @@ def scoped_seed(seed: int) -> Iterator[None]:
 def random_state() -> dict[str, Any]:
     """The states of Python's, NumPy's and torch's generators, of types that a checkpoint can hold."""
     name, keys, *rest = np.random.get_state(legacy=True)
-    numpy_state = (name, torch.from_numpy(keys.astype(np.int64)), *rest)
+    numpy_state = (name, torch.from_numpy(np.asarray(keys, np.int64)), *rest)
     state: dict[str, Any] = {"python": random.getstate(), "numpy": numpy_state, "cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         state["cuda"] = torch.cuda.get_rng_state_all()

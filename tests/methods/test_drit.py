@@ -1,30 +1,174 @@
-"""DRIT: what its losses and its draws do."""
+"""DRIT: its objective by hand, and what its draws do."""
+
+from __future__ import annotations
 
 import dataclasses
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
-from tests.conftest import domain, small_classifier
-from uda import losses
-from uda.data.augment import to_float
+from tests.conftest import small_classifier
+from tests.methods import reference as by_hand
+from tests.methods.reference import adamw, assert_losses, assert_same_update, descend, follow, made, twins, weights
 from uda.data.batches import Batch
-from uda.methods.drit import Method, Settings, with_style
+from uda.methods.drit import DRIT, mode_seeking, with_style
 from uda.runtime import Runtime
 
 CLASSIFIER = small_classifier()
 
 
-@pytest.fixture(scope="module")
-def batch() -> Batch:
-    source, target = domain("s", 8, 0), domain("t", 8, 1)
-    return Batch(to_float(source.images), source.labels, torch.arange(8), to_float(target.images), to_float(target.images))
+def make(fp32: Runtime, steps: int = 20, **settings: Any) -> DRIT:
+    return made(DRIT, fp32, steps, CLASSIFIER, **{"width": 8, "code_dim": 16, **settings})
 
 
-def make(fp32: Runtime, steps: int = 20, **settings: Any) -> Method:
-    torch.manual_seed(0)
-    return Method(Settings(width=8, code_dim=16, **settings), CLASSIFIER, (3, 16, 16), steps, fp32)
+# The objective by hand
+
+TRANSLATOR: dict[str, Any] = {
+    "adversarial_weight": 0.7,
+    "content_weight": 1.3,
+    "reconstruction_weight": 0.03,
+    "cross_cycle_weight": 0.02,
+    "kl_weight": 0.4,
+    "latent_regression_weight": 1.1,
+    "mode_seeking_weight": 0.6,
+    "translated_class_weight": 1.7,
+    "draws_from": 1.0,
+}
+CLASSIFIER_WEIGHTS = {"source_weight": 0.7, "information_weight": 1.3, "pseudo_label_weight": 0.6, "confidence": 0.168}
+
+
+class ByHand:
+    """E_i, A_i, G_i and D_i of a method."""
+
+    def __init__(self, method: DRIT) -> None:
+        self.m = method
+
+    def e(self, x: Tensor, i: int) -> Tensor:
+        encoders = self.m.networks.encoders
+        return encoders.tied(encoders.private[i - 1](x))
+
+    def q(self, x: Tensor, i: int) -> tuple[Tensor, Tensor]:
+        mean, log_variance = self.m.networks.styles.private[i - 1](x).chunk(2, 1)
+        return mean, log_variance
+
+    def g(self, c: Tensor, a: Tensor, i: int, networks: Any = None) -> Tensor:
+        generators = (networks or self.m.networks).generators
+        code = torch.cat([c, a[:, :, None, None].expand(-1, -1, *c.shape[2:]) if c.ndim == 4 else a], 1)
+        return generators.private[i - 1](generators.tied(code))
+
+    def d(self, x: Tensor, i: int) -> Tensor:
+        return self.m.discriminators[i - 1](x)
+
+
+def translator_by_hand(twin: DRIT, batch: Batch) -> dict[str, Tensor]:
+    """D_c (`content_updates` times) and D, then E, A and G: the losses, after one step of each."""
+    hand, count, s, d_c = ByHand(twin), len(batch.source), twin.settings, twin.content_discriminator
+    x_1, x_2 = batch.source, batch.target_weak[:count]
+    r, other = torch.randn(count, s.style_dim), torch.randn(count, s.style_dim)
+    c_1, c_2 = hand.e(x_1, 1), hand.e(x_2, 2)
+    q_1, q_2 = hand.q(x_1, 1), hand.q(x_2, 2)
+    a_1, a_2 = (mean + torch.randn_like(mean) * (log_variance / 2).exp() for mean, log_variance in (q_1, q_2))
+    u, v = hand.g(c_2, a_1, 1), hand.g(c_1, a_2, 2)
+    u_r, v_r = hand.g(c_2, r, 1), hand.g(c_1, r, 2)
+
+    betas, rate = s.betas, s.translator_rate
+    of_content = torch.optim.Adam(d_c.parameters(), lr=s.content_rate, betas=betas)
+    for _ in range(s.content_updates):
+        content = by_hand.is_real(d_c(c_1.detach())) + by_hand.is_fake(d_c(c_2.detach()))
+        descend(of_content, content)
+    adversarial = by_hand.is_real(hand.d(x_1, 1)) + by_hand.is_real(hand.d(x_2, 2))
+    adversarial = adversarial + by_hand.is_fake(hand.d(torch.cat([u, u_r]).detach(), 1))
+    adversarial = adversarial + by_hand.is_fake(hand.d(torch.cat([v, v_r]).detach(), 2))
+    descend(torch.optim.Adam(twin.discriminators.parameters(), lr=rate, betas=betas), adversarial)
+
+    judged = d_c(torch.cat([c_1, c_2]))
+    back_1 = hand.g(hand.e(v, 2), hand.q(u, 1)[0], 1)
+    back_2 = hand.g(hand.e(u, 1), hand.q(v, 2)[0], 2)
+    r_again = torch.cat([hand.q(u_r, 1)[0], hand.q(v_r, 2)[0]])
+    u_other, v_other = hand.g(c_2, other, 1), hand.g(c_1, other, 2)
+    apart = torch.cat([(u_r - u_other).abs().mean((1, 2, 3)), (v_r - v_other).abs().mean((1, 2, 3))])
+    in_styles = twin.network(torch.cat([v, v_r]))
+    terms = {
+        "content": (s.content_weight, (by_hand.is_real(judged) + by_hand.is_fake(judged)) / 2),
+        "generator_adversarial": (
+            s.adversarial_weight,
+            by_hand.is_real(hand.d(torch.cat([u, u_r]), 1)) + by_hand.is_real(hand.d(torch.cat([v, v_r]), 2)),
+        ),
+        "reconstruction": (
+            s.reconstruction_weight, by_hand.l1(hand.g(c_1, a_1, 1), x_1) + by_hand.l1(hand.g(c_2, a_2, 2), x_2),
+        ),
+        "cross_cycle": (s.cross_cycle_weight, by_hand.l1(back_1, x_1) + by_hand.l1(back_2, x_2)),
+        "kl": (s.kl_weight, by_hand.kl_to_normal(*q_1) + by_hand.kl_to_normal(*q_2)),
+        "latent_regression": (s.latent_regression_weight, (r_again - torch.cat([r, r])).abs().mean()),
+        "mode_seeking": (s.mode_seeking_weight, (torch.cat([(r - other).abs().mean(1)] * 2) / apart).mean()),
+        "generator_class": (
+            s.translated_class_weight, by_hand.cross_entropy(in_styles, torch.cat([batch.source_labels] * 2)),
+        ),
+    }  # fmt: skip
+    total = sum(weight * value for weight, value in terms.values())
+    descend(torch.optim.Adam(twin.networks.parameters(), lr=rate, betas=betas), total)
+    losses = {"content_discriminator": content, "discriminator_adversarial": adversarial}
+    return losses | {name: value for name, (_, value) in terms.items()}
+
+
+@pytest.mark.parametrize("encoder", ["map", "backbone"])
+@pytest.mark.parametrize("content_updates", [1, 2])
+def test_a_step_by_hand(encoder: Any, content_updates: int, fp32: Runtime, batch: Batch) -> None:
+    """The translator's objective, every term of it; beside it C learns from the source alone."""
+    sizes = {"width": 4, "code_dim": 8, "style_dim": 3, "blocks": 1, "encoder": encoder}
+    method, twin = twins(DRIT, fp32, content_updates=content_updates, source_weight=0.9, **sizes, **TRANSLATOR)
+    torch.manual_seed(5)
+    expected = translator_by_hand(twin, batch)
+    expected["class"] = by_hand.cross_entropy(twin.network(batch.source), batch.source_labels)
+    expected["total"] = 0.9 * expected["class"]
+    descend(adamw(twin.network.parameters(), twin.settings), expected["total"])
+    follow(twin.teacher, twin.network)
+
+    torch.manual_seed(5)
+    assert_losses(method.step(batch), expected)
+    follow(twin.translator, method.networks)
+    assert_same_update(method, twin)
+
+
+@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")  # the translator's steps are taken as done
+def test_the_classifiers_step_by_hand(fp32: Runtime, batch: Batch) -> None:
+    """With a finished translator: C learns from the source, two draws of each image, and its teacher."""
+    sizes = {"width": 4, "style_dim": 3, "blocks": 1, "draws": 2, "translator_share": 0.5, "draws_from": 0.5}
+    method, twin = twins(DRIT, fp32, done=10, **sizes, **CLASSIFIER_WEIGHTS)
+    hand, translator = ByHand(twin), twin.translator
+    contents = translator.encoders.tied(translator.encoders.private[0](batch.source))
+    styles = torch.randn(2, 2**16, 3, generator=torch.Generator().manual_seed(0))
+    drawn = [hand.g(contents, style[batch.source_positions], 2, translator).detach() for style in styles]
+    logits, teacher = twin.network(batch.target), twin.teacher(batch.target_weak).detach()
+    expected = {
+        "class": by_hand.cross_entropy(twin.network(batch.source), batch.source_labels),
+        "translated_class": sum(by_hand.cross_entropy(twin.network(x), batch.source_labels) for x in drawn) / 2,
+        "target_entropy": by_hand.entropy(logits),
+        "target_marginal_entropy": by_hand.marginal_entropy(logits),
+        "pseudo_label": by_hand.sure_cross_entropy(logits, teacher, 0.168),
+    }
+    information = expected["target_entropy"] - expected["target_marginal_entropy"]
+    total = 0.7 * expected["class"] + expected["translated_class"] + 1.3 * information + 0.6 * expected["pseudo_label"]
+    descend(adamw(twin.network.parameters(), twin.settings), total)
+    follow(twin.teacher, twin.network, remembered=11 / 20)
+
+    assert_losses(method.step(batch), {**expected, "total": total})
+    assert_same_update(method, twin)
+
+
+def test_mode_seeking_is_bounded_where_styles_make_no_difference() -> None:
+    """|r - r'| is 2 and 1; images are 0.5 and 0 apart in one domain, 0.25 and 2 in the other; less than 0.001 counts as that."""
+    r, other = torch.tensor([[1.0, 3.0], [0.0, 0.0]]), torch.tensor([[-1.0, 1.0], [1.0, -1.0]])
+    none = torch.zeros(2, 1, 1, 2)
+    first = torch.tensor([[0.0, 1.0], [0.0, 0.0]]).view(2, 1, 1, 2)
+    second = torch.tensor([[-0.5, 0.0], [2.0, -2.0]]).view(2, 1, 1, 2)
+    expected = (2 / 0.5 + 1 / 0.001 + 2 / 0.25 + 1 / 2) / 4
+    assert mode_seeking(r, other, (first, none), (second, none)).item() == pytest.approx(expected)
+
+
+# What each part does
 
 
 @pytest.mark.parametrize("encoder", ["map", "backbone"])
@@ -45,12 +189,12 @@ def test_a_style_belongs_to_the_code_whatever_its_shape() -> None:
 
 def test_an_image_has_the_same_draws_in_every_epoch_and_others_than_its_neighbour(fp32: Runtime, batch: Batch) -> None:
     method = make(fp32, draws=2)
-    first, again = method.drawn(batch), method.drawn(batch)
-    assert first.shape == (16, 3, 16, 16)
+    first, again = method.translations(batch), method.translations(batch)
+    assert first.shape == (12, 3, 16, 16)
     assert torch.equal(first, again)
     twice = batch.source[:1].expand(2, -1, -1, -1)
     same = Batch(twice, batch.source_labels[:2], torch.tensor([3, 4]), batch.target, batch.target)
-    drawn = method.drawn(same)
+    drawn = method.translations(same)
     assert not torch.allclose(drawn[0], drawn[1], atol=1e-3), "another image, another style"
     assert not torch.allclose(drawn[0], drawn[2], atol=1e-3), "another draw, another style"
 
@@ -61,8 +205,8 @@ def test_translating_without_a_style_draws_one_and_reconstructing_takes_the_imag
     assert not torch.equal(a, b)
     a, b = (method.translate(batch.source, 0, 0) for _ in range(2))
     assert torch.equal(a, b)
-    own = method.translate(batch.source, 0, 1, method.styles(batch.target, 1))
-    assert torch.equal(own, method.translate(batch.source, 0, 1, method.styles(batch.target, 1)))
+    own = method.translate(batch.source, 0, 1, method.styles(batch.target_weak[:6], 1))
+    assert torch.equal(own, method.translate(batch.source, 0, 1, method.styles(batch.target_weak[:6], 1)))
 
 
 @pytest.mark.parametrize(
@@ -80,21 +224,22 @@ def test_a_weight_of_zero_leaves_its_term_out(fp32: Runtime, batch: Batch, weigh
 
 def test_the_translator_moves_and_the_classifiers_loss_does_not_move_it(fp32: Runtime, batch: Batch) -> None:
     method = make(fp32, draws_from=0.0)
-    before = [p.clone() for p in method.translator_parameters]
+    before = weights(method.networks)
     values = method.losses(batch)
     values["total"].backward()
     assert "translated_class" in values
-    assert all(p.grad is None for p in method.translator_parameters)
+    assert all(p.grad is None for p in method.networks.parameters())
     method.step(batch)
-    assert any(not torch.equal(a, b) for a, b in zip(before, method.translator_parameters, strict=True))
+    assert not torch.equal(before, weights(method.networks))
 
 
 def test_a_finished_translator_stays_as_it_is_while_the_classifier_learns_from_it(fp32: Runtime, batch: Batch) -> None:
     method = make(fp32, 4, translator_share=0.5, draws_from=0.5)
     early = [method.step(batch) for _ in range(2)]
-    finished = [p.clone() for p in method.translator_parameters]
+    finished = weights(method.networks), weights(method.translator)
     late = [method.step(batch) for _ in range(2)]
-    assert all(torch.equal(a, b) for a, b in zip(finished, method.translator_parameters, strict=True))
+    assert torch.equal(finished[0], weights(method.networks))
+    assert torch.equal(finished[1], weights(method.translator))
     assert all("reconstruction" in values and "translated_class" not in values for values in early)
     assert all("reconstruction" not in values and "translated_class" in values for values in late)
 
@@ -106,7 +251,7 @@ def test_the_class_of_translations_can_be_read_off_augmented_ones(fp32: Runtime,
     method = make(fp32, translated_class_weight=1.0, translated_class_augmented=True)
     with torch.no_grad():
         logits = method.classify(method.features(torch.full_like(batch.source, -1), 1))
-        of_black = losses.cross_entropy(logits, batch.source_labels)
+        of_black = by_hand.cross_entropy(logits, batch.source_labels)
     values = method.step(black)
     assert values["generator_adversarial"] == plain["generator_adversarial"]
     expected = float(plain["generator_class"] + of_black) / 2
@@ -116,5 +261,5 @@ def test_the_class_of_translations_can_be_read_off_augmented_ones(fp32: Runtime,
 
 def test_the_classifier_can_see_its_draws_augmented(fp32: Runtime, batch: Batch) -> None:
     black = dataclasses.replace(batch, augment=lambda images: images * 0 - 1)
-    assert torch.equal(make(fp32).seen(black), make(fp32).drawn(black))
-    assert (make(fp32, draws_augmented=True).seen(black) == -1).all()
+    assert not (make(fp32).translations(black) == -1).any()
+    assert (make(fp32, draws_augmented=True).translations(black) == -1).all()

@@ -89,10 +89,10 @@ class LabelledDomain(Domain):
 class Pair:
     """The splits of one adaptation problem.
 
-    A method is given `target.without_labels()`, and nothing of `target_test`. Labels of the target are read in two places, both
-    in `uda.evaluation`: those of `target_test` for accuracies, and those of `target`, after the last step, to train the
-    classifier that evaluates translations. (The upper bound `target_only` trains on them, and says so.) The user's own target
-    has no labels (`target` is a plain `Domain`), and perhaps no labelled test images either.
+    A method is given `target.without_labels()`, and nothing of `target_test`. Target labels are read in two places, both in
+    `uda.evaluation`: those of `target_test` by the evaluator, for accuracies, and those of `target` after the last step by the
+    classifier that evaluates translations. (The upper bound `target_only` trains on them, and says so.) The user's own target has
+    no labels (`target` is a plain `Domain`), and perhaps no labelled test images either.
     """
 
     source: LabelledDomain

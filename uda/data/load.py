@@ -32,9 +32,10 @@ EMBEDDED_NOTES = {"synth": STREET_NOTE, "digits": HANDWRITTEN_NOTE}
 
 
 def data_root(given: Path | None) -> Path:
-    """Where data sets lie: what was given, else $UDA_DATA, else a folder in the user's cache (which downloads fill)."""
+    """Where data sets lie: what was given, else $UDA_DATA, else a folder in the user's cache, which the first download makes."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "uda"
     if given is not None:
-        if not given.is_dir():
+        if not given.is_dir() and given.absolute() != cache.absolute():
             raise UserError(f"--data-root {given} is not a folder; give one that holds the data sets")
         return given
     if os.environ.get("UDA_DATA"):
@@ -42,7 +43,7 @@ def data_root(given: Path | None) -> Path:
         if not root.is_dir():
             raise UserError(f"$UDA_DATA is {root}, which is not a folder; point it to one that holds the data sets, or unset it")
         return root
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "uda"
+    return cache
 
 
 def resolve_image_size(wanted: DataSettings, source: Found | None, target: Found | None) -> tuple[int, int]:
@@ -83,6 +84,22 @@ def load_named_test(name: str, classes: tuple[str, ...], root: Path, size: int, 
     return domain
 
 
+def find_all(wanted: DataSettings, classifies: bool = True) -> tuple[dict[str, Found], Found | None]:
+    """A user's own images, of which none is decoded: the labelled ones by what the recipe calls them, and the target's.
+
+    Raises:
+        UserError: where there are none, their labels are missing, or a name is neither a path nor a data set's.
+    """
+    tests = [name for name in (wanted.source_test, wanted.target_test) if name is not None]
+    labelled = {name: find(Path(name), labelled=classifies) for name in (wanted.source, *tests) if is_path(name)}
+    if not classifies:
+        labelled = {name: replace(found, labels=np.full(len(found), *UNLABELLED)) for name, found in labelled.items()}
+    for name in (wanted.source, wanted.target, *tests):
+        if not (is_path(name) or name in DATA_SETS):
+            raise UserError.unknown("data set", name, DATA_SETS, "a folder, a .csv or an .npz")
+    return labelled, find(Path(wanted.target), labelled=False) if is_path(wanted.target) else None
+
+
 def load_pair(wanted: DataSettings, root: Path, display: Display, classifies: bool = True) -> Pair:
     """Train and test splits of both domains, at one size and channel count.
 
@@ -94,14 +111,7 @@ def load_pair(wanted: DataSettings, root: Path, display: Display, classifies: bo
         UserError: for an unknown name (with the nearest right one), or files that are missing or damaged.
     """
     # All that can be known without decoding images is looked at before any is decoded.
-    tests = [name for name in (wanted.source_test, wanted.target_test) if name is not None]
-    labelled = {name: find(Path(name), labelled=classifies) for name in (wanted.source, *tests) if is_path(name)}
-    if not classifies:
-        labelled = {name: replace(found, labels=np.full(len(found), *UNLABELLED)) for name, found in labelled.items()}
-    unlabelled = find(Path(wanted.target), labelled=False) if is_path(wanted.target) else None
-    for name in (wanted.source, wanted.target, *tests):
-        if not (is_path(name) or name in DATA_SETS):
-            raise UserError.unknown("data set", name, DATA_SETS, "a folder, a .csv or an .npz")
+    labelled, unlabelled = find_all(wanted, classifies)
     size, channels = resolve_image_size(wanted, labelled.get(wanted.source), unlabelled)
     frame = size, channels, int(wanted.memory * 2**30), display
     named = None if wanted.source in labelled else load_named(wanted.source, "train", root, size, channels)

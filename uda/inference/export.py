@@ -26,7 +26,8 @@ class Deployed(nn.Module):
         self.normalize, self.network = normalize, network
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.network(self.normalize(images * 2 - 1))
+        logits: Tensor = self.network(self.normalize(images * 2 - 1))
+        return logits
 
 
 def deployed(run: Run, which: str = "last") -> nn.Module:
@@ -89,7 +90,8 @@ def _write_torch(module: nn.Module, images: Tensor, path: Path, facts: dict[str,
     with path.open("wb") as file:
         torch.export.save(program, file, extra_files=dict(facts))
     with path.open("rb") as file:
-        return torch.export.load(file).module()(images)
+        logits: Tensor = torch.export.load(file).module()(images)
+        return logits
 
 
 def _write_onnx(module: nn.Module, images: Tensor, path: Path, facts: dict[str, str]) -> Tensor:

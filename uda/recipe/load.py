@@ -1,68 +1,90 @@
-"""Reading recipes: from TOML, every key overridable, unknown keys refused with the nearest right one."""
+"""What decides a setting: its default, then the recipe (what it extends before what it says itself), then the command line."""
 
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from pydantic import (
-    BaseModel,
-    ValidationError,
-)
+from pydantic import AliasChoices, BaseModel, ValidationError
 
 from uda.errors import UserError
 from uda.evaluation.selection import OF_SOURCE
 from uda.methods import find_method
+from uda.methods.base import MethodSettings
 from uda.recipe import presets
 from uda.recipe.schema import Recipe
 
 
-def load_recipe(recipe: str | Path | Recipe, overrides: dict[str, Any] | None = None) -> Recipe:
-    """A recipe by name, path or object, with dotted overrides such as ``{"method.feature_norm": "l2", "seed": 1}``.
+@dataclass(frozen=True)
+class Resolved:
+    """A recipe, and why it is as it is.
 
-    An override of ``method.name`` leaves the recipe's own method behind: its settings, its steps and its batches. The tables that
-    the recipe has for the new one, under ``[methods.NAME.method]`` or ``[methods.NAME.augment.target]``, then count.
+    Attributes:
+        recipe: every setting's value.
+        origins: where each value came from, by dotted key: ``"default"``, ``"recipe svhn2mnist"``, ``"--seed"``.
+        notes: a line for each kind of setting that a user's own file gives and that was made for another method.
+    """
+
+    recipe: Recipe
+    origins: dict[str, str]
+    notes: tuple[str, ...]
+
+
+class _Said(NamedTuple):
+    """What one place says of a setting."""
+
+    value: Any
+    origin: str
+    file: str = ""
+    """the user's own file that says it; empty where nobody's own does"""
+
+
+_Layer = dict[str, _Said]
+"""what is said of settings, by dotted key"""
+
+
+def load_recipe(recipe: str | Path | Recipe, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """A recipe by name, path or object, with dotted overrides such as ``{"method.feature_norm": "l2", "seed": 1}``.
 
     Raises:
         UserError: for an unknown recipe, key or method, or a value of the wrong kind.
     """
-    if isinstance(recipe, Recipe):
-        tables = recipe.model_dump()
-    else:
-        path = presets.find(str(recipe))
-        tables = {"name": path.stem, **presets.read(path)}
-    overrides = dict(overrides or {})
-    others = tables.pop("methods", {})
-    for name, changes in others.items():
-        _refuse_unknown(changes, Recipe, f"methods.{name}.")
-        _refuse_unknown(changes.get("method", {}), find_method(name).Settings, f"methods.{name}.method.")
-    method = tables.get("method")
-    if isinstance(method, dict) and overrides.get("method.name", method.get("name")) != method.get("name"):
-        # Another method's settings mean nothing to this one, and it takes other steps.
-        name = str(overrides["method.name"])
-        tables["method"] = {}
-        tables["training"] = {**tables.get("training", {}), **find_method(name).default_training.model_dump()}
-        tables = _merged(tables, others.get(name, {}))
-    if "classifier.backbone" in overrides:
-        tables.get("classifier", {}).pop("width", None)  # nor does the width of another network
-    for key, value in overrides.items():
-        *parents, last = key.split(".")
-        table = tables
-        for parent in parents:
-            table = table.setdefault(parent, {})
-            if not isinstance(table, dict):
-                raise UserError(f"unknown setting {key!r}; {parent!r} is a value, not a table")
-        table[last] = value
-    return _validate(tables)
+    return resolve(recipe, overrides).recipe
 
 
-def _merged(tables: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """`tables` with the values of `changes`, table by table."""
-    merged = dict(tables)
-    for key, value in changes.items():
-        merged[key] = _merged(merged.get(key, {}), value) if isinstance(value, dict) else value
-    return merged
+def resolve(
+    recipe: str | Path | Recipe, overrides: Mapping[str, Any] | None = None, flags: Mapping[str, str] | None = None
+) -> Resolved:
+    """As `load_recipe`, and where each value came from.
+
+    Settings and training that were made for one method mean nothing to another. So where a file, or ``method.name`` among the
+    overrides, names another method than what lies beneath, both are dropped, and the new method's default training takes their
+    place. ``method.name`` makes a shipped recipe the shipped recipe ``RECIPE-METHOD``, where there is one. The training that a
+    user's own file asks for is kept all the same; `Resolved.notes` says so.
+
+    Args:
+        recipe: a shipped recipe's name, a path to a TOML file, or a `Recipe`.
+        overrides: values by dotted key.
+        flags: by which flag an override came, by its key; left out, by ``--set``.
+
+    Raises:
+        UserError: for an unknown recipe, key or method, or a value of the wrong kind.
+    """
+    given = {key: _Said(value, (flags or {}).get(key, "--set")) for key, value in _flatten(overrides or {}).items()}
+    layer: _Layer = {}
+    for file in _files(recipe, _value(given, "method.name")):
+        layer = _lay(layer, file)
+    if not _of(layer, "training") and (method := _value(layer, "method.name")):
+        layer |= _default_training(method)
+    notes = _notes(layer, given)
+    kept = {key: said for key, said in _of(layer, "training").items() if said.file}
+    layer = _lay(layer, given, kept)
+    found = _validate(_nest({key: said.value for key, said in layer.items()}))
+    origins = {key: layer[key].origin if key in layer else "default" for key in _flatten(found.model_dump())}
+    return Resolved(found, origins, notes)
 
 
 def parse_override(text: str) -> tuple[str, Any]:
@@ -76,12 +98,85 @@ def parse_override(text: str) -> tuple[str, Any]:
         return key.strip(), value.strip()
 
 
+def dump_recipe(recipe: Recipe) -> str:
+    """A recipe as TOML that is known to read back as the same recipe.
+
+    Raises:
+        UserError: where it does not, which a setting of a method of one's own can bring about.
+    """
+    try:
+        text = recipe.to_toml()
+        back = _flatten(_validate(tomllib.loads(text)).model_dump())
+    except ValueError as error:
+        raise UserError(f"the recipe {recipe.name!r} cannot be written as TOML and read back: {error}") from error
+    for key, value in _flatten(recipe.model_dump()).items():
+        if back.get(key) != value:
+            raise UserError(f"setting {key!r} is {value!r}, but reads back from TOML as {back.get(key)!r}; choose another value")
+    return text
+
+
+def _files(recipe: str | Path | Recipe, method: str | None) -> list[_Layer]:
+    """What a recipe says, and before it what the files say that it extends."""
+    if isinstance(recipe, Recipe):
+        return [{key: _Said(value, "the recipe given") for key, value in _flatten(recipe.model_dump()).items()}]
+    path = presets.find(str(recipe))
+    if method is not None:
+        path = presets.variant(path, method)
+    layers = []
+    for file, tables in presets.read_all(path):
+        own = "" if presets.is_shipped(file) else str(file)
+        origin = f"recipe {own or file.stem}" + ("" if file == path else " (extended)")
+        # What is extended lends its settings, not its name.
+        tables = {"name": path.stem, **tables} if file == path else {**tables, "name": path.stem, "description": ""}
+        layers.append({key: _Said(value, origin, own) for key, value in _flatten(tables).items()})
+    return layers
+
+
+def _lay(below: _Layer, above: _Layer, kept: _Layer | None = None) -> _Layer:
+    """`above` over `below`, without what `below` says for a method or network that `above` replaces, but with what is `kept`."""
+    before = _value(below, "method.name")
+    method = _value(above, "method.name") or before
+    above = {_field_name(key, method): said for key, said in above.items()}
+    if before is not None and method is not None and method != before:
+        below = {key: said for key, said in below.items() if key.partition(".")[0] not in ("method", "training")}
+        below |= _default_training(method) | (kept or {})
+    if "classifier.width" in below and _value(above, "classifier.backbone") not in (None, _value(below, "classifier.backbone")):
+        width = below["classifier.width"]
+        below |= {"classifier.width": _Said(None, f"default, since {width.value} of {width.origin} is another network's")}
+    return below | above
+
+
+def _value(layer: _Layer, key: str) -> str | None:
+    return str(layer[key].value) if key in layer else None
+
+
+def _of(layer: _Layer, table: str) -> _Layer:
+    return {key: said for key, said in layer.items() if key.startswith(f"{table}.")}
+
+
+def _default_training(method: str) -> _Layer:
+    training = find_method(method).default_training.model_dump()
+    return {f"training.{key}": _Said(value, f"default training of {method}") for key, value in training.items()}
+
+
+def _notes(layer: _Layer, given: _Layer) -> tuple[str, ...]:
+    """What becomes of a user's own [training] and [method], where the command line names another method."""
+    before, method = _value(layer, "method.name"), _value(given, "method.name")
+    if before is None or method is None or method == before:
+        return ()
+    notes = []
+    for table, fate in (("training", f"is kept for {method}"), ("method", f"is left out, since the method is {method}")):
+        own = {key: said for key, said in _of(layer, table).items() if said.file and key != "method.name" and key not in given}
+        for file in dict.fromkeys(said.file for said in own.values()):
+            keys = ", ".join(key for key, said in own.items() if said.file == file)
+            notes.append(f"{keys} of {file}, made for {before}, {fate}")
+    return tuple(notes)
+
+
 def _validate(tables: dict[str, Any]) -> Recipe:
-    _refuse_unknown(tables, Recipe, "")
     method = tables.get("method")
     if not isinstance(method, dict) or "name" not in method:
         raise UserError('the recipe has no table [method] with a name; add: [method] name = "unit"')
-    _refuse_unknown(method, find_method(str(method["name"])).Settings, "method.")
     missing = [key for key in ("source", "target") if key not in tables.get("data", {})]
     if missing:
         flags = " ".join(f"--{key} DIR" for key in missing)
@@ -89,21 +184,77 @@ def _validate(tables: dict[str, Any]) -> Recipe:
     try:
         recipe = Recipe.model_validate(tables)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"setting {where!r}: {first['msg'][0].lower()}{first['msg'][1:]} (got {first['input']!r})") from error
+        raise _in_one_line(error, str(method["name"])) from error
     reading = [name for name in recipe.selection.score if name in OF_SOURCE]
     if reading and not recipe.reads_source:
         raise UserError(f"{recipe.method.name} reads no source image, but the score {reading[0]} does; choose another score")
     return recipe
 
 
-def _refuse_unknown(tables: dict[str, Any], schema: Any, prefix: str) -> None:
-    """Compares a table's keys with the fields of a pydantic model or dataclass, and its inner tables with theirs."""
-    fields = {name: field.annotation for name, field in schema.model_fields.items()}
+def _in_one_line(error: ValidationError, method: str) -> UserError:
+    """The first unknown key with the nearest right one; where all are known, the first wrong value."""
+    errors = error.errors()
+    first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
+    *tables, last = map(str, first["loc"])
+    where = ".".join((*tables, last))
+    if first["type"] != "extra_forbidden":
+        return UserError(f"setting {where!r}: {first['msg'][0].lower()}{first['msg'][1:]} (got {first['input']!r})")
+    section: type[BaseModel] | None = Recipe
+    for table in tables:
+        section = _inner(section, table, method)
+    return UserError.unknown("setting", where, [".".join((*tables, name)) for name in _names(section)])
+
+
+def _field_name(key: str, method: str | None) -> str:
+    """A dotted key with fields' own names in place of their aliases; an unknown key stays as it is."""
+    section: type[BaseModel] | None = Recipe
+    names = []
+    for part in key.split("."):
+        names.append(_names(section).get(part, part))
+        section = _inner(section, names[-1], method)
+    return ".".join(names)
+
+
+def _names(section: type[BaseModel] | None) -> dict[str, str]:
+    """All names that a table's keys may have, each with its field's own."""
+    names: dict[str, str] = {}
+    for name, field in section.model_fields.items() if section is not None else ():
+        alias = field.validation_alias
+        names |= {name: name} | ({str(other): name for other in alias.choices} if isinstance(alias, AliasChoices) else {})
+    return names
+
+
+def _inner(section: type[BaseModel] | None, name: str, method: str | None) -> type[BaseModel] | None:
+    """What a table within a table may hold; None where it is a value, or unknown."""
+    if section is Recipe and name == "method" and method is not None:
+        settings: type[MethodSettings] = find_method(method).Settings
+        return settings
+    kind = section.model_fields[name].annotation if section is not None and name in section.model_fields else None
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+
+
+def _flatten(tables: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Values within tables within tables, by dotted key; an empty table is a value."""
+    flat: dict[str, Any] = {}
     for key, value in tables.items():
-        if key not in fields:
-            raise UserError.unknown("setting", prefix + key, [prefix + name for name in fields])
-        inner = fields[key]
-        if isinstance(value, dict) and isinstance(inner, type) and issubclass(inner, BaseModel):
-            _refuse_unknown(value, inner, f"{prefix}{key}.")
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else {prefix + key: value}
+    return flat
+
+
+def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Tables within tables, from dotted keys."""
+    tables: dict[str, Any] = {}
+    for key, value in flat.items():
+        *parents, last = key.split(".")
+        table = tables
+        for parent in parents:
+            table = table.setdefault(parent, {})
+            if not isinstance(table, dict):
+                raise UserError(f"unknown setting {key!r}; {parent!r} is a value, not a table")
+        if value == {}:
+            table.setdefault(last, {})
+        elif isinstance(table.get(last), dict):
+            raise UserError(f"setting {key!r} is a table; set one of its keys, such as {key}.{next(iter(table[last]), 'KEY')}")
+        else:
+            table[last] = value
+    return tables

@@ -18,20 +18,37 @@ def names() -> list[str]:
     return sorted(path.stem for path in RECIPES.glob("*.toml"))
 
 
-def find(recipe: str) -> Path:
-    """The file of a recipe given by name, or by a path that ends in .toml.
+def is_shipped(path: Path) -> bool:
+    """Whether a recipe file is one of ours, and not a user's own."""
+    return path.resolve().parent == RECIPES.resolve()
+
+
+def find(recipe: str, folder: Path = Path()) -> Path:
+    """The file of a recipe given by name, or by a path that ends in .toml, which is relative to `folder`.
 
     Raises:
         UserError: where there is none, with the nearest name.
     """
     if recipe.endswith(".toml"):
-        path = Path(recipe)
+        path = folder / recipe
         if not path.is_file():
-            raise UserError(f"no recipe file {recipe}; give a path to a .toml file or one of: {', '.join(names())}")
+            raise UserError(f"no recipe file {path}; give a path to a .toml file or one of: {', '.join(names())}")
         return path
     if recipe not in names():
         raise UserError.unknown("recipe", recipe, names())
     return RECIPES / f"{recipe}.toml"
+
+
+def variant(path: Path, method: str) -> Path:
+    """The shipped recipe that is `path` with another method, ``RECIPE-METHOD``; `path` itself where there is none."""
+    name = f"{path.stem}-{method}"
+    return RECIPES / f"{name}.toml" if is_shipped(path) and name in names() else path
+
+
+def variants(name: str) -> list[str]:
+    """The shipped recipes that are `name` with another method."""
+    others = [other for other in names() if other.startswith(f"{name}-")]
+    return [other for other in others if read(RECIPES / f"{other}.toml").get("extends") == name]
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -40,3 +57,19 @@ def read(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid TOML: {error}") from error
+
+
+def read_all(path: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """A recipe file's tables and, before them, those of the files that it extends, the last of these first.
+
+    Raises:
+        UserError: where one of them is missing, is not valid TOML, or extends itself in the end.
+    """
+    files: list[tuple[Path, dict[str, Any]]] = []
+    while path.resolve() not in [known.resolve() for known, _ in files]:
+        tables = read(path)
+        files.insert(0, (path, tables))
+        if "extends" not in tables:
+            return files
+        path = find(str(tables.pop("extends")), path.parent)
+    raise UserError(f"{path} extends itself, by way of {files[0][0]}; take `extends` out of one of them")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from pydantic import (
-    field_serializer,
-    field_validator,
-)
+import tomlkit
+from pydantic import SerializeAsAny, field_validator
+from tomlkit.items import Table
 
 from uda.data.settings import AugmentationSettings, DataSettings
 from uda.evaluation.selection import SelectionSettings
@@ -26,22 +26,14 @@ class Recipe(Section):
     data: DataSettings
     augment: AugmentationSettings = AugmentationSettings()
     classifier: SourceClassifierSettings = SourceClassifierSettings()
-    method: Any
-    """the settings of one method, a `MethodSettings` of `uda.methods`"""
+    method: SerializeAsAny[MethodSettings]
     training: TrainingSettings
     selection: SelectionSettings = SelectionSettings()
 
     @field_validator("method", mode="before")
     @classmethod
     def _settings(cls, given: object) -> object:
-        if not isinstance(given, dict):
-            return given
-        settings: type[MethodSettings] = find_method(given["name"]).Settings
-        return settings.model_validate(given)
-
-    @field_serializer("method")
-    def _table(self, settings: Any) -> dict[str, Any]:
-        return settings.model_dump()
+        return find_method(given["name"]).Settings.model_validate(given) if isinstance(given, dict) else given
 
     @property
     def classifies(self) -> bool:
@@ -57,26 +49,31 @@ class Recipe(Section):
         """The same recipe with the images' channels and side, which it may have left to the data."""
         return self.model_copy(update={"data": self.data.model_copy(update={"channels": channels, "size": size})})
 
-    def to_toml(self) -> str:
-        """The recipe with every default written out."""
-        return _toml(self.model_dump(exclude_none=True))
+    def to_toml(self, comments: Mapping[str, str] | None = None) -> str:
+        """The recipe with every default written out; what is left open (None) is left out.
+
+        Args:
+            comments: what stands behind a setting's value, by dotted key.
+
+        Raises:
+            ValueError: for a value that TOML has no form for, which only a method of one's own can have.
+        """
+        document = tomlkit.document()
+        _add(document, self.model_dump(), comments or {})
+        return tomlkit.dumps(document)
 
 
-def _toml(tables: dict[str, Any], prefix: str = "") -> str:
-    """TOML of nested tables of numbers, strings, booleans and flat lists: values first, then the inner tables."""
-
-    def value(item: Any) -> str:
-        if isinstance(item, bool):
-            return str(item).lower()
-        if isinstance(item, str):
-            return '"' + item.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
-        if isinstance(item, list | tuple):
-            return f"[{', '.join(value(part) for part in item)}]"
-        return repr(item)
-
-    lines = [f"{key} = {value(item)}" for key, item in tables.items() if not isinstance(item, dict)]
-    text = "\n".join(lines) + "\n" if lines else ""
-    for key, item in tables.items():
-        if isinstance(item, dict):
-            text += f"\n[{prefix}{key}]\n" + _toml(item, f"{prefix}{key}.")
-    return text
+def _add(table: Table | tomlkit.TOMLDocument, values: dict[str, Any], comments: Mapping[str, str], prefix: str = "") -> None:
+    """Adds settings to a TOML table: values first, since what follows an inner table belongs to that."""
+    for key, value in sorted(values.items(), key=lambda pair: isinstance(pair[1], dict)):
+        if isinstance(value, dict):
+            inner = tomlkit.table()
+            _add(inner, value, comments, f"{prefix}{key}.")
+            table.add(key, inner)
+        elif value is not None:
+            item = tomlkit.item(value)
+            if prefix + key in comments:
+                item.comment(comments[prefix + key])
+            table.add(key, item)
+        elif comments.get(prefix + key, "default") != "default":
+            table.add(tomlkit.comment(f"{key} is left open: {comments[prefix + key]}"))

@@ -149,7 +149,8 @@ def summary(group: Group) -> dict[str, Any]:
     if group.right is not None:
         found["interval"] = bootstrap(group.right)
         for name in ACCURACIES:
-            found[name] = _spread([result["accuracy"][name] for result in results])
+            values = [result["accuracy"][name] for result in results]
+            found[name] = _spread([value for value in values if value is not None])
         found["calibration_error"] = _spread([result["calibration_error"]["last"] for result in results])
     return found
 

@@ -7,6 +7,8 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from uda.evaluation.results import Result
+
 MEANINGS = {
     "source": "the source classifier on source test images",
     "source_only": "the same classifier on target test images, before adaptation",
@@ -18,7 +20,7 @@ MEANINGS = {
 }
 
 
-def result_table(result: dict[str, Any]) -> Table:
+def result_table(result: Result) -> Table:
     """A run's accuracies, each with what it means, under the names of the data they were taken on."""
     source, target = result["source"], result["target"]
     tested = f"{target['test']:,} test images" if target["test"] else "no labelled test images"

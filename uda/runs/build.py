@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -12,8 +11,10 @@ import torch
 from torch import nn
 
 from uda.errors import UserError
-from uda.methods import Method, find_method
-from uda.models import GIVEN_IN_PYTHON, Classifier, build_classifier, build_foreign
+from uda.methods import find_method
+from uda.methods.base import Method
+from uda.models import GIVEN_IN_PYTHON, build_classifier, build_foreign
+from uda.models.backbones import Classifier
 from uda.models.custom import split_network
 from uda.models.layers import Normalize
 from uda.models.weights import load_weights
@@ -71,13 +72,23 @@ def build_method(recipe: Recipe, classifier: Classifier | None, runtime: Runtime
     return method
 
 
-def check_method(recipe: Recipe, classifier: Classifier | None, runtime: Runtime) -> None:
-    """Makes the recipe's method without memory for its weights, so that what is wrong with it is known before any training.
+def build_checked(
+    recipe: Recipe, classes: int, runtime: Runtime, model: nn.Module | None = None, weights: str | None = None
+) -> Classifier | None:
+    """The source classifier, starting from `weights`; None where the method does not classify.
+
+    The method is built on a copy of it and thrown away, so that what is wrong with it is known before any training. That draws
+    no random number.
 
     Raises:
-        UserError: for settings that the method, or the networks that it is to start from, cannot take.
+        UserError: where the network cannot be imported or split, the weights are another's, or the method cannot use it.
     """
-    meta = replace(runtime, device=torch.device("meta"))
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), meta.device:
-        warnings.simplefilter("ignore")  # what is read into such weights is dropped, and torch says so
-        build_method(recipe, copy.deepcopy(classifier).to("meta") if classifier else None, meta).read_files()
+    classifier = None
+    if recipe.classifies:
+        path = Path(weights) if weights is not None else None
+        classifier = build_source_classifier(recipe, classes, runtime, model, path)
+    elif model is not None or weights is not None or ":" in recipe.classifier.backbone:
+        raise UserError(f"{recipe.method.name} translates images and has no classifier; leave out --model and --weights")
+    with torch.random.fork_rng(devices=[]):
+        build_method(recipe, classifier, replace(runtime, device=torch.device("cpu"))).read_files()
+    return classifier

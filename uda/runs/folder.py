@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,23 @@ from uda.errors import UserError
 from uda.evaluation.evaluator import Examples
 from uda.evaluation.outputs import Outputs
 from uda.models.weights import load_weights
-from uda.recipe.load import load_recipe
+from uda.recipe.load import dump_recipe, load_recipe
 from uda.recipe.schema import Recipe
 
 EXAMPLES = ("images", "labels", "predicted", "confidence")
 FORMAT = 2
 """of run folders: raised when an older one can no longer be read"""
+
+
+def default_path(recipe: Recipe, which: str) -> Path:
+    """``runs/RECIPE-METHOD-WHICH-TIME``, not there yet, for a run that was not told where to go.
+
+    `which`: its seed, or how many seeds.
+    """
+    method = recipe.method.name.rpartition(":")[2]
+    name = recipe.name if recipe.name.endswith(f"-{method}") else f"{recipe.name}-{method}"
+    path = Path("runs") / f"{name}-{which}-{datetime.now():%Y%m%d-%H%M%S}"
+    return next(free for free in (path, *(path.with_name(f"{path.name}-{n}") for n in range(2, 99))) if not free.exists())
 
 
 class RunFolder:
@@ -45,13 +57,14 @@ class RunFolder:
         """A new run folder, with the recipe and the environment under these names.
 
         Raises:
-            UserError: where the folder exists and is not empty, or cannot be made.
+            UserError: where the folder exists and is not empty, or cannot be made; or the recipe cannot be written so that it
+                reads back as it is.
         """
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise UserError(f"{path} exists already; give another --out, or continue that run with: uda fit --resume {path}")
-        folder = cls(path)
+        folder, text = cls(path), dump_recipe(recipe)
         try:
-            folder.write_text(names[0], recipe.to_toml())
+            folder.write_text(names[0], text)
         except OSError as error:
             raise UserError(f"cannot write to {path} ({error.strerror}); give another --out") from error
         folder.write_json(names[1], {"format": FORMAT, **environment})
@@ -176,9 +189,10 @@ class RunFolder:
         if not path.is_file():
             return None
         try:
-            return torch.load(path, map_location="cpu", weights_only=True)
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # a damaged file makes the reader raise almost anything
             raise UserError(f"{path} is damaged; delete it to start this run's current stage again") from error
+        return state
 
     def delete_checkpoint(self) -> None:
         (self.path / "checkpoint.pt").unlink(missing_ok=True)

@@ -13,7 +13,7 @@ from uda.evaluation.evaluator import Examples
 from uda.evaluation.outputs import Outputs
 from uda.evaluation.results import Result, Row
 from uda.methods.base import Method
-from uda.models import Classifier
+from uda.models.backbones import Classifier
 from uda.models.custom import whole_state_dict
 from uda.models.layers import Normalize
 from uda.recipe.schema import Recipe

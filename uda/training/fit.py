@@ -19,13 +19,13 @@ from uda.evaluation.diagnostics import Diagnostic
 from uda.evaluation.evaluator import Evaluator
 from uda.models import GIVEN_IN_PYTHON
 from uda.models.backbones import Classifier
-from uda.recipe.load import load_recipe
+from uda.recipe.load import resolve
 from uda.recipe.schema import Recipe
 from uda.report.page import Material, write_report
 from uda.report.tables import result_table
-from uda.runs.build import build_source_classifier, check_method
+from uda.runs.build import build_checked
 from uda.runs.environment import versions
-from uda.runs.folder import RunFolder
+from uda.runs.folder import RunFolder, default_path
 from uda.runs.run import Run
 from uda.runtime import Runtime, choose_runtime, machine, scoped_seed
 from uda.training.loop import Checkpoints, Loop, Metrics, Observer, Progress, Signals
@@ -67,19 +67,22 @@ def fit(
         Interrupted: after SIGINT or SIGTERM; the run folder then holds all that `resume` needs.
     """
     keywords = {key.replace("__", "."): value for key, value in settings.items()}
-    wanted = asked_for(recipe, model, {**(overrides or {}), **keywords})
-    root = find_data_root(Path(data_root) if data_root is not None else None).absolute()
     display = display or Display(quiet=True)
+    wanted = asked_for(recipe, model, {**(overrides or {}), **keywords}, display)
+    root = find_data_root(Path(data_root) if data_root is not None else None).absolute()
     runtime = choose_runtime(device, precision)
     with runtime.computing():
         pair = load_pair(wanted.data, root, display, wanted.classifies)
         return start(wanted, pair, runtime, display, out=out, data_root=root, model=model, report=report, observers=observers)
 
 
-def asked_for(recipe: str | Path | Recipe, model: nn.Module | None, overrides: dict[str, Any]) -> Recipe:
+def asked_for(recipe: str | Path | Recipe, model: nn.Module | None, overrides: dict[str, Any], display: Display) -> Recipe:
     """The recipe with its overrides; where a `model` is given, with that in place of its source classifier."""
     given = {"classifier.backbone": GIVEN_IN_PYTHON, "classifier.steps": 0} if model is not None else {}
-    return load_recipe(recipe, {**given, **overrides})
+    resolved = resolve(recipe, {**given, **overrides})
+    for note in resolved.notes:
+        display.say(note)
+    return resolved.recipe
 
 
 def start(
@@ -97,7 +100,8 @@ def start(
     """Runs a checked recipe on data at hand, in a new run folder."""
     recipe = recipe.with_image_size(*pair.source.images.shape[1:3])
     with scoped_seed(recipe.seed), runtime.computing():
-        classifier = build(recipe, pair, runtime, model, recipe.classifier.weights)
+        check_data(recipe, pair)
+        classifier = build_checked(recipe, len(pair.source.classes), runtime, model, recipe.classifier.weights)
         environment = {
             "device": str(runtime.device),
             "precision": runtime.precision,
@@ -109,7 +113,7 @@ def start(
             "started": datetime.now().isoformat(timespec="seconds"),
         }
         # The folder is made last: what is wrong with the input leaves nothing behind.
-        folder = RunFolder.create(Path(out) if out is not None else new_folder(recipe), recipe, environment)
+        folder = RunFolder.create(Path(out) if out is not None else default_path(recipe, str(recipe.seed)), recipe, environment)
         carry_out(new_job(folder, recipe, pair, runtime, display, classifier, observers), report)
     return Run(folder.path, model, device=str(runtime.device))
 
@@ -149,35 +153,20 @@ def resume(
     with scoped_seed(recipe.seed), runtime.computing():
         # What is trained already is read from the folder, wherever the weights that it began with are now.
         weights = None if folder.has_weights("source") else recipe.classifier.weights
-        classifier = build(recipe, pair, runtime, model, weights)
+        classifier = build_checked(recipe, len(pair.source.classes), runtime, model, weights)
         carry_out(new_job(folder, recipe, pair, runtime, display, classifier, observers), report)
     return Run(folder.path, model, device=str(runtime.device))
 
 
-def build(recipe: Recipe, pair: Pair, runtime: Runtime, model: nn.Module | None, weights: str | None) -> Classifier | None:
-    """The source classifier, starting from `weights`, on the runtime's device; None where the method does not classify.
+def check_data(recipe: Recipe, pair: Pair) -> None:
+    """Whether the images are such as the recipe needs.
 
     Raises:
-        UserError: for all that can be wrong with networks, weights, settings and data before a step is taken.
+        UserError: where they are not.
     """
-    wanted, classifier = recipe.classifier, None
-    if recipe.classifies:
-        path = Path(weights) if weights is not None else None
-        classifier = build_source_classifier(recipe, len(pair.source.classes), runtime, model, path)
-        labelled_images(recipe, pair)
-    elif model is not None or wanted.weights is not None or ":" in wanted.backbone:
-        raise UserError(f"{recipe.method.name} translates images and has no classifier; leave out --model and --weights")
-    check_method(recipe, classifier, runtime)
+    labelled_images(recipe, pair)
     if recipe.data.paired_test and (pair.target_test is None or len(pair.source_test) != len(pair.target_test)):
         raise UserError("data.paired_test: the test images of both domains are not as many; give pairs, in one order")
-    return classifier
-
-
-def new_folder(recipe: Recipe) -> Path:
-    """A run folder that is not there yet: runs/RECIPE-METHOD-SEED-TIME."""
-    name = f"{recipe.name}-{recipe.method.name.rpartition(':')[2]}-{recipe.seed}-{datetime.now():%Y%m%d-%H%M%S}"
-    stem = Path("runs") / name
-    return next(path for path in (stem, *(stem.with_name(f"{name}-{n}") for n in range(2, 99))) if not path.exists())
 
 
 def counts(pair: Pair) -> dict[str, int]:

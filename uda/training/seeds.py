@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from uda.errors import UserError
 from uda.recipe.load import load_recipe
 from uda.recipe.schema import Recipe
 from uda.report.compare import ASKED, Group, open_group, seed_folders
-from uda.runs.folder import RunFolder
+from uda.runs.folder import RunFolder, default_path
 from uda.training.fit import asked_for, fit, resume
 from uda.training.loop import Interrupted
 
@@ -42,11 +41,10 @@ def fit_seeds(
     """
     if seeds < 1:
         raise UserError(f"--seeds {seeds} is no number of seeds; give 2 or more")
-    wanted = asked_for(recipe, model, overrides or {})
+    wanted = asked_for(recipe, model, overrides or {}, display or Display(quiet=True))
     if not wanted.classifies:
         raise UserError(f"{wanted.method.name} has no accuracy to compare over seeds; run it once, with --seed")
-    name = f"{wanted.name}-{wanted.method.name.rpartition(':')[2]}-{seeds}-seeds-{datetime.now():%Y%m%d-%H%M%S}"
-    path = Path(out) if out is not None else Path("runs") / name
+    path = Path(out) if out is not None else default_path(wanted, f"{seeds}-seeds")
     root = find_data_root(Path(data_root) if data_root is not None else None).absolute()
     asked = [wanted.seed + number for number in range(seeds)]
     where = {"data_root": str(root), "device": device, "precision": precision}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -121,8 +121,7 @@ def _supervised(job: Job, stage: str, steps: int) -> None:
 
 def _say_source_accuracy(job: Job, accuracy: float, before: Outputs) -> None:
     pair = job.pair
-    tested = before.test_accuracy is not None and pair.target_test is not None
-    on_target = f", {before.test_accuracy:.4f} on {pair.target_test.name}" if tested else ""
+    on_target = f", {before.test_accuracy:.4f} on {pair.target_test.name}" if pair.target_test else ""
     job.display.say(f"  source classifier: {accuracy:.4f} on {pair.source_test.name}{on_target}")
     if accuracy < 1 / len(pair.source.classes) + 0.1:
         job.display.say(
@@ -190,7 +189,7 @@ def measure(job: Job, source: SourceStage | None, method: Method) -> Material:
     folder.write_sample(pair.target)
     rows = job.metrics.of(ADAPTATION_STAGE)
     figures, outputs, examples = _measure_classifier(job, source, method, rows) if source else ({}, {}, None)
-    result: Result = {
+    result = {
         "recipe": recipe.name,
         "method": recipe.method.name,
         "seed": recipe.seed,
@@ -203,7 +202,9 @@ def measure(job: Job, source: SourceStage | None, method: Method) -> Material:
         **_measure_translations(job, method),
         "seconds": _seconds(job),
     }
-    return Material(result, job.environment, recipe.to_toml(), rows, outputs, examples, _draw_translations(job, method))
+    return Material(
+        cast(Result, result), job.environment, recipe.to_toml(), rows, outputs, examples, _draw_translations(job, method)
+    )
 
 
 def _measure_classifier(

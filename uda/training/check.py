@@ -1,0 +1,64 @@
+"""What can be known of a run before it is begun: without training, without decoding all images, without a download."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from uda.data.datasets.city import UNLABELLED
+from uda.data.datasets.digits import DIGITS
+from uda.data.folders import check_classes, class_names
+from uda.data.load import VIEWS, data_root, describe, find_all, resolve_image_size
+from uda.errors import UserError
+from uda.methods import find_method
+from uda.models.backbones import Classifier
+from uda.recipe.schema import Recipe
+from uda.runs.build import build_checked
+from uda.runtime import choose_runtime
+
+
+def check(recipe: Recipe, root: Path | None, device: str, precision: str) -> Iterator[str]:
+    """A line for each thing that is right.
+
+    Args:
+        recipe: a resolved one.
+        root, device, precision: as in `uda.fit`.
+
+    Raises:
+        UserError: for the first thing that is wrong.
+    """
+    runtime = choose_runtime(device, precision)
+    yield f"device and precision: {runtime}"
+    wanted, root = recipe.data, data_root(root)
+    labelled, unlabelled = find_all(wanted, recipe.classifies)
+    states = {(name, split): state for name, split, state, _ in describe(root)}
+    for role in ("source", "target", "source_test", "target_test"):
+        name = getattr(wanted, role)
+        found = unlabelled if role == "target" and unlabelled is not None else labelled.get(name)
+        if found is not None:
+            yield f"{role}: {len(found):,} images, {found.note}"
+        elif name is not None:
+            yield f"{role}: {name}, {states[name, 'test' if role.endswith('test') else 'train']}"
+    size, channels = resolve_image_size(wanted, labelled.get(wanted.source), unlabelled)
+    if wanted.source in labelled:
+        classes = tuple(wanted.classes or class_names(labelled[wanted.source]))
+    else:
+        classes = UNLABELLED if wanted.source in VIEWS else DIGITS
+    for found in labelled.values():
+        check_classes(found, classes)
+    if unlabelled is not None and find_method(recipe.method.name).reads_target_labels:
+        raise UserError(f"{recipe.method.name} trains on target labels, which {wanted.target} has none of; take another --method")
+    yield f"classes and images: {len(classes)} wherever there are labels; (channels, height, width) = {(channels, size, size)}"
+    # What a timm network starts from would be downloaded, and has no part in whether it fits.
+    classifier = recipe.classifier.model_copy(update={"pretrained": False})
+    untrained = recipe.model_copy(update={"classifier": classifier}).with_image_size(channels, size)
+    yield _describe_networks(untrained, build_checked(untrained, len(classes), runtime, None, classifier.weights))
+
+
+def _describe_networks(recipe: Recipe, classifier: Classifier | None) -> str:
+    if classifier is None:
+        return f"method: {recipe.method.name}"
+    wanted, count = recipe.classifier, sum(parameter.numel() for parameter in classifier.parameters())
+    parts = f" ({classifier.parts})" if classifier.parts else ""
+    fits = f"; {wanted.weights} fits it" if wanted.weights is not None else ""
+    return f"classifier: {wanted.backbone}{parts}, {count:,} weights{fits}; {recipe.method.name} works on it"
