@@ -10,15 +10,20 @@ import torch
 from PIL import Image
 
 from tests.models.nets import SmallResNet
-from uda.data.datasets.synthetic import draw_street_digits
+from uda.data.datasets import synthetic
 from uda.data.domain import LabelledDomain, Pair
+from uda.evaluation import translation
 from uda.models import Classifier, build_classifier
 from uda.report import page
 from uda.runs.run import Run
 from uda.runtime import Runtime
 from uda.training.fit import fit
+from uda.training.loop import Observer, Row, Stop
 
-page.MAPPED = 30  # hundreds of runs make a page, and none of these tests is about how good t-SNE looks
+# Hundreds of runs draw data, make a page and train an evaluation classifier, and none of their tests is about how good these are.
+page.MAPPED = 30
+synthetic.COUNTS.update(train=200, test=100)
+translation.STEPS = 3
 torch.set_num_threads(1)  # tests run side by side; two thread pools on two cores spin against each other
 
 CHECKOUT = Path(__file__).parent.parent
@@ -47,7 +52,7 @@ def real_digits() -> Path:
 
 
 def domain(name: str, count: int, seed: int, size: int = 16) -> LabelledDomain:
-    images, labels = draw_street_digits(count, seed, size)
+    images, labels = synthetic.draw_street_digits(count, seed, size)
     return LabelledDomain(name, images, tuple("0123456789"), "drawn for a test", labels)
 
 
@@ -146,9 +151,27 @@ evaluate_every = 4
 @pytest.fixture
 def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A recipe file that a whole run finishes within seconds."""
-    monkeypatch.setattr("uda.data.datasets.synthetic.COUNTS", {"train": 200, "test": 100})
-    monkeypatch.setattr("uda.evaluation.translation.STEPS", 3)
     monkeypatch.setenv("UDA_DATA", str(tmp_path))
     path = tmp_path / "tiny.toml"
     path.write_text(TINY)
     return path
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The finished run of `tiny`, to be read and not to be changed."""
+    root = tmp_path_factory.mktemp("tiny")
+    (root / "tiny.toml").write_text(TINY)
+    return fit(root / "tiny.toml", out=root / "run", data_root=root, device="cpu", precision="fp32")
+
+
+class StopAfter(Observer):
+    """Stops a run after so many steps, those of all its stages counted together."""
+
+    def __init__(self, steps: int) -> None:
+        self.left = steps
+
+    def step(self, step: int, row: Row) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise Stop

@@ -1,9 +1,16 @@
+import io
+import random
+from collections.abc import Iterator
+
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from uda import UserError
-from uda.runtime import Runtime, choose_runtime, random_state, restore_random_state, seed_everything
+from uda.runtime import Runtime, choose_runtime, random_state, restore_random_state, scoped_seed, seed_everything
 
 
 def test_the_probe_leaves_random_state_and_threads() -> None:
@@ -45,12 +52,86 @@ def test_an_optimiser_step_between_two_passes_is_seen() -> None:
         assert not torch.equal(before, layer(x))
 
 
-def test_random_state_comes_back() -> None:
+def draw() -> tuple[float, ...]:
+    """One number of each generator, the GPU's included where there is one."""
+    on_gpu = (torch.rand(1, device="cuda").item(),) if torch.cuda.is_available() else ()
+    return random.random(), np.random.rand(), torch.rand(1).item(), *on_gpu
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 2**40), st.integers(0, 3))
+def test_a_seed_holds_within_its_scope_and_leaves_no_trace(outside: int, inside: int, drawn: int) -> None:
+    seed_everything(inside)
+    seeded = draw()
+    seed_everything(outside)
+    expected = draw()
+    seed_everything(outside)
+    with scoped_seed(inside):
+        assert draw() == seeded
+        for _ in range(drawn):
+            draw()
+    assert draw() == expected
+
+
+def test_random_states_come_back_after_an_error() -> None:
     seed_everything(3)
-    state = random_state()
-    first = torch.rand(3)
-    restore_random_state(state)
-    assert torch.equal(first, torch.rand(3))
+    expected = draw()
+    seed_everything(3)
+    with pytest.raises(ZeroDivisionError), scoped_seed(4):
+        _ = draw()[0] / 0
+    assert draw() == expected
+
+
+def test_random_state_comes_back_from_a_file_that_holds_no_code() -> None:
+    seed_everything(3)
+    file = io.BytesIO()
+    torch.save(random_state(), file)
+    first = draw()
+    file.seek(0)
+    restore_random_state(torch.load(file, weights_only=True))
+    assert draw() == first
+
+
+@pytest.fixture
+def denormals() -> Iterator[None]:
+    """Puts the process back into the state that it begins in."""
+    yield
+    torch.set_flush_denormal(False)
+
+
+def flushes() -> bool:
+    return float(torch.tensor(1e-38) * 0.01) == 0
+
+
+@pytest.mark.usefixtures("denormals")
+@pytest.mark.parametrize("before", [False, True])
+def test_denormals_are_flushed_while_computing_and_then_as_they_were(before: bool) -> None:
+    torch.set_flush_denormal(before)
+    with Runtime(torch.device("cpu"), "fp32", True, "").computing():
+        assert flushes()
+    assert flushes() == before
+
+
+@pytest.mark.usefixtures("denormals")
+def test_after_an_error_denormals_are_kept_again() -> None:
+    with pytest.raises(ZeroDivisionError), Runtime(torch.device("cpu"), "fp32", True, "").computing():
+        1 / 0  # noqa: B018
+    assert not flushes()
+
+
+@pytest.mark.usefixtures("denormals")
+def test_one_computation_within_another_leaves_it_as_it_was() -> None:
+    runtime = Runtime(torch.device("cpu"), "fp32", True, "")
+    with runtime.computing():
+        with runtime.computing():
+            pass
+        assert flushes()
+    assert not flushes()
+
+
+def test_choosing_a_runtime_changes_nothing_of_the_process() -> None:
+    assert not flushes()
+    choose_runtime("cpu", "fp32")
+    assert not flushes()
 
 
 def test_images_and_weights_are_arranged_channels_last() -> None:

@@ -5,23 +5,23 @@ import torch
 import torch.nn.functional as F
 
 from uda.evaluation.diagnostics import diagnose
-from uda.evaluation.selection import Evidence
+from uda.evaluation.outputs import Outputs
 
 CLASSES = ("a", "b", "c", "d")
 
 
-def read(predicted: torch.Tensor, sure: float = 6.0, labels: torch.Tensor | None = None) -> Evidence:
+def read(predicted: torch.Tensor, sure: float = 6.0, labels: torch.Tensor | None = None) -> Outputs:
     logits = F.one_hot(predicted, 4).float() * sure
     source = torch.arange(400) % 4 if labels is None else labels
-    return Evidence(logits, logits, F.one_hot(source, 4).float(), F.one_hot(source, 4).float(), source)
+    return Outputs(logits, logits, F.one_hot(source, 4).float(), F.one_hot(source, 4).float(), source)
 
 
 EVEN = torch.arange(400) % 4
 MOSTLY = torch.where(torch.arange(400) % 11 == 0, (EVEN + 1) % 4, EVEN)  # what a source classifier gets right of it
 
 
-def names(before: Evidence, after: Evidence, **options: bool) -> list[str]:
-    return [concern.name for concern in diagnose(before, after, CLASSES, **options)]
+def names(before: Outputs, after: Outputs, **options: bool) -> list[str]:
+    return [diagnostic.name for diagnostic in diagnose(before, after, CLASSES, **options)]
 
 
 def test_nothing_is_said_of_a_good_adaptation():
@@ -39,14 +39,16 @@ def test_nothing_is_said_of_a_good_adaptation():
         (read(MOSTLY), "agreement with source-only"),
     ],
 )
-def test_each_sign_is_found(after: Evidence, sign: str):
+def test_each_sign_is_found(after: Outputs, sign: str):
     assert sign in names(read(MOSTLY, 3.0), after)
 
 
 def test_a_lost_class_is_named_and_advice_given():
-    (concern,) = [c for c in diagnose(read(MOSTLY), read(torch.where(EVEN == 3, 2, EVEN)), CLASSES) if c.name == "lost classes"]
-    assert str(concern).startswith("hardly any target image is given the class d: ")
-    assert "information_weight" in concern.advice
+    (diagnostic,) = [
+        c for c in diagnose(read(MOSTLY), read(torch.where(EVEN == 3, 2, EVEN)), CLASSES) if c.name == "lost classes"
+    ]
+    assert str(diagnostic).startswith("hardly any target image is given the class d: ")
+    assert "information_weight" in diagnostic.advice
 
 
 def test_an_uneven_source_is_the_measure_for_the_target():

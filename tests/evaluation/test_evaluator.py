@@ -1,12 +1,15 @@
+"""What a classifier says of both domains, on which images, and without a trace."""
+
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
+from tests.conftest import small_classifier
 from uda.data.domain import Pair
-from uda.evaluation.evaluator import Evaluator, confusion, per_class_accuracy, predict
-from uda.evaluation.selection import information_maximization
+from uda.evaluation.evaluator import Evaluator, on_labelled, predict
+from uda.evaluation.outputs import accuracy, confusion
 from uda.models import build_classifier
 from uda.runtime import Runtime, evaluating
 
@@ -25,21 +28,43 @@ class Oracle(nn.Module):
         return self.dropout(nn.functional.one_hot(self.labels[torch.stack(found)], 10).float())
 
 
+@pytest.fixture
+def unlabelled(small_pair: Pair) -> Pair:
+    """What a user has: a target without labels, and none to test on."""
+    return replace(small_pair, target=small_pair.target.without_labels(), target_test=None)
+
+
 def test_accuracy_and_confusion_of_a_known_classifier(small_pair: Pair, fp32: Runtime) -> None:
-    evaluator, oracle = Evaluator(small_pair, fp32), Oracle(small_pair)
-    answers = evaluator.on_target(oracle)
-    assert answers is not None
-    assert answers.accuracy == 1.0
-    assert torch.equal(answers.confusion, torch.diag(small_pair.target_test.labels.bincount(minlength=10)))
+    oracle = Oracle(small_pair)
+    assert Evaluator(small_pair, fp32).target_accuracy(oracle) == 1.0
+    matrix = confusion(*on_labelled(oracle, small_pair.target_test, fp32))
+    assert torch.equal(matrix, torch.diag(small_pair.target_test.labels.bincount(minlength=10)))
 
 
-def test_confusion_has_true_classes_in_rows() -> None:
-    matrix = confusion(torch.tensor([1, 1, 0]), torch.tensor([0, 0, 1]), 3)
-    assert matrix.tolist() == [[0, 2, 0], [1, 0, 0], [0, 0, 0]]
+def test_outputs_are_of_the_samples_that_the_domains_give(small_pair: Pair, fp32: Runtime) -> None:
+    classifier = small_classifier()
+    outputs = Evaluator(small_pair, fp32).outputs(classifier)
+    assert torch.equal(outputs.target_logits, predict(classifier, small_pair.target.sample(), fp32))
+    logits, labels = outputs.source
+    assert torch.equal(logits, predict(classifier, small_pair.source_test.sample(), fp32))
+    assert torch.equal(labels, small_pair.source_test.sample_labels())
+    assert torch.allclose(classifier.head(outputs.target_features), outputs.target_logits)
 
 
-def test_per_class_accuracy_is_none_for_a_class_without_images() -> None:
-    assert per_class_accuracy(torch.tensor([[3, 1], [0, 0]])) == [0.75, None]
+def test_the_two_accuracies_are_those_of_all_test_images(small_pair: Pair, fp32: Runtime) -> None:
+    classifier, evaluator = small_classifier(), Evaluator(small_pair, fp32)
+    for found, domain in (
+        (evaluator.source_accuracy(classifier), small_pair.source_test),
+        (evaluator.target_accuracy(classifier), small_pair.target_test),
+    ):
+        assert found == accuracy(predict(classifier, domain.images, fp32), domain.labels)
+    assert evaluator.outputs(classifier).test_accuracy == evaluator.target_accuracy(classifier)
+
+
+def test_what_is_not_to_be_read_is_not_there(small_pair: Pair, fp32: Runtime) -> None:
+    outputs = Evaluator(small_pair, fp32).outputs(small_classifier(), source=False, test=False)
+    assert {name for name, value in vars(outputs).items() if value is not None} == {"target_features", "target_logits"}
+    assert (outputs.test, outputs.test_accuracy) == (None, None)
 
 
 def test_evaluation_restores_each_mode_and_draws_nothing(small_pair: Pair, fp32: Runtime) -> None:
@@ -62,13 +87,35 @@ def test_modes_are_restored_after_an_error() -> None:
     assert module.training
 
 
-def test_without_target_labels_there_is_no_accuracy(small_pair: Pair, fp32: Runtime) -> None:
-    evaluator = Evaluator(replace(small_pair, target=small_pair.target.without_labels(), target_test=None), fp32)
-    assert evaluator.on_target(Oracle(small_pair)) is None
+def test_without_target_labels_there_is_no_accuracy(unlabelled: Pair, fp32: Runtime) -> None:
+    evaluator = Evaluator(unlabelled, fp32)
+    assert evaluator.target_accuracy(small_classifier()) is None
+    assert evaluator.outputs(small_classifier()).test is None
 
 
-def test_information_maximization_prefers_sure_and_even_predictions() -> None:
-    sure_and_even = torch.eye(10) * 50
-    assert information_maximization(sure_and_even) == pytest.approx(torch.tensor(10.0).log().item(), abs=1e-3)
-    assert information_maximization(sure_and_even[:1].expand(10, 10)) == pytest.approx(0, abs=1e-3)
-    assert information_maximization(torch.zeros(10, 10)) == pytest.approx(0, abs=1e-3)
+def test_examples_are_the_most_confident_mistakes(small_pair: Pair, fp32: Runtime) -> None:
+    evaluator = Evaluator(small_pair, fp32)
+    outputs = evaluator.outputs(small_classifier())
+    images, labels, predicted, confidence = evaluator.examples(outputs, count=5)
+    assert (predicted != labels).all()
+    assert confidence.tolist() == sorted(confidence.tolist(), reverse=True)
+    logits, truth = outputs.test
+    wrong = logits.argmax(1) != truth
+    assert confidence[0] == logits.softmax(1).amax(1)[wrong].max()
+    assert torch.equal(predict(small_classifier(), images, fp32).argmax(1), predicted)
+
+
+def test_a_classifier_without_mistakes_has_no_examples(small_pair: Pair, fp32: Runtime) -> None:
+    evaluator, labels = Evaluator(small_pair, fp32), small_pair.target_test.labels
+    outputs = evaluator.outputs(small_classifier())
+    right = replace(outputs, test_logits=nn.functional.one_hot(labels, 10).float(), test_labels=labels)
+    assert [len(part) for part in evaluator.examples(right)] == [0, 0, 0, 0]
+
+
+def test_examples_without_labels_are_the_least_certain(unlabelled: Pair, fp32: Runtime) -> None:
+    evaluator = Evaluator(unlabelled, fp32)
+    outputs = evaluator.outputs(small_classifier())
+    images, labels, _, confidence = evaluator.examples(outputs, count=5)
+    assert (labels == -1).all()
+    assert torch.equal(confidence, outputs.target_logits.softmax(1).amax(1).sort().values[:5])
+    assert torch.allclose(predict(small_classifier(), images, fp32).softmax(1).amax(1), confidence, atol=1e-6)

@@ -8,10 +8,13 @@ import torch
 
 import uda
 from tests.conftest import NETS
+from uda.console import Display
+from uda.data.load import load_pair
 from uda.errors import UserError
 from uda.evaluation.calibration import expected_calibration_error, fit_temperature, match_confidence
 from uda.evaluation.estimation import DEFAULT, ESTIMATES
-from uda.evaluation.results import looks_of, select
+from uda.evaluation.evaluator import predict
+from uda.evaluation.results import evaluations, select
 
 
 def fit(folders: Path, out: Path, **more: Any) -> uda.Run:
@@ -30,46 +33,60 @@ def fit(folders: Path, out: Path, **more: Any) -> uda.Run:
 
 @pytest.fixture(scope="module")
 def run(folders: Path, tmp_path_factory: pytest.TempPathFactory) -> uda.Run:
-    """With target labels to test on, two scores, and each look kept."""
+    """With target labels to test on, two scores, and the outputs of each evaluation kept."""
     asked = {"selection.keep": True, "selection.score": ["entropy", "diversity"], "data.target_test": str(folders / "test")}
-    return fit(folders, tmp_path_factory.mktemp("figures") / "run", **asked)
+    return fit(folders, tmp_path_factory.mktemp("results") / "run", **asked)
 
 
 def test_the_result_says_what_the_kept_outputs_say(run: uda.Run):
-    seen = run.seen()
-    held_out = seen.evidence.source_logits, seen.evidence.source_labels
-    assert run.result["accuracy"]["last"] == seen.test.accuracy
-    assert run.result["estimated"]["accuracy"] == ESTIMATES[DEFAULT](*held_out, seen.evidence.target_logits)
+    outputs = run.outputs()
+    logits, labels = outputs.test
+    assert run.result["accuracy"]["last"] == outputs.test_accuracy
+    assert run.result["estimated"]["accuracy"] == ESTIMATES[DEFAULT](*outputs.source, outputs.target_logits)
     low, high = run.result["estimated"]["interval"]
     assert 0 <= low <= run.result["estimated"]["accuracy"] <= high <= 1
-    assert run.result["calibration"]["source_temperature"] == pytest.approx(fit_temperature(*held_out))
-    temperature = match_confidence(seen.evidence.target_logits, run.result["estimated"]["accuracy"])
+    assert run.result["calibration"]["source_temperature"] == pytest.approx(fit_temperature(*outputs.source))
+    temperature = match_confidence(outputs.target_logits, run.result["estimated"]["accuracy"])
     assert run.result["calibration"]["temperature"] == pytest.approx(temperature)
-    expected = expected_calibration_error(seen.test.logits / temperature, seen.test.labels)
+    expected = expected_calibration_error(logits / temperature, labels)
     assert run.result["calibration_error"]["last_calibrated"] == pytest.approx(expected)
 
 
 def test_mean_ranks_of_several_scores_select(run: uda.Run):
-    looks = looks_of(run._folder.read_metrics())
+    selected = select(run.metrics)
     assert run.result["selection"]["score"] == "entropy + diversity"
-    assert run.result["selection"]["selected_step"] == select(looks)["step"]
-    assert run.result["accuracy"]["selected"] == select(looks)["target_test_accuracy"]
+    assert run.result["selection"]["selected_step"] == selected["step"]
+    assert run.result["accuracy"]["selected"] == selected["target_test_accuracy"]
 
 
 def test_the_selected_weights_are_those_of_the_selected_step(run: uda.Run):
-    kept = run.seen(f"look-{run.result['selection']['selected_step']}")
-    images = run.sample()
-    logits = run.load_classifier("selected")(run.runtime.arrange(images.float() / 127.5 - 1))
-    assert logits.shape == (len(images), kept.evidence.target_logits.shape[1])
-    assert not list((run.path / "weights").glob("look-*"))
+    """Of all evaluations, the outputs that the selected one kept are those of the weights that are left, and no other's are."""
+    pair = load_pair(run.recipe.data, Path(), Display(quiet=True))
+    logits = predict(run.load_classifier("selected"), pair.target.sample(), run.runtime)
+    steps = [row["step"] for row in evaluations(run.metrics)]
+    alike = [step for step in steps if torch.allclose(run.outputs(f"evaluation-{step}").target_logits, logits, atol=1e-5)]
+    assert alike == [run.result["selection"]["selected_step"]]
+    assert not list((run.path / "weights").glob("evaluation-*"))
 
 
-def test_each_look_is_kept_where_that_is_asked_for(run: uda.Run):
-    steps = [row["step"] for row in looks_of(run._folder.read_metrics())]
-    assert sorted(path.stem for path in (run.path / "outputs").glob("look-*")) == sorted(f"look-{step}" for step in steps)
-    evidence = run.seen(f"look-{steps[0]}").evidence
-    assert evidence.source_labels.dtype == torch.int64
-    assert evidence.target_features.dtype == torch.float16
+def test_each_evaluation_is_kept_where_that_is_asked_for(run: uda.Run):
+    steps = [row["step"] for row in evaluations(run.metrics)]
+    kept = sorted(path.stem for path in (run.path / "outputs").glob("evaluation-*"))
+    assert kept == sorted(f"evaluation-{step}" for step in steps)
+    outputs = run.outputs(f"evaluation-{steps[0]}")
+    assert outputs.source_labels.dtype == torch.int64
+    assert outputs.target_features.dtype == torch.float16
+    assert outputs.test is None
+
+
+def test_target_labels_choose_nothing():
+    """The evaluation that the labels call best is not the selected one, where the scores say otherwise."""
+    rows = [
+        {"step": 1, "class": 0.5},
+        {"step": 2, "scores": {"entropy": 1.0}, "target_test_accuracy": 0.9},
+        {"step": 4, "scores": {"entropy": 2.0}, "target_test_accuracy": 0.1},
+    ]
+    assert select(rows)["step"] == 4
 
 
 def test_no_target_labels_no_figure_that_needs_them(folders: Path, tmp_path: Path):

@@ -9,12 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uda.evaluation import selection
-from uda.evaluation.selection import OF_SOURCE, OF_TARGET, SCORES, Evidence, best, mean_ranks
+from uda.evaluation.outputs import Outputs
+from uda.evaluation.selection import OF_SOURCE, OF_TARGET, SCORES, best, mean_ranks
 
 K = 4
 
 
-def evidence(sure: float = 6.0, seed: int = 0, features_follow: bool = True) -> Evidence:
+def outputs_of(sure: float = 6.0, seed: int = 0, features_follow: bool = True) -> Outputs:
     """Logits of 120 + 120 images of four even classes; features are noisy copies of the logits, or noise."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(120) % K
@@ -22,51 +23,51 @@ def evidence(sure: float = 6.0, seed: int = 0, features_follow: bool = True) -> 
     features = logits + 0.1 * torch.randn(120, K, generator=generator)
     if not features_follow:
         features = torch.randn(120, K, generator=generator)
-    return Evidence(features, logits, features.flip(0), logits.flip(0), labels.flip(0))
+    return Outputs(features, logits, features.flip(0), logits.flip(0), labels.flip(0))
 
 
 @pytest.fixture
-def collapsed() -> Evidence:
+def collapsed() -> Outputs:
     """All images sure of class 0."""
-    good = evidence()
+    good = outputs_of()
     logits = torch.zeros(120, K) + torch.tensor([9.0, 0, 0, 0])
-    return Evidence(good.target_features, logits, good.source_features, logits, good.source_labels)
+    return Outputs(good.target_features, logits, good.source_features, logits, good.source_labels)
 
 
 @pytest.mark.parametrize("name", SCORES)
 def test_every_score_prefers_a_good_classifier_to_an_unsure_one(name):
-    assert SCORES[name](evidence(6.0)) > SCORES[name](evidence(1.0, features_follow=False))
+    assert SCORES[name](outputs_of(6.0)) > SCORES[name](outputs_of(1.0, features_follow=False))
 
 
 @pytest.mark.parametrize("name", sorted(SCORES.keys() - {"entropy", "soft_neighbourhood_density", "neighbour_precision"}))
 def test_a_collapse_onto_one_class_is_told(name, collapsed):
-    assert SCORES[name](evidence()) > SCORES[name](collapsed)
+    assert SCORES[name](outputs_of()) > SCORES[name](collapsed)
 
 
 @pytest.mark.parametrize("name", ["entropy", "soft_neighbourhood_density", "neighbour_precision"])
 def test_scores_that_a_collapse_deceives(name, collapsed):
     """Known faults of these scores, which their docstrings name."""
-    assert SCORES[name](collapsed) >= SCORES[name](evidence()) - 1e-6
+    assert SCORES[name](collapsed) >= SCORES[name](outputs_of()) - 1e-6
 
 
 def test_target_scores_do_not_read_the_source():
-    seen = evidence()
-    blind = Evidence(seen.target_features, seen.target_logits)
+    outputs = outputs_of()
+    blind = Outputs(outputs.target_features, outputs.target_logits)
     for name, score in OF_TARGET.items():
-        assert score(blind) == score(seen), name
+        assert score(blind) == score(outputs), name
 
 
 @given(st.floats(0.1, 20), st.integers(0, 50))
 def test_ranges(sure, seed):
-    seen = evidence(sure, seed)
-    logits = seen.target_logits
+    outputs = outputs_of(sure, seed)
+    logits = outputs.target_logits
     assert 0 <= selection.entropy(logits) <= math.log(K) + 1e-5
     assert 0 <= selection.diversity(logits) <= math.log(K) + 1e-5
     assert -1e-5 <= selection.information_maximization(logits) <= math.log(K) + 1e-5
     assert 0 <= selection.batch_nuclear_norm(logits) <= 1 + 1e-5
     assert 0 <= selection.soft_neighbourhood_density(logits) <= math.log(119) + 1e-5
-    assert 0 <= selection.neighbour_precision(seen.target_features, logits) <= 1
-    assert 0 <= selection.source_accuracy(seen.source_logits, seen.source_labels) <= 1
+    assert 0 <= selection.neighbour_precision(outputs.target_features, logits) <= 1
+    assert 0 <= selection.source_accuracy(outputs.source_logits, outputs.source_labels) <= 1
 
 
 def test_sure_and_even_predictions_reach_the_bounds():
@@ -108,16 +109,16 @@ def test_the_control_variate_lowers_the_variance():
 
 
 def test_rank_average():
-    looks = [{"a": 1.0, "b": 5.0}, {"a": 3.0, "b": 4.0}, {"a": 2.0, "b": 4.0}]
-    assert mean_ranks(looks) == [1.0, 1.25, 0.75]
-    assert best(looks) == 1
+    scores = [{"a": 1.0, "b": 5.0}, {"a": 3.0, "b": 4.0}, {"a": 2.0, "b": 4.0}]
+    assert mean_ranks(scores) == [1.0, 1.25, 0.75]
+    assert best(scores) == 1
 
 
 def test_one_score_chooses_its_highest_value_and_the_first_of_equals():
     assert best([{"a": 1.0}, {"a": 2.0}, {"a": 2.0}]) == 1
 
 
-def test_looks_with_other_scores_are_refused():
+def test_evaluations_with_other_scores_are_refused():
     with pytest.raises(ValueError, match="different scores"):
         mean_ranks([{"a": 1.0}, {"b": 1.0}])
 

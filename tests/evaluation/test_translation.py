@@ -1,7 +1,9 @@
 """The measures of translations."""
 
+import random
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,9 +11,9 @@ from hypothesis import strategies as st
 
 from uda.data.augment import to_float
 from uda.data.domain import Pair
-from uda.evaluation import translation as judging
+from uda.evaluation import translation
 from uda.evaluation.evaluator import predict
-from uda.evaluation.translation import frechet_distance, judge, train_judge
+from uda.evaluation.translation import evaluate_translation, frechet_distance, train_evaluation_classifier
 from uda.runtime import Runtime
 
 
@@ -36,21 +38,21 @@ def test_the_distance_is_symmetric_not_negative_and_zero_to_itself(seed: int, co
 @pytest.fixture(scope="module")
 def perfect(small_pair: Pair) -> torch.Tensor:
     """For each source test image, a target test image of its class."""
-    labels, others = small_pair.source_test.labels[small_pair.source_test._sampled(10_000)], small_pair.target_test.labels
+    labels, others = small_pair.source_test.sample_labels(10_000), small_pair.target_test.labels
     return small_pair.target_test.images[[int((others == label).nonzero()[0, 0]) for label in labels]]
 
 
 def test_translations_of_the_right_class_are_consistent_and_near(
     small_pair: Pair, fp32: Runtime, perfect: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(judging, "STEPS", 150)
-    known = replace(small_pair, target=small_pair.target_test)  # so few images teach a judge only themselves
-    found = judge(known, lambda images: to_float(perfect), fp32)
-    wrong = judge(known, lambda images: to_float(perfect.roll(1, 0)), fp32)
+    monkeypatch.setattr(translation, "STEPS", 150)
+    known = replace(small_pair, target=small_pair.target_test)  # so few images teach a classifier only themselves
+    found = evaluate_translation(known, lambda images: to_float(perfect), fp32)
+    wrong = evaluate_translation(known, lambda images: to_float(perfect.roll(1, 0)), fp32)
     assert found["class_consistency"] > 0.9 > 0.5 > wrong["class_consistency"]
     assert found["judge_accuracy"] > 0.9
     assert found["feature_distance"] == pytest.approx(wrong["feature_distance"], rel=1e-4), "it knows of no classes"
-    real = judge(known, lambda images: to_float(small_pair.target_test.sample(10_000)), fp32)
+    real = evaluate_translation(known, lambda images: to_float(small_pair.target_test.sample(10_000)), fp32)
     assert real["feature_distance"] == pytest.approx(0, abs=1e-2)
     assert real["untranslated_distance"] > 1
     assert "trained 150 steps" in found["feature_network"]
@@ -58,24 +60,21 @@ def test_translations_of_the_right_class_are_consistent_and_near(
 
 def test_without_target_labels_there_is_no_class_consistency(small_pair: Pair, fp32: Runtime) -> None:
     pair = replace(small_pair, target=small_pair.target.without_labels(), target_test=None)
-    found = judge(pair, lambda images: images, fp32)
+    found = evaluate_translation(pair, lambda images: images, fp32)
     assert found.keys() == {"feature_distance", "untranslated_distance", "feature_network"}
     assert found["feature_distance"] == found["untranslated_distance"] > 0
     assert "random weights" in found["feature_network"]
 
 
-def test_the_judge_is_the_same_each_time_and_leaves_the_random_state(
-    small_pair: Pair, fp32: Runtime, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(judging, "STEPS", 3)
-    state = torch.get_rng_state()
-    figures = [judge(small_pair, lambda images: images, fp32) for _ in range(2)]
-    assert figures[0] == figures[1]
-    assert torch.equal(state, torch.get_rng_state())
+def test_the_evaluation_repeats_and_leaves_every_random_state(small_pair: Pair, fp32: Runtime) -> None:
+    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    first, second = (evaluate_translation(small_pair, lambda images: images, fp32) for _ in range(2))
+    assert first == second
+    assert (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()) == before
 
 
-def test_the_judge_learns(small_pair: Pair, fp32: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judging, "STEPS", 40)
-    network = train_judge(small_pair.target, fp32)
+def test_the_evaluation_classifier_learns(small_pair: Pair, fp32: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(translation, "STEPS", 40)
+    network = train_evaluation_classifier(small_pair.target, fp32)
     right = predict(network, small_pair.target.images, fp32).argmax(1) == small_pair.target.labels
     assert right.float().mean() > 0.5

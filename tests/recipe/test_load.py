@@ -6,7 +6,7 @@ from hypothesis import given, reject
 from hypothesis import strategies as st
 
 from uda import UserError
-from uda.methods import METHODS, find_method, unit
+from uda.methods import METHODS, find_method
 from uda.recipe import presets
 from uda.recipe.load import dump_recipe, load_recipe, parse_override, resolve
 from uda.recipe.schema import Recipe
@@ -142,10 +142,10 @@ def test_any_number_and_text_survive_being_written(number: float, text: str) -> 
 def test_every_setting_of_unit_can_be_set_and_is_documented() -> None:
     import inspect
 
-    source = "".join(inspect.getsource(part) for part in unit.Settings.__mro__[:-2])
-    for field in unit.Settings.model_fields:
+    source = "".join(inspect.getsource(part) for part in UNITSettings.__mro__[:-2])
+    for field in UNITSettings.model_fields:
         assert f"{field}:" in source
-        load_recipe("svhn2mnist", {f"method.{field}": getattr(unit.Settings(), field)})
+        load_recipe("svhn2mnist", {f"method.{field}": getattr(UNITSettings(), field)})
 
 
 def test_a_recipe_object_is_taken_as_it_is() -> None:

@@ -59,9 +59,9 @@ def test_swapping_the_two_turns_the_sign(a: float, b: float, runs: int) -> None:
 
 def test_a_run_is_a_group_of_one(own_run: Run) -> None:
     group = open_group(own_run.path)
-    (figures,) = compare([group])
-    assert figures["last"] == dict.fromkeys(("mean", "lowest", "highest"), own_run.accuracy["last"])
-    low, high = figures["interval"]
+    (found,) = compare([group])
+    assert found["last"] == dict.fromkeys(("mean", "lowest", "highest"), own_run.accuracy["last"])
+    low, high = found["interval"]
     assert low <= own_run.accuracy["last"] <= high
 
 

@@ -6,13 +6,18 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
-from uda.methods.translating import Styled, Translating
+from uda.methods.base import Method
+from uda.methods.translating import PairDrawing, Styled, Translating
 from uda.report.grids import GAP, SMALL, draw_translations, write_grid
 
 
 class Mirror(Translating):
-    """Turns source images to white and target images to black."""
+    """Turns source images to white and target images to black; it has no networks and takes no settings."""
+
+    def __init__(self) -> None:
+        nn.Module.__init__(self)
 
     def translate(self, images: torch.Tensor, origin: int, destination: int, style: torch.Tensor | None = None) -> torch.Tensor:
         return images if origin == destination else torch.full_like(images, 1.0 if origin == 0 else -1.0)
@@ -22,7 +27,10 @@ class Many(Mirror, Styled):
     pass
 
 
-class Pairs:
+class Pairs(PairDrawing):
+    def __init__(self) -> None:
+        nn.Module.__init__(self)
+
     def draw_pairs(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
         return torch.full((count, 1, 16, 16), -1.0), torch.full((count, 1, 16, 16), 1.0)
 
@@ -44,7 +52,7 @@ def middles(path: Path) -> list[int]:
     ],
     ids=["one", "many", "pairs"],
 )
-def test_a_method_has_its_rows_in_order(method: object, rows: list[int], channels: int, tmp_path: Path) -> None:
+def test_a_method_has_its_rows_in_order(method: Method, rows: list[int], channels: int, tmp_path: Path) -> None:
     images = torch.full((5, channels, 16, 16), 0.5), torch.full((5, channels, 16, 16), -0.5)
     draw_translations(method, *images, tmp_path / "grid.png")
     assert middles(tmp_path / "grid.png") == rows

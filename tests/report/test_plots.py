@@ -9,7 +9,7 @@ from uda.report import plots
 
 
 def rows() -> list[dict[str, Any]]:
-    """A method's own losses, one of which is not there from the start, and two looks."""
+    """A method's own losses, one of which is not there from the start, and two evaluations."""
     logged: list[dict[str, Any]] = [
         {"stage": "adaptation", "step": step, "seconds": 1.0, "class": 1 / step} for step in (1, 2, 3)
     ]
@@ -21,7 +21,7 @@ def rows() -> list[dict[str, Any]]:
 
 DRAWN = {
     "losses": lambda: plots.draw_losses(rows()),
-    "looks": lambda: plots.draw_looks(rows()[1:], 2),
+    "evaluations": lambda: plots.draw_evaluations(rows()[1:], 2),
     "classes": lambda: [plots.draw_classes(["a & b", 'the "c"', "d"], [0.5, 0.1, None], [0.9, 0.05, 1.0])],
     "reliability": lambda: [plots.draw_reliability("before", [(3, 0.5, 0.4), (9, 0.9, 1.0)])],
     "map": lambda: [plots.draw_map("after", np.random.default_rng(0).random((6, 2)), np.arange(6) % 3, np.arange(6) > 2, 3)],
@@ -55,6 +55,6 @@ def test_names_in_two_pictures_do_not_meet() -> None:
     def names(picture: str) -> set[str]:
         return set(re.findall(r'<clipPath id="([^"]+)"', picture))
 
-    first, second = DRAWN["looks"]()[:2]
+    first, second = DRAWN["evaluations"]()[:2]
     assert names(first)
     assert not names(first) & names(second)

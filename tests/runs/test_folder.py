@@ -1,100 +1,75 @@
-"""The run folder; and state dicts from elsewhere: which are understood, and what is said of the others."""
+"""The run folder: what is kept comes back, and which folders are refused."""
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
-from torch import nn
 
-from tests.models.nets import SmallResNet
-from uda import UserError
+from uda import Run, UserError
+from uda.evaluation.outputs import Outputs
 from uda.methods import METHODS
-from uda.models.weights import load_weights
 from uda.recipe.load import load_recipe
-from uda.runs.folder import RunFolder, default_path
+from uda.runs.folder import FORMAT, RunFolder, default_path
 
 
-def weights(module: nn.Module) -> torch.Tensor:
-    return torch.cat([value.float().flatten() for value in module.state_dict().values()])
+@pytest.fixture
+def copy(own_run: Run, tmp_path: Path) -> Path:
+    """A finished run's folder that a test may change."""
+    return Path(shutil.copytree(own_run.path, tmp_path / "run", ignore=shutil.ignore_patterns("weights")))
 
 
-@pytest.mark.parametrize(
-    "wrap",
-    [
-        lambda state: state,
-        lambda state: {"state_dict": state, "epoch": 3},
-        lambda state: {"model": state, "optimizer": {"lr": 0.1}},
-        lambda state: {f"module.{name}": value for name, value in state.items()},
-        lambda state: {"model_state_dict": {f"module.{name}": value for name, value in state.items()}},
-    ],
-)
-def test_the_usual_ways_to_save_are_understood(wrap: Any, tmp_path: Path) -> None:
-    network, other = SmallResNet(), SmallResNet()
-    torch.save(wrap(network.state_dict()), tmp_path / "net.pt")
-    load_weights(tmp_path / "net.pt", other)
-    assert torch.equal(weights(network), weights(other))
+@pytest.mark.parametrize("source", [True, False])
+@pytest.mark.parametrize("test", [True, False])
+def test_outputs_come_back_as_they_were_kept(source: bool, test: bool, tmp_path: Path) -> None:
+    given: dict[str, Any] = {"target_features": torch.randn(5, 3), "target_logits": torch.randn(5, 4)}
+    if source:
+        given |= {"source_features": torch.randn(6, 3), "source_logits": torch.randn(6, 4), "source_labels": torch.arange(6) % 4}
+    if test:
+        given |= {"test_logits": torch.randn(7, 4), "test_labels": torch.arange(7) % 4}
+    RunFolder(tmp_path).write_outputs("last", Outputs(**given))
+    back = {name: value for name, value in vars(RunFolder(tmp_path).read_outputs("last")).items() if value is not None}
+    assert back.keys() == given.keys()
+    for name, value in given.items():
+        assert torch.equal(back[name], value.half() if name.endswith("features") else value), name
 
 
-def test_safetensors_are_understood(tmp_path: Path) -> None:
-    network, other = SmallResNet(), SmallResNet()
-    save_file(network.state_dict(), tmp_path / "net.safetensors")
-    load_weights(tmp_path / "net.safetensors", other)
-    assert torch.equal(weights(network), weights(other))
+def test_a_run_folder_says_its_format(own_run: Run) -> None:
+    assert own_run.environment["format"] == FORMAT
 
 
-class Trap:
-    """Unpickling it would leave a trace."""
-
-    def __init__(self, trace: Path) -> None:
-        self.trace = trace
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.touch, (self.trace,)
+def before_formats(folder: Path) -> None:
+    (folder / "environment.json").rename(folder / "setting.json")
 
 
-def test_nothing_in_a_file_is_executed(tmp_path: Path) -> None:
-    torch.save({"a": torch.zeros(1), "trap": Trap(tmp_path / "trace")}, tmp_path / "net.pt")
-    with pytest.raises(UserError, match="holds more than tensors, and loading it could execute code"):
-        load_weights(tmp_path / "net.pt", SmallResNet())
-    assert not (tmp_path / "trace").exists()
+def of_the_future(folder: Path) -> None:
+    environment = json.loads((folder / "environment.json").read_text())
+    (folder / "environment.json").write_text(json.dumps(environment | {"format": FORMAT + 1}))
 
 
-def test_a_whole_pickled_module_is_refused_with_what_to_save(tmp_path: Path) -> None:
-    torch.save(SmallResNet(), tmp_path / "net.pt")
-    with pytest.raises(UserError, match=r"save torch\.save\(net\.state_dict\(\), 'net\.pt'\)"):
-        load_weights(tmp_path / "net.pt", SmallResNet())
+@pytest.mark.parametrize(("change", "found"), [(before_formats, 1), (of_the_future, FORMAT + 1)])
+def test_another_format_is_refused_in_one_line(change: Any, found: int, copy: Path) -> None:
+    change(copy)
+    with pytest.raises(UserError, match=f"has run-folder format {found}, and this version of uda reads {FORMAT}") as caught:
+        RunFolder.open(copy)
+    assert "\n" not in str(caught.value)
 
 
-def test_weights_of_another_network_say_which_names(tmp_path: Path) -> None:
-    state = SmallResNet().state_dict()
-    state["fc2.weight"] = state.pop("fc.weight")
-    state["fc.bias"] = torch.zeros(7)
-    torch.save(state, tmp_path / "net.pt")
-    with pytest.raises(UserError, match="another network") as caught:
-        load_weights(tmp_path / "net.pt", SmallResNet())
-    said = str(caught.value)
-    assert "1 missing (fc.weight)" in said
-    assert "1 not in the network (fc2.weight)" in said
-    assert "fc.bias is (7,), not (10,)" in said
+@pytest.mark.parametrize("content", ["", "[]", "{", "7"])
+def test_a_damaged_environment_is_one_line(content: str, copy: Path) -> None:
+    (copy / "environment.json").write_text(content)
+    with pytest.raises(UserError, match=r"environment\.json|format") as caught:
+        RunFolder.open(copy)
+    assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("content", "message"), [(b"", "cannot be read"), (b"rubbish", "cannot be read|more than tensors")])
-def test_damaged_files_are_one_line(content: bytes, message: str, tmp_path: Path) -> None:
-    for name in ("net.pt", "net.safetensors"):
-        (tmp_path / name).write_bytes(content)
-        with pytest.raises(UserError, match=message) as caught:
-            load_weights(tmp_path / name, SmallResNet())
-        assert "\n" not in str(caught.value)
-
-
-def test_a_list_is_no_state_dict(tmp_path: Path) -> None:
-    torch.save([1, 2], tmp_path / "net.pt")
-    with pytest.raises(UserError, match="is not a state dict"):
-        load_weights(tmp_path / "net.pt", SmallResNet())
+def test_a_folder_without_a_recipe_is_no_run_folder(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"not a run folder \(it has no recipe\.toml\)"):
+        RunFolder.open(tmp_path)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -123,3 +98,20 @@ def test_a_folder_is_named_after_its_recipe_and_method_once(recipe: str, method:
     assert path.parent == Path("runs")
     assert path.name.startswith(begins)
     assert path.name.count("-") == begins.count("-") + 1
+
+
+def test_a_row_that_a_kill_cut_short_is_left_out(tmp_path: Path) -> None:
+    folder, rows = RunFolder(tmp_path), [{"stage": "adaptation", "step": 1}]
+    folder.write_metrics(rows)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"stage": "adap')
+    assert folder.read_metrics() == rows
+
+
+def test_the_chosen_evaluations_weights_are_left_alone(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    for step in (2, 4):
+        folder.write_weights(f"evaluation-{step}", torch.nn.Linear(step, 1))
+    folder.keep_weights("evaluation-4", "selected")
+    assert [path.name for path in (tmp_path / "weights").iterdir()] == ["selected.safetensors"]
+    folder.read_weights("selected", torch.nn.Linear(4, 1))

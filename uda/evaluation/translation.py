@@ -1,8 +1,8 @@
 """How good translations are: do they keep their class, and how far are they from real images of the target?
 
-Both are told by an evaluation classifier. Where the target's training images have labels, it is trained on them: this is the
-one place that reads those, after the last step of the run, and for these figures alone. It is thrown away; nothing that it says
-steers the run.
+Both are told by an evaluation classifier. Where the target's training images have labels, it is trained on them. That happens
+after the last step of the run and for these figures alone; nothing that it says steers the run. (Only the upper bound
+`target_only` reads these labels too.)
 """
 
 from __future__ import annotations

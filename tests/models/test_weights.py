@@ -1,0 +1,94 @@
+"""State dicts from elsewhere: which are understood, and what is said of the others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from tests.models.nets import SmallResNet
+from uda import UserError
+from uda.models.weights import load_weights
+
+
+def weights(module: nn.Module) -> torch.Tensor:
+    return torch.cat([value.float().flatten() for value in module.state_dict().values()])
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: state,
+        lambda state: {"state_dict": state, "epoch": 3},
+        lambda state: {"model": state, "optimizer": {"lr": 0.1}},
+        lambda state: {f"module.{name}": value for name, value in state.items()},
+        lambda state: {"model_state_dict": {f"module.{name}": value for name, value in state.items()}},
+    ],
+)
+def test_the_usual_ways_to_save_are_understood(wrap: Any, tmp_path: Path) -> None:
+    network, other = SmallResNet(), SmallResNet()
+    torch.save(wrap(network.state_dict()), tmp_path / "net.pt")
+    load_weights(tmp_path / "net.pt", other)
+    assert torch.equal(weights(network), weights(other))
+
+
+def test_safetensors_are_understood(tmp_path: Path) -> None:
+    network, other = SmallResNet(), SmallResNet()
+    save_file(network.state_dict(), tmp_path / "net.safetensors")
+    load_weights(tmp_path / "net.safetensors", other)
+    assert torch.equal(weights(network), weights(other))
+
+
+class Trap:
+    """Unpickling it would leave a trace."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.trace,)
+
+
+def test_nothing_in_a_file_is_executed(tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(1), "trap": Trap(tmp_path / "trace")}, tmp_path / "net.pt")
+    with pytest.raises(UserError, match="holds more than tensors, and loading it could execute code"):
+        load_weights(tmp_path / "net.pt", SmallResNet())
+    assert not (tmp_path / "trace").exists()
+
+
+def test_a_whole_pickled_module_is_refused_with_what_to_save(tmp_path: Path) -> None:
+    torch.save(SmallResNet(), tmp_path / "net.pt")
+    with pytest.raises(UserError, match=r"save torch\.save\(net\.state_dict\(\), 'net\.pt'\)"):
+        load_weights(tmp_path / "net.pt", SmallResNet())
+
+
+def test_weights_of_another_network_say_which_names(tmp_path: Path) -> None:
+    state = SmallResNet().state_dict()
+    state["fc2.weight"] = state.pop("fc.weight")
+    state["fc.bias"] = torch.zeros(7)
+    torch.save(state, tmp_path / "net.pt")
+    with pytest.raises(UserError, match="another network") as caught:
+        load_weights(tmp_path / "net.pt", SmallResNet())
+    said = str(caught.value)
+    assert "1 missing (fc.weight)" in said
+    assert "1 not in the network (fc2.weight)" in said
+    assert "fc.bias is (7,), not (10,)" in said
+
+
+@pytest.mark.parametrize(("content", "message"), [(b"", "cannot be read"), (b"rubbish", "cannot be read|more than tensors")])
+def test_damaged_files_are_one_line(content: bytes, message: str, tmp_path: Path) -> None:
+    for name in ("net.pt", "net.safetensors"):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match=message) as caught:
+            load_weights(tmp_path / name, SmallResNet())
+        assert "\n" not in str(caught.value)
+
+
+def test_a_list_is_no_state_dict(tmp_path: Path) -> None:
+    torch.save([1, 2], tmp_path / "net.pt")
+    with pytest.raises(UserError, match="is not a state dict"):
+        load_weights(tmp_path / "net.pt", SmallResNet())
