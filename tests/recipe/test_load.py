@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from uda import UserError
 from uda.methods import METHODS, find_method
+from uda.methods.unit import UNITSettings
 from uda.recipe import presets
 from uda.recipe.load import dump_recipe, load_recipe, parse_override, resolve
 from uda.recipe.schema import Recipe
@@ -194,13 +195,13 @@ def test_a_recipe_that_extends_nothing_there_is_refused(tmp_path: Path) -> None:
 
 def test_another_method_than_the_bases_leaves_its_settings_and_training_behind(tmp_path: Path) -> None:
     recipe = load_recipe(write(tmp_path / "a.toml", 'extends = "mnist2usps"\n[method]\nname = "shot"\n[training]\nbatch = 7\n'))
-    assert recipe.training == find_method("shot").training.model_copy(update={"batch": 7})
+    assert recipe.training == find_method("shot").default_training.model_copy(update={"batch": 7})
     assert recipe.data == load_recipe("mnist2usps").data
 
 
 def test_a_recipe_without_training_takes_its_methods_own(tmp_path: Path) -> None:
     text = MINIMAL.replace("unit", "shot").replace("[training]\nsteps = 1\n", "")
-    assert load_recipe(write(tmp_path / "a.toml", text)).training == find_method("shot").training
+    assert load_recipe(write(tmp_path / "a.toml", text)).training == find_method("shot").default_training
 
 
 @pytest.mark.parametrize("name", [name for name in presets.names() if name not in ("folders", "translate")])
@@ -213,7 +214,7 @@ def test_a_shipped_recipe_with_a_method_is_the_variant_that_is_shipped(name: str
 
 def test_a_shipped_recipe_with_another_method_keeps_its_name_and_data() -> None:
     recipe, before = load_recipe("svhn2mnist", {"method.name": "dann"}), load_recipe("svhn2mnist")
-    assert recipe.training == find_method("dann").training
+    assert recipe.training == find_method("dann").default_training
     assert recipe.method == find_method("dann").Settings()
     assert (recipe.name, recipe.data, recipe.augment, recipe.classifier) == (
         before.name, before.data, before.augment, before.classifier,
@@ -223,7 +224,7 @@ def test_a_shipped_recipe_with_another_method_keeps_its_name_and_data() -> None:
 def test_the_training_of_a_users_own_file_is_kept_for_another_method_and_a_line_says_so(tmp_path: Path) -> None:
     mine = write(tmp_path / "mine.toml", MINIMAL.replace('"unit"', '"unit"\nwidth = 8'))
     resolved = resolve(mine, {"method.name": "dann"})
-    assert resolved.recipe.training == find_method("dann").training.model_copy(update={"steps": 1})
+    assert resolved.recipe.training == find_method("dann").default_training.model_copy(update={"steps": 1})
     kept, dropped = resolved.notes
     assert kept == f"training.steps of {mine}, made for unit, is kept for dann"
     assert dropped == f"method.width of {mine}, made for unit, is left out, since the method is dann"
@@ -232,7 +233,9 @@ def test_the_training_of_a_users_own_file_is_kept_for_another_method_and_a_line_
 
 def test_what_a_users_own_file_extends_is_left_behind_with_the_method(tmp_path: Path) -> None:
     mine = write(tmp_path / "mine.toml", 'extends = "svhn2mnist"\n[training]\nsteps = 3\n')
-    assert load_recipe(mine, {"method.name": "dann"}).training == find_method("dann").training.model_copy(update={"steps": 3})
+    assert load_recipe(mine, {"method.name": "dann"}).training == find_method("dann").default_training.model_copy(
+        update={"steps": 3}
+    )
 
 
 def test_every_setting_says_where_it_came_from(tmp_path: Path) -> None:

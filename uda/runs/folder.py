@@ -81,7 +81,8 @@ class RunFolder:
             raise UserError(f"{path} is not a run folder (it has no recipe.toml); give the folder that uda fit printed")
         folder = cls(path)
         before_formats = not (path / "environment.json").exists() and (path / "setting.json").exists()
-        found = 1 if before_formats else folder.read_json("environment.json").get("format")
+        environment = {"format": 1} if before_formats else folder.read_json("environment.json")
+        found = environment.get("format") if isinstance(environment, dict) else None
         if found != FORMAT:
             raise UserError(
                 f"{path} has run-folder format {found}, and this version of uda reads {FORMAT}; fit again, or use the version "

@@ -228,5 +228,4 @@ def finish(job: Job, material: Material, report: bool) -> None:
     display.show(result_table(result))
     for warning in result.get("warnings", []):
         display.say(f"warning: {Diagnostic(**warning)}")
-    look = "; look at its report.html" if report else ""
-    display.say(f"{duration(result['seconds']['total'])}; everything is in {folder.path}{look}")
+    display.say(f"{duration(result['seconds']['total'])}; everything is in {folder.path}")
