@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import uda
-from tests.conftest import NETS, SHORT
+from tests.conftest import NETS, SHORT, StopAfter
 from tests.models.nets import SmallResNet
 from uda import UserError
 from uda.console import Display
@@ -20,7 +20,7 @@ from uda.data.files import ImageFiles
 from uda.data.folders import find, frame
 from uda.runs.run import Run
 from uda.training.fit import fit, resume
-from uda.training.loop import Interrupted, Loop
+from uda.training.loop import Interrupted
 
 
 def overrides(folders: Path, **more: Any) -> dict[str, Any]:
@@ -59,34 +59,23 @@ def test_without_target_labels_there_are_weights_pictures_and_scores(folders: Pa
     assert (done.path / "translations.png").exists()
 
 
-def test_a_run_from_files_on_disk_stops_and_resumes_to_the_same_end(
-    folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_from_files_on_disk_stops_and_resumes_to_the_same_end(folders: Path, tmp_path: Path) -> None:
     settings = overrides(
         folders, **{"data.memory": 0, "classifier.refine_steps": 0, "training.log_every": 1, "training.steps": 6}
     )
     whole = run(tmp_path / "whole", settings)
     assert isinstance(frame(find(folders / "target", False), 16, 1, 0, Display(quiet=True))[1], ImageFiles)
-    original, resumed = Loop._refuse_nan, False
-
-    def stop(self: Loop, stage: str, step: int, row: dict[str, float]) -> None:
-        original(self, stage, step, row)
-        self.stop = not resumed and step == 3
-
-    monkeypatch.setattr(Loop, "_refuse_nan", stop)
     with pytest.raises(Interrupted):
-        run(tmp_path / "stopped", settings)
-    resumed = True
+        run(tmp_path / "stopped", settings, observers=[StopAfter(3)])
     again = resume(tmp_path / "stopped")
     a, b = whole.load_classifier().state_dict(), again.load_classifier().state_dict()
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_images_that_changed_in_between_stop_a_resume(folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_that_changed_in_between_stop_a_resume(folders: Path, tmp_path: Path) -> None:
     shutil.copytree(folders / "target", tmp_path / "target")
-    monkeypatch.setattr(Loop, "_refuse_nan", lambda self, *_: setattr(self, "stop", True))
     with pytest.raises(Interrupted):
-        run(tmp_path / "run", overrides(folders, **{"data.target": str(tmp_path / "target")}))
+        run(tmp_path / "run", overrides(folders, **{"data.target": str(tmp_path / "target")}), observers=[StopAfter(1)])
     next((tmp_path / "target").iterdir()).unlink()
     with pytest.raises(UserError, match="the images have changed"):
         resume(tmp_path / "run")

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import StopAfter
 from uda import UserError
 from uda.recipe.load import load_recipe
-from uda.training.loop import Interrupted, Loop
+from uda.training.loop import Interrupted
 from uda.training.seeds import fit_seeds, resume_seeds
 
 FEW = {"training.steps": 3, "training.batch": 8, "classifier.steps": 3, "method.name": "dann", "training.log_every": 1}
@@ -18,22 +19,12 @@ def accuracies(path: Path) -> list[dict]:
     return [json.loads((path / f"seed-{seed}" / "result.json").read_text())["accuracy"] for seed in (0, 1)]
 
 
-def test_stopped_between_and_within_seeds_they_end_as_they_would_have(
-    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stopped_seed_goes_on_and_all_end_as_they_would_have(tiny: Path, tmp_path: Path) -> None:
     group = fit_seeds(str(tiny), 2, out=tmp_path / "whole", overrides=FEW, **WHERE)
     assert [run.result["seed"] for run in group.runs] == [0, 1]
-    original, seen = Loop._refuse_nan, 0
-
-    def stop(self: Loop, stage: str, step: int, row: dict[str, float]) -> None:
-        nonlocal seen
-        original(self, stage, step, row)
-        seen += 1
-        self.stop = seen == 8  # the second seed's second step on the source
-
-    monkeypatch.setattr(Loop, "_refuse_nan", stop)
+    in_the_second = [StopAfter(8)]  # a seed takes six steps
     with pytest.raises(Interrupted, match="seed 1") as stopped:
-        fit_seeds(str(tiny), 2, out=tmp_path / "stopped", overrides=FEW, **WHERE)
+        fit_seeds(str(tiny), 2, out=tmp_path / "stopped", overrides=FEW, observers=in_the_second, **WHERE)
     assert stopped.value.path == tmp_path / "stopped"
     resume_seeds(stopped.value.path)
     assert accuracies(tmp_path / "stopped") == accuracies(tmp_path / "whole")

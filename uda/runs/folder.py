@@ -101,12 +101,12 @@ class RunFolder:
     def write_json(self, name: str, value: Any) -> None:
         self.write_text(name, json.dumps(value, indent=2) + "\n")
 
-    def read_json(self, name: str) -> Any:
+    def read_json(self, name: str) -> dict[str, Any]:
         try:
-            return json.loads((self.path / name).read_text(encoding="utf-8"))
+            return {**json.loads((self.path / name).read_text(encoding="utf-8"))}
         except FileNotFoundError:
             raise UserError(f"{self.path} has no {name}; finish the run with: uda fit --resume {self.path}") from None
-        except ValueError as error:
+        except (ValueError, TypeError) as error:  # TypeError: it holds something else than named values
             raise UserError(f"{self.path / name} is damaged ({error}); fit again") from error
 
     def write_weights(self, name: str, module: nn.Module) -> None:

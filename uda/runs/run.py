@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -41,7 +41,7 @@ class Run:
     ) -> None:
         self._folder = RunFolder.open(Path(path))
         self.path, self._model, self._device, self._precision = self._folder.path, model, device, precision
-        self.result: Result = self._folder.read_json("result.json")
+        self.result = cast(Result, self._folder.read_json("result.json"))
 
     @cached_property
     def recipe(self) -> Recipe:

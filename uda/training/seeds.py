@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from uda.recipe.schema import Recipe
 from uda.report.compare import ASKED, Group, open_group, seed_folders
 from uda.runs.folder import RunFolder, default_path
 from uda.training.fit import asked_for, fit, resume
-from uda.training.loop import Interrupted
+from uda.training.loop import Interrupted, Observer
 
 RECIPE = "seeds.toml"
 
@@ -31,6 +32,7 @@ def fit_seeds(
     device: str = "auto",
     precision: str = "auto",
     display: Display | None = None,
+    observers: Sequence[Observer] = (),
     overrides: dict[str, Any] | None = None,
 ) -> Group:
     """Runs a recipe with `seeds` seeds, from the recipe's own upwards, into ``out/seed-N``; the other arguments as in `uda.fit`.
@@ -50,14 +52,16 @@ def fit_seeds(
     where = {"data_root": str(root), "device": device, "precision": precision}
     RunFolder.create(path, wanted, {"seeds": asked, **where}, (RECIPE, ASKED))
     try:
-        return resume_seeds(path, display, model)
+        return resume_seeds(path, display, model, observers)
     except UserError:
         if not seed_folders(path):  # refused before the first run began: nothing is left behind
             shutil.rmtree(path)
         raise
 
 
-def resume_seeds(path: Path, display: Display | None = None, model: nn.Module | None = None) -> Group:
+def resume_seeds(
+    path: Path, display: Display | None = None, model: nn.Module | None = None, observers: Sequence[Observer] = ()
+) -> Group:
     """Runs what is left of a folder that `fit_seeds` made; what is finished stays as it is."""
     folder, display = RunFolder(path), display or Display(quiet=True)
     asked = folder.read_json(ASKED)
@@ -65,11 +69,11 @@ def resume_seeds(path: Path, display: Display | None = None, model: nn.Module | 
         out = path / f"seed-{seed}"
         try:
             if (out / "recipe.toml").exists():
-                resume(out, display, model)
+                resume(out, display, model, observers=observers)
             else:
                 where = {name: asked[name] for name in ("data_root", "device", "precision")}
                 recipe = load_recipe(path / RECIPE, {"seed": seed})
-                fit(recipe, model=model, out=out, display=display, **where)
+                fit(recipe, model=model, out=out, display=display, observers=observers, **where)
         except Interrupted as stop:
             raise Interrupted(f"seed {seed}: {stop}", path) from None
     return open_group(path)
