@@ -300,3 +300,39 @@ def test_an_interrupted_fit_says_how_to_go_on_and_does(number: signal.Signals, t
     assert process.returncode == 130
     assert f"uda fit --resume {tmp_path / 'run'}" in out
     assert (tmp_path / "run" / "checkpoint.pt").exists()
+
+
+SMALL = {
+    "adabn": ["--model", "timm:resnet10t", "--size", "32"],  # it wants batch norm
+    "unit": ["--set", "method.width=8", "--set", "method.code_dim=16"],
+    "unit_translation": ["--set", "method.width=4", "--set", "method.blocks=1", "--set", "method.discriminator_depth=2"],
+    "drit": ["--set", "method.width=8"],
+    "cogan": ["--set", "method.width=4"],
+    "latent_mapping": ["--set", "method.width=4", "--set", "method.hidden=16"],
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_goes_through_fit_resume_predict_and_report(
+    method: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tiny: Path, folders: Path, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["--method", method, "--out", "run", "--device", "cpu", "--precision", "fp32", *SMALL.get(method, [])]
+    code, out, err = uda(capsys, monkeypatch, "fit", "--recipe", str(tiny), *words)
+    assert (code, err) == (0, "")
+    use = "translate" if method == "unit_translation" else "predict"
+    assert f"uda {use} run IMAGES" in out, "it says what to do next"
+    first = json.loads(Path("run/result.json").read_text())
+
+    # As a kill between the last step and the result leaves it.
+    Path("run/result.json").unlink()
+    code, _, err = uda(capsys, monkeypatch, "fit", "--resume", "run")
+    assert (code, err) == (0, "")
+    assert json.loads(Path("run/result.json").read_text()) | {"seconds": None} == first | {"seconds": None}
+
+    code, out, _ = uda(capsys, monkeypatch, use, "run", str(folders / "target"), "-o", "out")
+    assert (code, "96 images" in out) == (0, True)
+    Path("run/report.html").unlink()
+    code, out, _ = uda(capsys, monkeypatch, "report", "run")
+    assert code == 0
+    assert Path("run/report.html").stat().st_size > 10_000
