@@ -112,7 +112,7 @@ class Players:
         """
         player = self._players[name]
         player.optimizer.zero_grad()
-        loss.backward(inputs=only or player.parameters)
+        loss.backward(inputs=player.parameters if only is None else only)
         player.optimizer.step()
 
     def advance(self) -> None:

@@ -14,7 +14,7 @@ paper's attribute). With u = G_1(c_2, a_1) and v = G_2(c_1, a_2), contents swapp
            mode seeking            |r - r'| / |G_i(c_j, r) - G_i(c_j, r')|                       Mao et al. 2019; off
            translated class        cross-entropy of C(G_2(c_1, .)) and the source labels         ours
     C:     class         cross-entropy of the source, and of `draws` translations of each source image, with the source labels
-           anchor        UNIT's: information maximisation and a mean teacher's pseudo-labels on the target; ours, off
+           self-training  information maximisation and a mean teacher's pseudo-labels on the target; ours, off
 
 The paper's adaptation (its section 5) translates each source image `draws` times and trains C on them: every source image keeps
 the styles that it was given. Its code was not released.

@@ -18,7 +18,7 @@ both domains. Here the target's are those that a mean teacher is sure of, and th
 with their labels:
 
     C:     class      cross-entropy of the source, and of its translations, with the source labels
-           anchor     UNIT's: information maximisation and the teacher's pseudo-labels on the target
+           self-training  information maximisation and the teacher's pseudo-labels on the target
 """
 
 from __future__ import annotations

@@ -4,19 +4,22 @@ Domain 1 is the source (labelled), domain 2 the target (not). With codes z_i ~ q
 x^{i->j} = G_j(z_i), and discriminators D_i = real/fake head . trunk . stem_i whose trunk is tied and also carries the
 class head C_i, the two players of the alternating game minimise
 
-    D:     adversarial   sum_i  -log D_i(x_i) - log(1 - D_i(x^{j->i}))                    eq. 4
-           class         cross-entropy of C_1(x_1) and the source labels                  section 4.3
-           feature       sum_i  |trunk(stem_1(x^{i->1})) - trunk(stem_2(x^{i->2}))|       section 4.3
-           anchor (a)    information maximisation on C_2(x_2), and its mean teacher's pseudo-labels
-           anchor (b)    cross-entropy of C_2(x^{1->2}) and the source labels
-    E, G:  adversarial   sum_i  -log D_i(x^{j->i})
-           VAE           sum_i  KL(q_i(z_i | x_i) || N(0, I)) + |x_i - x^{i->i}|          eq. 3
-           cycle         sum_i  KL(q_j(z | x^{i->j}) || N(0, I)) + |x_i - x^{i->j->i}|    eq. 5
-           anchor (b)    as above, on x^{1->2} as it is and augmented
+    D:     adversarial       sum_i  -log D_i(x_i) - log(1 - D_i(x^{j->i}))                    eq. 4
+           class             cross-entropy of C_1(x_1) and the source labels                  section 4.3
+           feature           sum_i  |trunk(stem_1(x^{i->1})) - trunk(stem_2(x^{i->2}))|       section 4.3
+           self-training     information maximisation on C_2(x_2), and its mean teacher's pseudo-labels
+           translated class  cross-entropy of C_2(x^{1->2}) and the source labels
+    E, G:  adversarial       sum_i  -log D_i(x^{j->i})
+           VAE               sum_i  KL(q_i(z_i | x_i) || N(0, I)) + |x_i - x^{i->i}|          eq. 3
+           cycle             sum_i  KL(q_j(z | x^{i->j}) || N(0, I)) + |x_i - x^{i->j->i}|    eq. 5
+           translated class  as above, on x^{1->2} as it is and augmented
 
-The anchors are ours, and need no target label: the published objective leaves stem_2 to the adversarial and feature terms
-alone, and it drifts. The step does no work twice: one pass through encoders and generators serves both players, and each
-player makes one pass through each stem and one through the trunk.
+Self-training and the translated class are ours, and need no target label: the published objective leaves stem_2 to the
+adversarial and feature terms alone, and it drifts. Ours too: where the backbone has dropout, feature matching reads features
+after it; and of eq. 5's two KL terms the translated code's alone is computed, since eq. 3 holds the other.
+
+The step does no work twice: one pass through encoders and generators serves both players, and each player makes one pass
+through each stem and one through the trunk.
 """
 
 from __future__ import annotations
@@ -86,18 +89,18 @@ class UNITSettings(AdversarialSettings):
     cycle_kl_weight: NonNegativeFloat = 0.0
 
     information_weight: NonNegativeFloat = 1.5
-    """anchor (a): information maximisation on real target images"""
+    """self-training: information maximisation on real target images"""
     pseudo_label_weight: NonNegativeFloat = 1.0
-    """anchor (a): pseudo-labels of the mean teacher"""
+    """self-training: pseudo-labels of the mean teacher"""
     confidence: UnitInterval = 0.9
     """the teacher's class counts when its probability is above this"""
     translated_class_weight: NonNegativeFloat = 1.0
-    """anchor (b), for E and G: translated source images keep their class"""
+    """for E and G: translated source images keep their class"""
     translated_class_augmented: bool = False
-    """whether C_2 reads these images augmented, too, as it does real ones for anchor (a): then generators can hardly learn to
+    """whether C_2 reads these images augmented, too, as self-training reads real ones: then generators can hardly learn to
     deceive it, and the weight can be higher"""
     translated_class_weight_discriminator: NonNegativeFloat = 0.0
-    """anchor (b), for D: C_2 learns from translated source images, which makes it more forgiving of bad ones"""
+    """for D: C_2 learns from translated source images, which makes it more forgiving of bad ones"""
 
 
 def starting_point(classifier: Classifier, warm: bool) -> Classifier:
@@ -179,8 +182,8 @@ class UNIT(Translating):
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """One update of D with E, G fixed, then one of E, G with D fixed; returns every loss, unweighted."""
-        # As many target images as there are source images, as they are: what translations are to look like. The anchors read
-        # the augmented ones, all of them: more than are translated, since those cost little.
+        # As many target images as there are source images, as they are: what translations are to look like. Self-training
+        # reads the augmented ones, all of them: more than are translated, since those cost little.
         target = batch.target_weak[: len(batch.source)]
         with self.runtime.autocast():
             posterior = self.encoders(batch.source, target)
@@ -191,16 +194,16 @@ class UNIT(Translating):
 
     def _update_discriminators(self, batch: Batch, target: Tensor, streams: Streams) -> dict[str, Tensor]:
         s = self.settings
-        anchored = s.information_weight > 0 or s.pseudo_label_weight > 0
+        self_training = s.information_weight > 0 or s.pseudo_label_weight > 0
         by_1 = {"real": batch.source, "translated": streams.target_source}
-        by_2 = {"real": target, **({"anchor": batch.target} if anchored else {}), "translated": streams.source_target}
+        by_2 = {"real": target, **({"augmented": batch.target} if self_training else {}), "translated": streams.source_target}
         if s.feature_weight or s.adversarial_on_reconstructions:
             by_1["reconstructed"], by_2["reconstructed"] = streams.source_source, streams.target_target
         fakes = ("translated", "reconstructed") if s.adversarial_on_reconstructions else ("translated",)
         with self.runtime.autocast():
             of_1, of_2 = self.discriminators(by_1, by_2)
             class_head, real_head = self.discriminators.class_head, self.discriminators.real_head
-            source_logits, target_logits = class_head(of_1["real"]), class_head(of_2["anchor" if anchored else "real"])
+            source_logits, target_logits = class_head(of_1["real"]), class_head(of_2["augmented" if self_training else "real"])
             translated_logits = class_head(of_2["translated"])
             teacher_logits = self.teacher(batch.target_weak) if s.pseudo_label_weight else target_logits
             is_real = [real_head(features["real"]) for features in (of_1, of_2)]
