@@ -20,7 +20,7 @@ from uda.methods import METHODS
 from uda.recipe.load import load_recipe
 
 ACCURACIES = ("source", "source_only", "last", "selected", "oracle")
-COLUMNS = (*ACCURACIES, "class consistency", "judge", "seconds")
+COLUMNS = (*ACCURACIES, "class consistency", "evaluation classifier", "seconds")
 
 
 def run(out: Path, pair: str, method: str, seed: int, keep: bool) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def run(out: Path, pair: str, method: str, seed: int, keep: bool) -> dict[str, A
     return run_cell(out / f"{pair}-{method}-{seed}", pair, overrides)
 
 
-def figures(result: dict[str, Any]) -> list[float | None]:
+def columns_of(result: dict[str, Any]) -> list[float | None]:
     translation = result.get("translation", {})
     shares = [result["accuracy"][name] for name in ACCURACIES]
     return [*shares, translation.get("class_consistency"), translation.get("judge_accuracy"), result["seconds"]["total"]]
@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=["unit"], choices=METHODS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("runs/digits"))
-    parser.add_argument("--keep", action="store_true", help="keep each look's outputs, for benchmarks/selection.py")
+    parser.add_argument("--keep", action="store_true", help="keep each evaluation's outputs, for benchmarks/selection.py")
     given = parser.parse_args()
 
     rows: dict[tuple[str, str], list[list[float | None]]] = {}
@@ -70,7 +70,7 @@ def main() -> None:
         for method in given.methods:
             for seed in given.seeds:
                 result = run(given.out, pair, method, seed, given.keep)
-                rows.setdefault((pair, method), []).append(figures(result))
+                rows.setdefault((pair, method), []).append(columns_of(result))
                 notes[pair] = f"{result['source']['note']} -> {result['target']['note']}"
 
     print(f"\n| pair | method | seed | {' | '.join(COLUMNS)} |\n|{'---|' * (len(COLUMNS) + 3)}")

@@ -24,9 +24,12 @@ from uda.data.augment import to_float, to_pixels
 from uda.data.batches import Batches
 from uda.data.domain import LabelledDomain
 from uda.data.load import data_root, load_pair
-from uda.evaluation.evaluator import test
-from uda.methods import source_only
+from uda.evaluation.evaluator import on_labelled
+from uda.evaluation.outputs import accuracy
+from uda.methods.source_only import SourceOnly
+from uda.methods.translating import Translating
 from uda.models.layers import SOURCE, TARGET
+from uda.players import Players
 from uda.runs.run import Run
 from uda.runtime import seed_everything
 
@@ -37,6 +40,7 @@ STEPS, BATCH = 300, 128
 def learn_from_translations(run: Run, all_draws: Sequence[int], count: int, root: Path) -> list[tuple[int, float]]:
     """Target accuracy of the source classifier after it has learned from n translations of each of `count` source images."""
     method, runtime = run.method(), run.runtime
+    assert isinstance(method, Translating)
     pair = load_pair(run.recipe.data, root, Display(quiet=True)).to(runtime.device)
     assert pair.target_test is not None
     seed_everything(run.recipe.seed)
@@ -45,19 +49,21 @@ def learn_from_translations(run: Run, all_draws: Sequence[int], count: int, root
     for _ in range(max(all_draws)):
         parts = [method.translate(to_float(part), SOURCE, TARGET) for part in images.split(250)]
         made.append(torch.cat([to_pixels(part) for part in parts]))
-    figures = []
+    found = []
     for draws in all_draws:
         shown = torch.cat([images, *made[:draws]])
         lessons = LabelledDomain("translations", shown, pair.source.classes, "", labels.repeat(1 + draws))
         seed_everything(run.recipe.seed)
         classifier = run.load_classifier("source").train()
-        learner = source_only.Method(run.recipe.classifier.training, classifier, run.recipe.data.shape, STEPS, runtime)
+        learner = SourceOnly(run.recipe.classifier.training, classifier, run.recipe.data.shape, STEPS, runtime)
+        learner.setup(pair.target.without_labels(), Players(runtime, STEPS))
         augment = run.recipe.augment
         batches = Batches(lessons, None, BATCH, 0, augment.source, augment.target, runtime)
-        for _ in range(STEPS):
-            learner.step(batches.next())
-        figures.append((draws, test(classifier.eval(), pair.target_test, runtime).accuracy))
-    return figures
+        with runtime.computing():
+            for _ in range(STEPS):
+                learner.step(batches.next())
+        found.append((draws, accuracy(*on_labelled(classifier, pair.target_test, runtime))))
+    return found
 
 
 def main() -> None:
@@ -72,16 +78,16 @@ def main() -> None:
     columns = ("source_only", "last", "selected", "oracle")
     print(f"\n| seed | {' | '.join(columns)} | class consistency | seconds |\n|{'---|' * (len(columns) + 3)}")
     for seed, result in zip(given.seeds, results, strict=True):
-        figures = [*(result["accuracy"][name] for name in columns), result["translation"]["class_consistency"]]
-        shown = (f"{figure:.4f}" for figure in figures)
+        values = [*(result["accuracy"][name] for name in columns), result["translation"]["class_consistency"]]
+        shown = (f"{value:.4f}" for value in values)
         print(f"| {seed} | {' | '.join(shown)} | {result['seconds']['adaptation']:.0f} |")
 
     after: dict[int, list[float]] = {}
     for seed in given.seeds:
-        for draws, accuracy in learn_from_translations(
+        for draws, reached in learn_from_translations(
             Run(given.out / str(seed)), [0, *given.draws], given.images, data_root(None)
         ):
-            after.setdefault(draws, []).append(accuracy)
+            after.setdefault(draws, []).append(reached)
     print(f"\n| draws of each of {given.images:,} images | mean | {' | '.join(f'seed {seed}' for seed in given.seeds)} |")
     print(f"|{'---|' * (len(given.seeds) + 2)}")
     for draws, accuracies in after.items():

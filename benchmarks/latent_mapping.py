@@ -2,9 +2,9 @@
 
     python benchmarks/latent_mapping.py digits svhn --seeds 0 1 2
 
-`digits`: MNIST's 0..4 become 5..9, class k to class k + 5. `svhn`: SVHN becomes MNIST, each class the same. A judge trained on
-all of MNIST (its own accuracy stands beside) reads what is generated from the source's test images. A source classifier is
-trained as the recipe says, with its augmentation; VAEs are trained for --vae-steps, the mapping for --steps.
+`digits`: MNIST's 0..4 become 5..9, class k to class k + 5. `svhn`: SVHN becomes MNIST, each class the same. An evaluation
+classifier trained on all of MNIST (its own accuracy stands beside) reads what is generated from the source's test images. A
+source classifier is trained as the recipe says, with its augmentation; VAEs are trained for --vae-steps, the mapping for --steps.
 """
 
 from __future__ import annotations
@@ -22,15 +22,17 @@ from uda.data.augment import Augment, to_float, to_pixels
 from uda.data.batches import Batches
 from uda.data.domain import LabelledDomain
 from uda.data.load import data_root, load_named
-from uda.evaluation.evaluator import predict, test
-from uda.evaluation.translation import train_judge
-from uda.methods import source_only
-from uda.methods.latent_mapping import Method, Settings
+from uda.evaluation.evaluator import on_labelled, predict
+from uda.evaluation.outputs import accuracy
+from uda.evaluation.translation import train_evaluation_classifier
+from uda.methods.latent_mapping import LatentMapping, LatentMappingSettings
+from uda.methods.source_only import SourceOnly
 from uda.models import build_classifier
 from uda.models.layers import SOURCE, TARGET
+from uda.players import Players
 from uda.recipe.load import load_recipe
 from uda.report.grids import write_grid
-from uda.runtime import Runtime, choose_runtime, seed_everything
+from uda.runtime import Runtime, choose_runtime, scoped_seed, seed_everything
 
 BATCH = 128
 RECIPES = {"digits": "mnist2usps", "svhn": "svhn2mnist"}  # whose source classifier and augmentation are used
@@ -55,11 +57,12 @@ def domains(task: str, root: Path) -> tuple[LabelledDomain, LabelledDomain, Labe
 
 
 def run(task: str, seed: int, given: argparse.Namespace, runtime: Runtime, root: Path) -> tuple[float, float]:
-    """Wanted-class accuracy of images generated from the source's test images, and the judge's own on MNIST's test images."""
+    """Wanted-class accuracy of images generated from the source's test images, and the evaluation classifier's own on MNIST's."""
     source, source_test, target, offset = domains(task, root)
     shape = (source.images.shape[1], 32, 32)
     mnist = [load_named("mnist", split, root, 32, shape[0]) for split in ("train", "test")]
-    judge = train_judge(mnist[0], runtime)
+    with scoped_seed(0):
+        reader = train_evaluation_classifier(mnist[0], runtime)
     seed_everything(seed)
     recipe = load_recipe(RECIPES[task])
     trained, augment, none = recipe.classifier, recipe.augment.source, Augment()
@@ -75,14 +78,17 @@ def run(task: str, seed: int, given: argparse.Namespace, runtime: Runtime, root:
                 progress.update(number, note)
 
     lessons = Batches(source, None, trained.batch, 0, augment, none, runtime)
-    supervised = source_only.Method(trained.training, classifier, shape, trained.steps, runtime)
+    supervised = SourceOnly(trained.training, classifier, shape, trained.steps, runtime)
+    supervised.setup(target.without_labels(), Players(runtime, trained.steps))
     repeat("classifier", trained.steps, lambda: supervised.step(lessons.next()))
 
-    settings = Settings(
+    settings = LatentMappingSettings(
         encoder=given.encoder, width=given.width, code_dim=given.code_dim, kl_weight=given.kl_weight,
         code_class_weight=given.code_class_weight, closeness_weight=given.closeness,
     )  # fmt: skip
-    method = Method(settings, classifier, shape, given.steps, runtime)
+    method = LatentMapping(settings, classifier, shape, given.steps, runtime)
+    runtime.place(method)
+    method.setup(target.without_labels(), Players(runtime, given.steps))
     sides = [Batches(source, None, BATCH, 0, augment, none, runtime), Batches(target, None, BATCH, 0, none, none, runtime)]
 
     def update_vaes() -> dict[str, torch.Tensor]:
@@ -103,8 +109,8 @@ def run(task: str, seed: int, given: argparse.Namespace, runtime: Runtime, root:
     again = to_pixels(method.translate(to_float(real), TARGET, TARGET))
     rows = [("source", images[shown]), ("generated", generated[shown]), ("target", real), ("its VAE", again)]
     write_grid(rows, given.out / f"{task}-{seed}.png")
-    right = float((predict(judge, generated, runtime).argmax(1) == wanted).float().mean())
-    return right, test(judge, mnist[1], runtime).accuracy
+    right = float((predict(reader, generated, runtime).argmax(1) == wanted).float().mean())
+    return right, accuracy(*on_labelled(reader, mnist[1], runtime))
 
 
 def main() -> None:
@@ -127,8 +133,10 @@ def main() -> None:
     for task in given.tasks:
         for seed in given.seeds:
             began = time.perf_counter()
-            rows.append((task, seed, *run(task, seed, given, runtime, root), time.perf_counter() - began))
-    print("\n| task | seed | wanted class | judge on MNIST | seconds |\n|---|---|---|---|---|")
+            with runtime.computing():
+                right, own = run(task, seed, given, runtime, root)
+            rows.append((task, seed, right, own, time.perf_counter() - began))
+    print("\n| task | seed | wanted class | evaluation classifier on MNIST | seconds |\n|---|---|---|---|---|")
     for task, seed, right, own, seconds in rows:
         print(f"| {task} | {seed} | {right:.4f} | {own:.4f} | {seconds:.0f} |")
     print(f"\n{vars(given)}\n{where()}")

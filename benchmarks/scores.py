@@ -21,7 +21,7 @@ from cells import where
 from peers import SCRIPTS, python_of
 
 from uda.evaluation import selection
-from uda.runs.folder import RunFolder
+from uda.runs.run import Run
 
 
 def main() -> None:
@@ -29,13 +29,11 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--out", type=Path, default=Path("runs/peers"), help="where the peers' environments are")
     given = parser.parse_args()
-    evidence = RunFolder.open(given.run).read_seen("last").evidence
-    assert evidence.source_features is not None
-    assert evidence.source_logits is not None
-    assert evidence.source_labels is not None
-    weights = selection.density_ratio(evidence.source_features, evidence.target_features)
-    loss = F.cross_entropy(evidence.source_logits, evidence.source_labels, reduction="none").double()
-    logits, features = evidence.target_logits, evidence.target_features.float()
+    outputs = Run(given.run).outputs()
+    assert outputs.source_features is not None
+    weights = selection.density_ratio(outputs.source_features, outputs.target_features)
+    loss = F.cross_entropy(*outputs.source, reduction="none").double()
+    logits, features = outputs.target_logits, outputs.target_features.float()
     ours = {
         "entropy": selection.entropy(logits),
         "diversity": selection.diversity(logits),
@@ -48,7 +46,7 @@ def main() -> None:
     theirs = {}
     with tempfile.TemporaryDirectory() as folder:
         arrays = {"target_logits": logits, "target_features": features, "weights": weights, "loss": loss}
-        np.savez(f"{folder}/evidence.npz", **{name: value.numpy() for name, value in arrays.items()})
+        np.savez(f"{folder}/outputs.npz", **{name: value.numpy() for name, value in arrays.items()})
         for peer in ("pytorch_adapt", "skada"):
             python = python_of(given.out.absolute(), f"with_{peer}")
             command = [python, str(SCRIPTS / f"scores_{peer}.py"), folder]

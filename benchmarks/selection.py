@@ -1,11 +1,11 @@
-"""The study of label-free scores and of accuracy estimates, on the looks of finished runs.
+"""The study of label-free scores and of accuracy estimates, on the evaluations of finished runs.
 
     python benchmarks/digits.py svhn2mnist mnist2usps usps2mnist --methods shot dann --seeds 0 1 2 --keep
     python benchmarks/selection.py runs/digits
 
-Each look of each run (a checkpoint) has features and logits of 2,000 target images, and its true accuracy on the target's test
-images. Printed as Markdown: for each score, its rank correlation with the true accuracy within a run and over all checkpoints of
-a pair, and the regret of choosing by it (the best checkpoint's accuracy less the chosen one's) within a run and among all
+Each evaluation of each run (a checkpoint) has features and logits of 2,000 target images, and its true accuracy on the target's
+test images. Printed as Markdown: for each score, its rank correlation with the true accuracy within a run and over all
+checkpoints of a pair, and the regret of choosing by it (the best checkpoint's accuracy less the chosen one's) within a run and among all
 methods of a pair and seed; for each estimate, how far it is off at the end of the runs; and how often warnings were given.
 Scores once computed are kept beside the outputs. ``selection.png`` shows the regrets.
 """
@@ -30,9 +30,8 @@ from scipy.stats import spearmanr
 from uda.atomic import atomic_write
 from uda.evaluation.calibration import expected_calibration_error, fit_temperature, match_confidence
 from uda.evaluation.estimation import DEFAULT, ESTIMATES, agreement
-from uda.evaluation.results import looks_of
+from uda.evaluation.results import evaluations
 from uda.evaluation.selection import SCORES, mean_ranks
-from uda.runs.folder import RunFolder
 from uda.runs.run import Run
 
 TOGETHER: dict[str, tuple[str, ...]] = {
@@ -50,20 +49,19 @@ def pair_of(run: Run) -> str:
 
 
 def checkpoints(run: Run) -> list[dict[str, Any]]:
-    """The run's looks: pair, method, seed, step, true accuracy, and every score; computed where they are not kept yet."""
-    folder = RunFolder.open(run.path)
+    """The run's evaluations: pair, method, seed, step, true accuracy, and every score; computed where they are not kept yet."""
     kept = run.path / "outputs" / "scores.json"
     scores: dict[str, dict[str, float]] = json.loads(kept.read_text()) if kept.exists() else {}
     found = []
-    for look in looks_of(folder.read_metrics()):
-        step = str(look["step"])
+    for row in evaluations(run.metrics):
+        step = str(row["step"])
         if scores.get(step, {}).keys() != SCORES.keys():
-            evidence = folder.read_seen(f"look-{step}").evidence
-            scores[step] = {name: score(evidence) for name, score in SCORES.items()}
+            outputs = run.outputs(f"evaluation-{step}")
+            scores[step] = {name: score(outputs) for name, score in SCORES.items()}
             with atomic_write(kept) as path:
                 path.write_text(json.dumps(scores))
         about = {"pair": pair_of(run), "method": run.result["method"], "seed": run.result["seed"]}
-        found.append(about | {"step": look["step"], "true": look["target_test_accuracy"], "scores": scores[step]})
+        found.append(about | {"step": row["step"], "true": row["target_test_accuracy"], "scores": scores[step]})
     return found
 
 
@@ -133,16 +131,15 @@ def estimate_table(runs: list[Run]) -> None:
     """How far each estimate is from the true accuracy: of `last`, and of the source classifier of each pair and seed."""
     errors: dict[str, dict[str, list[float]]] = {}
     ends: dict[tuple[str, str], list[tuple[Any, float]]] = {}
-    classifiers = {(pair_of(run), run.result["seed"]): ("source classifiers", run.seen("source_only")) for run in runs}
-    for kind, seen in [*classifiers.values(), *((run.result["method"], run.seen()) for run in runs)]:
-        assert seen.test is not None
-        held_out = seen.evidence.source_logits, seen.evidence.source_labels
+    classifiers = {(pair_of(run), run.result["seed"]): ("source classifiers", run.outputs("source_only")) for run in runs}
+    for kind, outputs in [*classifiers.values(), *((run.result["method"], run.outputs()) for run in runs)]:
+        assert outputs.test_accuracy is not None
         for name, estimate in ESTIMATES.items():
-            error = 100 * (estimate(*held_out, seen.evidence.target_logits) - seen.test.accuracy)
+            error = 100 * (estimate(*outputs.source, outputs.target_logits) - outputs.test_accuracy)
             errors.setdefault(name, {}).setdefault(kind, []).append(error)
     for run in runs:
         key = run.result["recipe"], run.result["method"]
-        ends.setdefault(key, []).append((run.seen().evidence.target_logits, run.accuracy["last"]))
+        ends.setdefault(key, []).append((run.outputs().target_logits, run.accuracy["last"]))
     for (_, method), found in ends.items():
         for (first, true), (second, other) in pairwise(found):
             error = 100 * (agreement(first, second) - (true + other) / 2)
@@ -158,18 +155,17 @@ def estimate_table(runs: list[Run]) -> None:
 
 def calibration_errors(run: Run) -> tuple[float, ...]:
     """Of the source classifier and of `last`, then of `last` at the temperature of its estimate and at that of the source."""
-    before, after = run.seen("source_only"), run.seen()
+    before, after = run.outputs("source_only"), run.outputs()
     assert before.test is not None
     assert after.test is not None
-    evidence, answers = after.evidence, after.test
-    held_out = evidence.source_logits, evidence.source_labels
+    logits, labels = after.test
     temperatures = (
         1.0,
-        match_confidence(evidence.target_logits, ESTIMATES[DEFAULT](*held_out, evidence.target_logits)),
-        fit_temperature(*held_out),
+        match_confidence(after.target_logits, ESTIMATES[DEFAULT](*after.source, after.target_logits)),
+        fit_temperature(*after.source),
     )
-    errors = (expected_calibration_error(answers.logits / temperature, answers.labels) for temperature in temperatures)
-    return expected_calibration_error(before.test.logits, before.test.labels), *errors
+    errors = (expected_calibration_error(logits / temperature, labels) for temperature in temperatures)
+    return expected_calibration_error(*before.test), *errors
 
 
 def calibration_table(runs: list[Run]) -> None:
@@ -220,7 +216,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("selection.png"))
     given = parser.parse_args()
     folders = sorted(path.parent for root in given.runs for path in root.glob("*/result.json"))
-    runs = [run for folder in folders if list((run := Run(folder)).path.glob("outputs/look-*"))]
+    runs = [run for folder in folders if list((run := Run(folder)).path.glob("outputs/evaluation-*"))]
     rows = [row for run in runs for row in checkpoints(run)]
     regrets = score_table(rows)
     method_table(rows, given.score)

@@ -15,7 +15,7 @@ from pytorch_adapt.validators import (
 )
 from pytorch_adapt.validators.deep_embedded_validator import get_dev_risk
 
-arrays = {name: torch.from_numpy(value) for name, value in np.load(f"{sys.argv[1]}/evidence.npz").items()}
+arrays = {name: torch.from_numpy(value) for name, value in np.load(f"{sys.argv[1]}/outputs.npz").items()}
 logits = arrays["target_logits"]
 target = {"logits": logits, "preds": logits.softmax(1), "features": torch.nn.functional.normalize(arrays["target_features"])}
 count, classes = logits.shape

@@ -7,7 +7,7 @@ import numpy as np
 from scipy.special import softmax
 from skada.metrics import PredictionEntropyScorer, SoftNeighborhoodDensity
 
-probabilities = softmax(np.load(f"{sys.argv[1]}/evidence.npz")["target_logits"], axis=1)
+probabilities = softmax(np.load(f"{sys.argv[1]}/outputs.npz")["target_logits"], axis=1)
 
 
 class Answers:

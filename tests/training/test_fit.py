@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -264,3 +266,26 @@ def test_source_classes_can_be_drawn_as_the_target_seems_to_have_them(
     done = run(tiny, tmp_path / "run", training__class_shares="predicted")
     (shares,) = drawn
     assert torch.allclose(shares, done.outputs("source_only").target_logits.softmax(1).mean(0))
+
+
+DENORMALS = """
+import sys
+import numpy as np, torch, uda
+from uda.training.loop import Observer
+torch.set_num_threads(2)
+small = np.full(1_000_000, 2e-38, np.float32)  # so many that both threads have a part of them
+
+class Look(Observer):
+    def step(self, step, row):
+        bits = (torch.from_numpy(small) * 1e-3).numpy().view(np.uint32)
+        assert (bits == 0).all(), f"{(bits != 0).mean():.0%} of the products are denormal numbers"
+
+few = {"method.name": "dann", "classifier.steps": 1, "training.steps": 1, "training.batch": 8}
+uda.fit(sys.argv[1], out=sys.argv[2], device="cpu", precision="fp32", report=False, observers=[Look()], overrides=few)
+"""
+
+
+def test_all_threads_of_a_run_flush_denormals(tiny: Path, tmp_path: Path) -> None:
+    """In a process of its own: torch starts its threads once, and they keep what they begin with."""
+    done = subprocess.run([sys.executable, "-c", DENORMALS, str(tiny), str(tmp_path / "run")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
