@@ -6,7 +6,8 @@
 Each evaluation of each run (a checkpoint) has features and logits of 2,000 target images, and its true accuracy on the target's
 test images. Printed as Markdown: for each score, its rank correlation with the true accuracy within a run and over all
 checkpoints of a pair, and the regret of choosing by it (the best checkpoint's accuracy less the chosen one's) within a run and
-among all methods of a pair and seed; for each estimate, how far it is off at the end of the runs; and how often warnings were given.
+among all methods of a pair and seed; for each estimate, how far it is off at the end of the runs; and how often warnings were
+given.
 Scores once computed are kept beside the outputs. ``selection.png`` shows the regrets.
 """
 

@@ -73,7 +73,7 @@ def commands(page: Path) -> list[str]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The things that the pages speak of, small."""
     root = tmp_path_factory.mktemp("docs")
-    drawn = {name: domain(name, 60, seed) for seed, name in enumerate(["photos", "scans", "labelled_scans", "new_scans"])}
+    drawn = {name: domain(name, 60, seed, 32) for seed, name in enumerate(["photos", "scans", "labelled_scans", "new_scans"])}
     for name, images in drawn.items():
         write_folder(images, root / name, name in ("photos", "labelled_scans"))
     write_folder(domain("paintings", 60, 5, 32), root / "paintings", False)
