@@ -28,9 +28,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "cycle on": {"method.cycle_weight": 0.01, "method.cycle_kl_weight": 1e-4},
     "source inversion the other way": {"augment.source.invert": None},  # filled in: 0.5 where it is off, 0 where it is on
     "no warm start": {"method.warm_start": False},
-    "anchor (a) off": (A_OFF := {"method.information_weight": 0.0, "method.pseudo_label_weight": 0.0}),
-    "anchor (b) off": (B_OFF := {"method.translated_class_weight": 0.0}),
-    "no anchor": A_OFF | B_OFF,
+    "self-training off": (A_OFF := {"method.information_weight": 0.0, "method.pseudo_label_weight": 0.0}),
+    "translated class off": (B_OFF := {"method.translated_class_weight": 0.0}),
+    "neither": A_OFF | B_OFF,
 }
 
 

@@ -266,7 +266,7 @@ def test_without_out_the_folder_is_named_after_the_run(
         (["translate", "{tmp}", "{tmp}"], "not a run folder"),
         (["fit", "--recipe", "translate"], "give --source DIR --target DIR"),
         (["compare", "{tmp}", "{tmp}"], "not a run folder"),
-        (["fit", "--recipe", "{tiny}", "--seeds", "0"], "no number of seeds"),
+        (["fit", "--recipe", "{tiny}", "--seeds", "0"], "give the number of seeds"),
         (["fit", "--recipe", "{tiny}", "--seeds", "2", "--out", "/proc/nothing/here"], "give another --out"),
         (["recipes", "show", "mnist2ups"], "did you mean 'mnist2usps'"),
         (["data", "--data-root", "/nowhere/at/all"], "not a folder"),

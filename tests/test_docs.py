@@ -18,10 +18,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from typer.testing import CliRunner
 
 from tests.conftest import CHECKOUT, SHORT, domain, write_folder
-from uda.cli import app, main
+from uda.cli import main
 from uda.training.fit import fit
 
 PAGES = [CHECKOUT / "README.md", CHECKOUT / "CONTRIBUTING.md", *sorted((CHECKOUT / "docs").glob("*.md"))]
@@ -34,7 +33,6 @@ NOT_RUN = {
     "pre-commit install": "changes the checkout's git hooks",
     "python examples/own_classifier.py": "tests/test_examples.py runs it with few steps",
 }
-DRY = "--dry-run" in CliRunner().invoke(app, ["fit", "--help"], env={"COLUMNS": "300"}).output
 FEW = {
     "classifier.steps": 2,
     "classifier.batch": 8,
@@ -93,7 +91,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tested = own | {"data.target_test": str(root / "labelled_scans")}
     runs = {"RUN": tested, "OTHER_RUN": tested | {"seed": 1}, "DRIT_RUN": own | {"method.name": "drit"}}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("uda.evaluation.translation.STEPS", 3, raising=False)
+        patch.setattr("uda.evaluation.translation.STEPS", 3)
         for name, overrides in runs.items():
             fit("folders", out=root / name, device="cpu", precision="fp32", report=False, overrides=short | overrides)
     (root / "examples").symlink_to(CHECKOUT / "examples")
@@ -107,7 +105,7 @@ def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("UDA_DATA", str(folder / "DIR"))
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr("uda.data.datasets.synthetic.COUNTS", {"train": 60, "test": 60})
-    monkeypatch.setattr("uda.evaluation.translation.STEPS", 3, raising=False)
+    monkeypatch.setattr("uda.evaluation.translation.STEPS", 3)
     return folder
 
 
@@ -118,7 +116,7 @@ def shortened(words: list[str]) -> list[str]:
     if words[-2:] == ["--out", "RUN"]:
         words = words[:-2]  # a finished one is there, for the lines that follow
     words = [*words, "--precision", "fp32"]  # a probe of bf16 takes seconds
-    if DRY and "--seeds" not in words:
+    if "--seeds" not in words:
         return words if "--dry-run" in words else [*words, "--dry-run"]
     words = [word for word in words if word != "--dry-run"]
     if "--seeds" in words:
@@ -163,8 +161,6 @@ def test_every_python_block_runs(page: Path, here: Path) -> None:
 
 
 def test_the_recipe_in_the_docs_is_accepted(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not DRY:
-        pytest.skip("recipes cannot extend each other yet")
     for number, block in enumerate(blocks(CHECKOUT / "docs" / "recipes.md", "toml")):
         Path(f"extended-{number}.toml").write_text(block, encoding="utf-8")
         run_line(f"uda fit --recipe extended-{number}.toml", monkeypatch)

@@ -20,7 +20,7 @@ from uda.data.folders import Found, class_names, find, frame, hold_out, load_lab
 from uda.data.load import resolve_image_size
 from uda.evaluation.evaluator import predict
 from uda.models import GIVEN_IN_PYTHON
-from uda.recipe.load import load_recipe
+from uda.recipe.load import resolve
 from uda.runs.build import build_method, build_source_classifier
 from uda.runtime import choose_runtime
 from uda.training.fit import start
@@ -84,7 +84,8 @@ class Adapter(ClassifierMixin, BaseEstimator):
         if X_target is None:
             raise ValueError("no target images; call fit(X_source, y_source, X_target)")
         target = _found(X_target)
-        wanted = load_recipe(
+        display = Display(quiet=not self.verbose)
+        resolved = resolve(
             self.recipe,
             {
                 "data.source": source.path.name,
@@ -96,17 +97,18 @@ class Adapter(ClassifierMixin, BaseEstimator):
                 **(self.settings or {}),
             },
         )
-        data, display = wanted.data, Display(quiet=not self.verbose)
+        for note in resolved.notes:
+            display.say(note)
+        wanted, data, runtime = resolved.recipe, resolved.recipe.data, choose_runtime(self.device, self.precision)
         size, channels = resolve_image_size(data, source, target)
         classes, memory = class_names(source), int(data.memory * 2**30)
-        pair = Pair(
-            *hold_out(load_labelled(source, classes, size, channels, memory, display)),
-            load_unlabelled(target, classes, size, channels, memory, display),
-            None,
-        )
-        with tempfile.TemporaryDirectory() as folder:
+        with runtime.computing(), tempfile.TemporaryDirectory() as folder:
+            pair = Pair(
+                *hold_out(load_labelled(source, classes, size, channels, memory, display)),
+                load_unlabelled(target, classes, size, channels, memory, display),
+                None,
+            )
             out = self.out or os.path.join(folder, "run")
-            runtime = choose_runtime(self.device, self.precision)
             run = start(wanted, pair, runtime, display, out=out, model=self._module, report=self.out is not None)
             self.recipe_, self.result_ = run.recipe, run.result
             self.state_ = {name: value.cpu() for name, value in run.classifier.state_dict().items()}

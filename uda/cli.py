@@ -42,10 +42,12 @@ Use the result:
 # Flags that several commands have.
 DataRoot = Annotated[Path | None, typer.Option("--data-root", help="Folder of the data sets; else $UDA_DATA, else ~/.cache/uda.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
-Precision = Annotated[str | None, typer.Option("--precision", help="bf16, fp32 or auto (a probe decides); else as in the run.")]
+Precision = Annotated[
+    str | None, typer.Option("--precision", help="bf16, fp32 or auto (a probe decides). Left out: auto to fit, else as the run.")
+]
 Which = Annotated[str, typer.Option("--which", help="last, selected (by the label-free score) or source (before adaptation).")]
 Out = Annotated[Path, typer.Option("-o", "--out", help="What to write.")]
-OutOrNone = Annotated[Path | None, typer.Option("-o", "--out", help="What to write; left out: as said above.")]
+OutOrNone = Annotated[Path | None, typer.Option("-o", "--out", help="What to write. Left out: what the description names.")]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of everything random.")]
 
 
@@ -134,7 +136,8 @@ def fit(
         raise UserError("give either --recipe NAME or --resume RUN; `uda recipes` lists the names")
     flags = context.params
     if resume is not None:
-        if any(flags[flag] is not None for flag in (*FLAGS, "seeds", "out", "data_root")) or set_ or dry_run:
+        asked = any(flags[flag] is not None for flag in (*FLAGS, "seeds", "out", "data_root", "precision"))
+        if asked or set_ or dry_run or device != "auto":
             raise UserError("--resume goes on as the run began; leave out all other settings, or start anew with --recipe")
         _resume(resume)
         return
@@ -278,19 +281,19 @@ def translate(
     from uda.console import Display
     from uda.inference.translate import grid_path, write_strip, write_translations
     from uda.runs.run import Run
-    from uda.runtime import seed_everything
+    from uda.runtime import scoped_seed
 
     display, opened = Display(), Run(run, device=device, precision=precision)
-    seed_everything(seed)
-    if interpolate is not None:
-        if samples or reference is not None:
-            raise UserError("--interpolate draws a strip between two images; leave out --samples and --reference")
-        out = out if out.suffix == ".png" else out / "strip.png"
-        write_strip(opened, images, interpolate, out, to)
-        display.say(f"see {out}")
-    else:
+    if interpolate is not None and (samples or reference is not None):
+        raise UserError("--interpolate draws a strip between two images; leave out --samples and --reference")
+    with scoped_seed(seed):
+        if interpolate is not None:
+            out = out if out.suffix == ".png" else out / "strip.png"
+            write_strip(opened, images, interpolate, out, to)
+            display.say(f"see {out}")
+            return
         count = write_translations(opened, images, out, display, to, samples, reference)
-        display.say(f"{count:,} images translated; they are in {out}, some of them in {grid_path(out)}")
+    display.say(f"{count:,} images translated; they are in {out}, some of them in {grid_path(out)}")
 
 
 @app.command()

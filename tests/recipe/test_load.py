@@ -320,3 +320,17 @@ def test_any_override_survives_being_written_and_read(data: st.DataObject) -> No
     except UserError:
         reject()  # a choice of names, or a narrower range
     assert Recipe.model_validate(tomllib.loads(dump_recipe(recipe))) == recipe
+
+
+def test_a_table_among_the_overrides_takes_the_place_of_the_whole_one() -> None:
+    recipe = load_recipe("folders", {"data.source": "mnist", "data.target": "usps", "augment": {}, "training": {"steps": 5}})
+    assert (recipe.augment.source.rotate, recipe.augment.target.erase) == (0.0, 0.0)
+    assert (recipe.training.steps, recipe.training.target_batch) == (5, None)
+
+
+def test_training_that_a_users_own_base_asks_for_is_kept_by_what_extends_it_and_a_line_says_so(tmp_path: Path) -> None:
+    write(tmp_path / "a.toml", MINIMAL.replace("steps = 1", "steps = 123"))
+    mine = write(tmp_path / "b.toml", 'extends = "a.toml"\n[method]\nname = "dann"\n')
+    resolved = resolve(mine)
+    assert resolved.recipe.training.steps == 123
+    assert any("training.steps" in note and "is kept for dann" in note for note in resolved.notes)

@@ -52,7 +52,8 @@ class Method(nn.Module):
 
     Args:
         settings: of its class `Settings`.
-        classifier: trained on the source, and left as it is; None where the method has no use for one (`classifies`).
+        classifier: trained on the source, and left as it is (by all but `SourceOnly`, which trains it); None where the method has
+            no use for one (`classifies`).
         shape: (C, S, S) of the images.
         steps: how many times `step` will be called.
         runtime: what to compute with.
@@ -75,7 +76,9 @@ class Method(nn.Module):
     classifies: ClassVar[bool] = True
     """whether it makes a classifier: else it only translates, and needs no labels"""
     translates: ClassVar[bool] = False
-    """whether it makes images of one domain from images of the other"""
+    """whether it makes images of one domain from images of the other: it is a `Translating` then"""
+    adapts: ClassVar[bool] = True
+    """whether it is to change what the classifier says of the target"""
 
     settings: Any
     players: Players

@@ -32,6 +32,7 @@ class SourceOnly(Method):
 
     Settings = SourceOnlySettings
     settings: SourceOnlySettings
+    adapts = False
 
     def __init__(self, settings: SourceOnlySettings, classifier: Classifier, shape: Shape, steps: int, runtime: Runtime) -> None:
         super().__init__(settings, classifier, shape, steps, runtime)

@@ -22,3 +22,4 @@ class TargetOnly(SourceOnly):
 
     Settings = TargetOnlySettings
     reads_target_labels = True
+    adapts = True

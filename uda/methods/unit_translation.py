@@ -9,8 +9,8 @@ discriminators D_i, the two players of the alternating game minimise
            lambda_3  sum_i  KL(q_j(z | x^{i->j}) || N(0, I))  lambda_4  sum_i  |x_i - x^{i->j->i}|            eq. 5
 
 with lambda = 10, 0.1, 100, 0.1, 100; distances and divergences are means over an image's or a code's numbers. Without tied layers
-(`tied_layers = 0`) this is CycleGAN with a VAE's terms; without the cycle (`cycle_weight = cycle_kl_weight = 0`) it is the
-shared-latent model alone.
+(`tied_layers = 0`) this is CycleGAN with a VAE's terms; without the cycle (`mean_cycle_weight = mean_cycle_kl_weight = 0`) it is
+the shared-latent model alone.
 """
 
 from __future__ import annotations

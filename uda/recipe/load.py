@@ -74,16 +74,19 @@ def resolve(
     """
     given = {key: _Said(value, (flags or {}).get(key, "--set")) for key, value in _flatten(overrides or {}).items()}
     layer: _Layer = {}
+    notes: list[str] = []
     for file in _files(recipe, _value(given, "method.name")):
+        notes += _notes(layer, file)
         layer = _lay(layer, file)
     if not _of(layer, "training") and (method := _value(layer, "method.name")):
         layer |= _default_training(method)
-    notes = _notes(layer, given)
-    kept = {key: said for key, said in _of(layer, "training").items() if said.file}
-    layer = _lay(layer, given, kept)
+    notes += _notes(layer, given)
+    tables = tuple(f"{key}." for key, value in (overrides or {}).items() if isinstance(value, Mapping))
+    layer = {key: said for key, said in layer.items() if not key.startswith(tables)}  # a table takes the place of the whole one
+    layer = _lay(layer, given)
     found = _validate(_nest({key: said.value for key, said in layer.items()}))
     origins = {key: layer[key].origin if key in layer else "default" for key in _flatten(found.model_dump())}
-    return Resolved(found, origins, notes)
+    return Resolved(found, origins, tuple(notes))
 
 
 def parse_override(text: str) -> tuple[str, Any]:
@@ -131,14 +134,18 @@ def _files(recipe: str | Path | Recipe, method: str | None) -> list[_Layer]:
     return layers
 
 
-def _lay(below: _Layer, above: _Layer, kept: _Layer | None = None) -> _Layer:
-    """`above` over `below`, without what `below` says for a method or network that `above` replaces, but with what is `kept`."""
+def _lay(below: _Layer, above: _Layer) -> _Layer:
+    """`above` over `below`, without what `below` says for a method or network that `above` replaces.
+
+    The training that a user's own file asks for is kept.
+    """
     before = _value(below, "method.name")
     method = _value(above, "method.name") or before
     above = {_field_name(key, method): said for key, said in above.items()}
     if before is not None and method is not None and method != before:
+        kept = {key: said for key, said in _of(below, "training").items() if said.file}
         below = {key: said for key, said in below.items() if key.partition(".")[0] not in ("method", "training")}
-        below |= _default_training(method) | (kept or {})
+        below |= _default_training(method) | kept
     width = _value(below, "classifier.width")
     if width is not None and _value(above, "classifier.backbone") not in (None, _value(below, "classifier.backbone")):
         why = f"default, since {width} of {below['classifier.width'].origin} is another network's"
@@ -160,7 +167,7 @@ def _default_training(method: str) -> _Layer:
 
 
 def _notes(layer: _Layer, given: _Layer) -> tuple[str, ...]:
-    """What becomes of a user's own [training] and [method], where the command line names another method."""
+    """What becomes of a user's own [training] and [method], where what is laid over them names another method."""
     before, method = _value(layer, "method.name"), _value(given, "method.name")
     if before is None or method is None or method == before:
         return ()

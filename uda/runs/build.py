@@ -89,6 +89,6 @@ def build_checked(
         classifier = build_source_classifier(recipe, classes, runtime, model, path)
     elif model is not None or weights is not None or ":" in recipe.classifier.backbone:
         raise UserError(f"{recipe.method.name} translates images and has no classifier; leave out --model and --weights")
-    with torch.random.fork_rng(devices=[]):
-        build_method(recipe, classifier, replace(runtime, device=torch.device("cpu"))).read_files()
+    with torch.random.fork_rng(devices=[]):  # on the CPU, whatever the run's device: no other generator is drawn from
+        build_method(recipe, copy.deepcopy(classifier), replace(runtime, device=torch.device("cpu"))).read_files()
     return classifier

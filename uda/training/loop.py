@@ -204,10 +204,15 @@ class Loop:
 
         stage = Stage(name, players.done, players.steps, state)
         reason: EndReason = "failed"
-        try:
+
+        def tell_end(observer: Observer) -> None:
+            observer.end(reason)
+
+        with ExitStack() as ends, closing(batches):
             for observer in self.observers:
                 observer.begin(stage)
-            with closing(batches):
+                ends.callback(tell_end, observer)  # each is told, even where another fails
+            try:
                 for step in range(stage.start + 1, stage.steps + 1):
                     losses = method.step(batches.next())
                     logged = step % self.log_every == 0 or step == stage.steps
@@ -216,12 +221,9 @@ class Loop:
                     row = {"stage": name, "step": step, "seconds": round(seconds(), 2), **row} if row else row
                     for observer in self.observers:
                         observer.step(step, row)
-            reason = "done"
-        except Stop:
-            reason = "stopped"
-        finally:
-            for observer in self.observers:
-                observer.end(reason)
+                reason = "done"
+            except Stop:
+                reason = "stopped"
         if reason == "stopped":
             raise Interrupted(f"interrupted after step {players.done} of {stage.steps} ({name})", self.folder.path)
 

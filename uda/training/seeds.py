@@ -42,7 +42,7 @@ def fit_seeds(
         Interrupted: after SIGINT or SIGTERM; its path is `out`, which `resume_seeds` continues.
     """
     if seeds < 1:
-        raise UserError(f"--seeds {seeds} is no number of seeds; give 2 or more")
+        raise UserError(f"--seeds {seeds}: give the number of seeds, 1 or more")
     wanted = asked_for(recipe, model, overrides or {}, display or Display(quiet=True))
     if not wanted.classifies:
         raise UserError(f"{wanted.method.name} has no accuracy to compare over seeds; run it once, with --seed")

@@ -220,7 +220,7 @@ def _measure_classifier(
     examples = job.evaluator.examples(after)
     folder.write_examples(examples)
     _write_own_network(job, adapted)
-    trains, scores = recipe.method.name != "source_only", recipe.selection.score
+    trains, scores = method.adapts, recipe.selection.score
     figures = classifier_results(
         job.pair, source.accuracy, source.before, source.refined, after, rows=rows, scores=scores, trains=trains
     )
