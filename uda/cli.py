@@ -136,8 +136,8 @@ def fit(
         raise UserError("give either --recipe NAME or --resume RUN; `uda recipes` lists the names")
     flags = context.params
     if resume is not None:
-        asked = any(flags[flag] is not None for flag in (*FLAGS, "seeds", "out", "data_root", "precision"))
-        if asked or set_ or dry_run or device != "auto":
+        asked = any(flags[flag] is not None for flag in (*FLAGS, "seeds", "out", "data_root"))
+        if asked or set_ or dry_run or (device, precision) != ("auto", "auto"):
             raise UserError("--resume goes on as the run began; leave out all other settings, or start anew with --recipe")
         _resume(resume)
         return

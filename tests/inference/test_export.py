@@ -35,7 +35,7 @@ def test_onnx_runs_on_any_batch_and_says_what_it_is(own_run: Run, tmp_path: Path
 
 @pytest.mark.parametrize("backbone", ["strided", "lenet", "unit"])
 def test_our_own_nets_export(backbone: str, tiny: Path, tmp_path: Path) -> None:
-    overrides = {"classifier.backbone": backbone, "data.size": 32}
+    overrides = {"classifier.backbone": backbone, "classifier.width": 8, "data.size": 32}
     run = fit(tiny, out=tmp_path / "run", device="cpu", precision="fp32", overrides=overrides)
     assert export(run, "torch")[0] == tmp_path / "run" / "classifier.pt2"
 

@@ -103,7 +103,7 @@ def test_a_module_given_in_python(folders: Path, tmp_path: Path) -> None:
     assert type(again.load_network()[0]) is SmallResNet
 
 
-@pytest.mark.parametrize("size", [28, 64, 224])
+@pytest.mark.parametrize("size", [28, 64, 112])
 def test_other_sides_than_32_work(size: int, tiny: Path, tmp_path: Path) -> None:
     few = {"data.size": size, "training.steps": 2, "training.batch": 2, "classifier.steps": 2, "classifier.batch": 2}
     done = fit(tiny, out=tmp_path / "run", device="cpu", precision="fp32", overrides=few)
