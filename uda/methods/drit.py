@@ -325,22 +325,16 @@ class DRIT(Styled, WithTeacher):
         return self.runtime.arrange(batch.augment(drawn)) if self.settings.draws_augmented else drawn
 
     @torch.no_grad()
-    def encode(self, images: Tensor, domain: int) -> Codes:
-        """Contents, (N, D) or (N, D, H, W)."""
-        with self.runtime.autocast():
-            return Codes(self.translator.encoders.encode(self.runtime.arrange(images), domain).mean, domain)
-
-    @torch.no_grad()
     def decode(self, codes: Codes, domain: int, style: Tensor | None = None) -> Tensor:
         """Images of contents in styles (N, style_dim)."""
         style = self.draw_styles(len(codes.values)) if style is None else style
-        with self.runtime.autocast():
-            return self.translator.generators.decode(with_style(codes.values, style), domain).float()
+        return super().decode(Codes(with_style(codes.values, style), codes.domain), domain)
 
     @torch.no_grad()
     def styles(self, images: Tensor, domain: int) -> Tensor:
         with self.runtime.autocast():
-            return self.translator.styles.encode(self.runtime.arrange(images), domain).mean
+            styles: Tensor = self.translator.styles.encode(self.runtime.arrange(images), domain).mean
+            return styles
 
     def draw_styles(self, count: int) -> Tensor:
         return torch.randn(count, self.settings.style_dim, device=self.runtime.device)

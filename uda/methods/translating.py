@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
+import torch
 from torch import Tensor
 
 from uda.methods.base import Method
@@ -18,17 +19,28 @@ class Codes(NamedTuple):
 
 
 class Translating(Method):
-    """Translates by a code: encodes images of one domain, and decodes to images of either."""
+    """Translates by a code: encodes images of one domain, and decodes to images of either.
+
+    Attributes:
+        translator: a module with `encoders` and `generators`, those with averaged weights; a subclass makes it, or overrides
+            `encode` and `decode`.
+    """
 
     translates: ClassVar[bool] = True
+    translator: Any
 
+    @torch.no_grad()
     def encode(self, images: Tensor, domain: int) -> Codes:
-        """Codes of images (N, C, S, S) in -1..1 of a domain, without noise and without gradients."""
-        raise NotImplementedError
+        """E_domain(x): codes of images (N, C, S, S) in -1..1 of a domain, without noise and without gradients."""
+        with self.runtime.autocast():
+            return Codes(self.translator.encoders.encode(self.runtime.arrange(images), domain).mean, domain)
 
+    @torch.no_grad()
     def decode(self, codes: Codes, domain: int, style: Tensor | None = None) -> Tensor:
-        """Images of one domain, float32 (N, C, S, S) in -1..1."""
-        raise NotImplementedError
+        """G_domain(z): images of one domain, float32 (N, C, S, S) in -1..1."""
+        with self.runtime.autocast():
+            images: Tensor = self.translator.generators.decode(codes.values, domain)
+            return images.float()
 
     def translate(self, images: Tensor, origin: int, destination: int, style: Tensor | None = None) -> Tensor:
         """Images (N, C, S, S) in -1..1 of one domain as images of the other; of the same, their reconstruction."""

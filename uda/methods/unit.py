@@ -36,7 +36,7 @@ from uda.data.batches import Batch
 from uda.data.domain import Domain
 from uda.methods.adversarial import AdversarialSettings, add_adversaries
 from uda.methods.base import Shape
-from uda.methods.translating import Codes, Translating
+from uda.methods.translating import Translating
 from uda.models.backbones import Backbone, Classifier
 from uda.models.layers import SOURCE, TARGET, by_domain, convert_domain_batch_norm, draw_weights, widen_for_coordinates
 from uda.models.translators import (
@@ -276,15 +276,3 @@ class UNIT(Translating):
     def classifier(self) -> nn.Module:
         """The teacher: C_2 with weights averaged over the last steps."""
         return self.teacher
-
-    @torch.no_grad()
-    def encode(self, images: Tensor, domain: int) -> Codes:
-        """E_domain(x), codes (N, D) without noise."""
-        with self.runtime.autocast():
-            return Codes(self.translator.encoders.encode(self.runtime.arrange(images), domain).mean, domain)
-
-    @torch.no_grad()
-    def decode(self, codes: Codes, domain: int, style: Tensor | None = None) -> Tensor:
-        """G_domain(z)."""
-        with self.runtime.autocast():
-            return self.translator.generators.decode(codes.values, domain).float()

@@ -28,7 +28,7 @@ from uda.data.domain import Domain
 from uda.errors import UserError
 from uda.methods.adversarial import AdversarialSettings, add_adversaries
 from uda.methods.base import Shape
-from uda.methods.translating import Codes, Translating
+from uda.methods.translating import Translating
 from uda.models.backbones import Classifier
 from uda.models.layers import SOURCE, TARGET
 from uda.models.spatial import SpatialEncoders, SpatialGenerators, instance_norm
@@ -164,15 +164,3 @@ class UNITTranslation(Translating):
             total = total + s.mean_cycle_weight * values["cycle"] + s.mean_cycle_kl_weight * values["cycle_kl"]
         self.players.step("generators", total)
         return self.advance(values)
-
-    @torch.no_grad()
-    def encode(self, images: Tensor, domain: int) -> Codes:
-        """E_domain(x), codes (N, 4w, S/4, S/4) without noise."""
-        with self.runtime.autocast():
-            return Codes(self.translator.encoders.encode(self.runtime.arrange(images), domain).mean, domain)
-
-    @torch.no_grad()
-    def decode(self, codes: Codes, domain: int, style: Tensor | None = None) -> Tensor:
-        """G_domain(z)."""
-        with self.runtime.autocast():
-            return self.translator.generators.decode(codes.values, domain).float()
