@@ -41,9 +41,10 @@ def write(folder: Path, count: int, side: int) -> None:
 def read_by_uda(folder: Path, side: int) -> int:
     from uda.data.files import ImageFiles, read
     from uda.data.folders import find
+    from uda.data.frame import Frame
 
     found = find(folder, labelled=True)
-    images = ImageFiles(found.root, found.names, side, 3)
+    images = ImageFiles(found.root, found.names, Frame(side, 3))
     return sum(len(part) for part in read(images, torch.randperm(len(images)).split(BATCH)))
 
 

@@ -16,12 +16,12 @@ from torch import nn
 from uda.console import Display
 from uda.data.arrays import as_pixels
 from uda.data.domain import Pair
-from uda.data.folders import Found, class_names, find, frame, hold_out, load_labelled, load_unlabelled
-from uda.data.load import resolve_image_size
+from uda.data.folders import Found, class_names, find, hold_out, in_frame, load_labelled, load_unlabelled
+from uda.data.load import resolve_frame
 from uda.evaluation.evaluator import predict
 from uda.models import GIVEN_IN_PYTHON
 from uda.recipe.load import resolve
-from uda.runs.build import build_method, build_source_classifier
+from uda.runs.build import build_method, build_networks, published_frame
 from uda.runtime import choose_runtime
 from uda.training.fit import start
 
@@ -99,13 +99,14 @@ class Adapter(ClassifierMixin, BaseEstimator):
         )
         for note in resolved.notes:
             display.say(note)
-        wanted, data, runtime = resolved.recipe, resolved.recipe.data, choose_runtime(self.device, self.precision)
-        size, channels = resolve_image_size(data, source, target)
-        classes, memory = class_names(source), int(data.memory * 2**30)
+        runtime = choose_runtime(self.device, self.precision)
+        frame = resolve_frame(resolved.recipe.data, source, target, published_frame(resolved.recipe.classifier))
+        wanted = resolved.recipe.with_frame(frame)
+        classes, memory = class_names(source), None if wanted.classifier.freezes else int(wanted.data.memory * 2**30)
         with runtime.computing(), tempfile.TemporaryDirectory() as folder:
             pair = Pair(
-                *hold_out(load_labelled(source, classes, size, channels, memory, display)),
-                load_unlabelled(target, classes, size, channels, memory, display),
+                *hold_out(load_labelled(source, classes, frame, memory, display)),
+                load_unlabelled(target, classes, frame, memory, display),
                 None,
             )
             out = self.out or os.path.join(folder, "run")
@@ -118,8 +119,8 @@ class Adapter(ClassifierMixin, BaseEstimator):
         """Calibrated probabilities of the classes, in the order of `classes_`: (N, K)."""
         check_is_fitted(self)
         runtime = choose_runtime(self.device, self.precision)
-        channels, size, _ = self.recipe_.data.shape
-        _, images, unreadable = frame(_found(X), size, channels, int(self.recipe_.data.memory * 2**30), Display(quiet=True))
+        data = self.recipe_.data
+        _, images, unreadable = in_frame(_found(X), data.frame, int(data.memory * 2**30), Display(quiet=True))
         if unreadable:
             raise ValueError(f"{len(unreadable)} images cannot be read, for example {unreadable[0]}; remove them")
         classifier = self.classifier_
@@ -139,8 +140,8 @@ class Adapter(ClassifierMixin, BaseEstimator):
         """The adapted classifier: images (N, C, S, S) in -1..1 to logits (N, K)."""
         check_is_fitted(self)
         runtime = choose_runtime("cpu", "fp32")
-        source = build_source_classifier(self.recipe_, len(self.classes_), runtime, self._module)
-        classifier = build_method(self.recipe_, source, runtime).classifier()
+        networks = build_networks(self.recipe_.without_published_weights(), len(self.classes_), runtime, self._module)
+        classifier = networks.whole(build_method(self.recipe_, networks.classifier, runtime).classifier())
         classifier.load_state_dict(self.state_)
         return classifier.eval()
 

@@ -70,8 +70,8 @@ class Runtime:
         return module
 
     def arrange(self, images: Tensor) -> Tensor:
-        """Gives a batch of images (N, C, H, W) the chosen memory format."""
-        return images.contiguous(memory_format=torch.channels_last) if self.channels_last else images
+        """Gives a batch of images (N, C, H, W) the chosen memory format; features (N, D) have but one."""
+        return images.contiguous(memory_format=torch.channels_last) if self.channels_last and images.ndim == 4 else images
 
     def __str__(self) -> str:
         layout = ", channels last" if self.channels_last else ""

@@ -13,23 +13,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from uda.data.frame import Interpolation
 from uda.errors import UserError
 
 
-def fit_frame(images: Tensor, size: int, channels: int) -> Tensor:
-    """uint8 (N, 1 or 3, H, W) to uint8 (N, channels, size, size).
+def fit_frame(
+    images: Tensor, size: int, channels: int, resize: int | None = None, interpolation: Interpolation = "bilinear"
+) -> Tensor:
+    """uint8 (N, 1 or 3, H, W) to uint8 (N, channels, size, size), as `uda.data.frame.Frame` describes it.
 
-    The central square, bilinear with antialiasing; grey by luminance (ITU-R 601), colour by copies.
+    With antialiasing; grey by luminance (ITU-R 601), colour by copies.
     """
     height, width = images.shape[-2:]
-    side = min(height, width)
+    side = round(min(height, width) * size / (resize or size))
     top, left = (height - side) // 2, (width - side) // 2
     images = images[..., top : top + side, left : left + side]
     if images.shape[1] == 3 and channels == 1:
         weights = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
         images = torch.cat([(part.float() * weights).sum(1, keepdim=True).round().byte() for part in images.split(4096)])
     if side != size:
-        scaled = [F.interpolate(part.float(), (size, size), mode="bilinear", antialias=True) for part in images.split(4096)]
+        smooth = interpolation != "nearest"
+        scaled = [F.interpolate(part.float(), (size, size), mode=interpolation, antialias=smooth) for part in images.split(4096)]
         images = torch.cat([part.round().clamp(0, 255).byte() for part in scaled])
     return images.expand(-1, channels, -1, -1).contiguous()
 

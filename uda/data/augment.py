@@ -13,7 +13,12 @@ from uda.types import Section, UnitInterval
 
 
 def to_float(images: Tensor) -> Tensor:
-    """uint8 0..255 to float32 -1..1: the one normalisation that every data set goes through."""
+    """uint8 0..255 to float32 -1..1: the one normalisation that every data set goes through.
+
+    What a frozen body has made of images is floats, and stays as it is.
+    """
+    if images.is_floating_point():
+        return images.float()
     return images.to(torch.float32).div_(127.5).sub_(1.0)
 
 
@@ -42,6 +47,8 @@ class Augment(Section):
     """strength of contrast, brightness and (three channels) tint changes"""
     erase: UnitInterval = 0.0
     """largest side, as a share of the image's, of a rectangle that is painted over in one grey level"""
+    flip: UnitInterval = 0.0
+    """probability that an image is mirrored, left to right"""
     invert: UnitInterval = 0.0
     """probability that an image is turned into its negative"""
 
@@ -78,8 +85,11 @@ class Augment(Section):
         return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
     def repaint(self, images: Tensor) -> Tensor:
-        """Colour, erasing and inversion."""
+        """Mirroring, colour, erasing and inversion."""
         count, channels = images.shape[:2]
+        if self.flip:
+            mirrored = torch.rand(count, 1, 1, 1, device=images.device) < self.flip
+            images = torch.where(mirrored, images.flip(3), images)
         if self.colour:
 
             def draw(channels: int) -> Tensor:

@@ -13,13 +13,16 @@ from torch import Tensor
 
 from uda.data.augment import Augment, to_float
 from uda.data.domain import Domain, LabelledDomain
-from uda.data.files import Images, read
+from uda.data.files import Inputs, read
+from uda.data.kept import Kept, Kind
 from uda.runtime import Runtime
 
 
 @dataclass(frozen=True)
 class Batch:
     """What a method's step is given: float images (B, C, H, W) in -1..1; of a domain that it does not read, none (B = 0).
+
+    Where a body is frozen, what it has made of images stands for them: maps (B, C, H, W) or features (B, D), of one view each.
 
     Attributes:
         source: augmented source images.
@@ -76,20 +79,25 @@ class Shuffle:
 
 
 class Stream:
-    """Endless shuffled batches of one set of images; files are decoded ahead, and what is ahead belongs to the state."""
+    """Endless shuffled batches of one set of inputs; files are decoded ahead, and what is ahead belongs to the state."""
 
-    def __init__(self, images: Images, size: int, labels: Tensor | None = None, shares: Tensor | None = None) -> None:
+    def __init__(self, images: Inputs, size: int, labels: Tensor | None = None, shares: Tensor | None = None) -> None:
         self.images, self.size = images, size
+        self.augmented: Kind = "strong" if labels is None else "any"
         self.shuffle = Shuffle(len(images), labels, shares)
         self.ahead: deque[Tensor] = deque()  # positions that were asked for and not yet handed out
         self.decoded: Generator[Tensor, None, None] | None = None
 
-    def next(self) -> tuple[Tensor, Tensor]:
-        """A batch, uint8 (size, C, H, W), and its positions."""
+    def next(self, augment: Augment) -> tuple[Tensor, Tensor, Tensor]:
+        """A batch as it is and augmented, float32 (size, ...), and its positions. Of what a frozen body keeps, two views."""
+        if isinstance(self.images, Kept):
+            positions = self.shuffle.take(self.size)
+            weak, augmented = self.images.drawn(positions, "weak"), self.images.drawn(positions, self.augmented)
+            return weak, augmented, positions.to(weak.device)
         if self.decoded is None:
             self.decoded = read(self.images, self._blocks())
-        images = next(self.decoded)
-        return images, self.ahead.popleft().to(images.device)
+        images = to_float(next(self.decoded))
+        return images, augment(images), self.ahead.popleft().to(images.device)
 
     def _blocks(self) -> Iterator[Tensor]:
         yield from list(self.ahead)
@@ -131,18 +139,17 @@ class Batches:
     ) -> None:
         self.labels, self.runtime = source.labels if source else None, runtime
         self.source_augment, self.target_augment = source_augment, target_augment
-        self.source = Stream(source.images, size, source.labels, class_shares) if source else None
-        self.target = Stream(target.images, target_size) if target else None
+        self.source = Stream(source.inputs, size, source.labels, class_shares) if source else None
+        self.target = Stream(target.inputs, target_size) if target else None
 
     def next(self) -> Batch:
         source = target = plain = None
         labels = picked = torch.zeros(0, dtype=torch.int64, device=self.runtime.device)
         if self.source is not None and self.labels is not None:
-            images, picked = self.source.next()
-            source, labels = self.source_augment(to_float(images)), self.labels[picked]
+            _, source, picked = self.source.next(self.source_augment)
+            labels = self.labels[picked]
         if self.target is not None:
-            plain = to_float(self.target.next()[0])
-            target = self.target_augment(plain)
+            plain, target, _ = self.target.next(self.target_augment)
         none = next(images[:0] for images in (source, target) if images is not None)
         source, target, plain = (none if part is None else self.runtime.arrange(part) for part in (source, target, plain))
         return Batch(source, labels, picked, target, plain, self.target_augment)

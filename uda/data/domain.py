@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from uda.data.files import BLOCK, ImageFiles, Images, read
+from uda.data.files import BLOCK, ImageFiles, Images, Inputs, read
+from uda.data.kept import Kept
 from uda.errors import UserError
 
 
@@ -21,6 +22,7 @@ class Domain:
         classes: the class names, in label order.
         note: what the data is, in a reader's words; shown in every table and report.
         unreadable: a line for each file that was left out because it cannot be decoded.
+        kept: what a frozen body makes of the images; None where no part of the network is frozen.
     """
 
     name: str
@@ -28,6 +30,7 @@ class Domain:
     classes: tuple[str, ...]
     note: str
     unreadable: tuple[str, ...] = field(default=(), kw_only=True)
+    kept: Kept | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         if isinstance(self.images, Tensor) and (self.images.dtype != torch.uint8 or self.images.ndim != 4):
@@ -38,6 +41,15 @@ class Domain:
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def inputs(self) -> Inputs:
+        """What methods and evaluations read: the images, or what a frozen body has made of them."""
+        return self.images if self.kept is None else self.kept
+
+    def only(self, positions: Tensor) -> Domain:
+        """Some of the images; `positions` int64 (n,), on the CPU."""
+        return replace(self, images=self.images[positions])
+
     def with_inverted_copies(self) -> Domain:
         """Twice the images: each, and its negative. Needs them in memory."""
         if isinstance(self.images, ImageFiles):
@@ -46,19 +58,20 @@ class Domain:
 
     def to(self, device: torch.device) -> Domain:
         """The same domain with its images on `device`."""
-        return replace(self, images=self.images.to(device))
+        return replace(self, images=self.images.to(device), kept=self.kept and self.kept.to(device))
 
     def sample(self, count: int = 2000) -> Tensor:
-        """The same images at each call, in an order without meaning: uint8 (n, C, H, W), of at most 128 MiB."""
-        return torch.cat(list(read(self.images, self._sampled(count).split(BLOCK))))
+        """The same inputs at each call, in an order without meaning: of images, uint8 (n, C, H, W), of at most 128 MiB."""
+        return torch.cat(list(read(self.inputs, self.sampled(count).split(BLOCK))))
 
-    def _sampled(self, count: int) -> Tensor:
-        count = min(count, 2**27 // self.images.shape[1:].numel())
+    def sampled(self, count: int = 2000) -> Tensor:
+        """Which images `sample` returns, int64 (n,)."""
+        count = min(count, 2**27 // self.inputs.shape[1:].numel())
         return torch.randperm(len(self), generator=torch.Generator().manual_seed(0))[:count]
 
     def without_labels(self) -> Domain:
         """The images alone; labels, where there were some, are not reachable from what is returned."""
-        return Domain(self.name, self.images, self.classes, self.note, unreadable=self.unreadable)
+        return Domain(self.name, self.images, self.classes, self.note, unreadable=self.unreadable, kept=self.kept)
 
 
 @dataclass(frozen=True)
@@ -77,12 +90,16 @@ class LabelledDomain(Domain):
         if low < 0 or high >= len(self.classes):
             raise UserError(f"{self.name}: labels run from {low} to {high}, but the classes are 0..{len(self.classes) - 1}")
 
+    def only(self, positions: Tensor) -> LabelledDomain:
+        return replace(self, images=self.images[positions], labels=self.labels[positions])
+
     def sample_labels(self, count: int = 2000) -> Tensor:
         """The labels of the images that `sample` returns, int64 (n,)."""
-        return self.labels[self._sampled(count).to(self.labels.device)]
+        return self.labels[self.sampled(count).to(self.labels.device)]
 
     def to(self, device: torch.device) -> LabelledDomain:
-        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
+        kept = self.kept and self.kept.to(device)
+        return replace(self, images=self.images.to(device), kept=kept, labels=self.labels.to(device))
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from uda.data.frame import Frame, View, decode, draw_views, open_image
+from uda.data.kept import Kept
 from uda.errors import UserError
 
 EXTENSIONS = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"))
@@ -26,34 +28,18 @@ AHEAD = 2  # batches that each worker process decodes ahead
 BLOCK = 256  # files that are decoded together where no batch size is asked for
 
 
-def decode(path: str | os.PathLike[str], size: int, channels: int) -> np.ndarray:
-    """An image file as uint8 (channels, size, size): its central square, bilinear with antialiasing.
-
-    Grey by luminance, colour by copies; transparency is dropped, 16 bits are cut to 8. Large JPEGs are decoded at the nearest
-    of the reduced sizes that the format offers.
-    """
-    mode = "L" if channels == 1 else "RGB"
-    with Image.open(path) as file:
-        file.draft(mode, (size, size))
-        image: Image.Image = file
-        if image.mode.startswith("I;16"):
-            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-        image = ImageOps.fit(image.convert(mode), (size, size), Image.Resampling.BILINEAR)
-    pixels = np.asarray(image)
-    return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
-
-
 class ImageFiles:
     """Files that stand for a uint8 tensor (N, C, S, S) and are decoded when its rows are asked for.
 
     Attributes:
         root: the folder that `names` are relative to.
         names: bytes array (N,), one file name each.
+        frame: what is cut out of them.
         device: where decoded batches are put.
     """
 
-    def __init__(self, root: Path, names: np.ndarray, size: int, channels: int, device: torch.device | None = None) -> None:
-        self.root, self.names, self.size, self.channels = root, names, size, channels
+    def __init__(self, root: Path, names: np.ndarray, frame: Frame, device: torch.device | None = None) -> None:
+        self.root, self.names, self.frame = root, names, frame
         self.device = device or torch.device("cpu")
 
     def __len__(self) -> int:
@@ -61,7 +47,7 @@ class ImageFiles:
 
     @property
     def shape(self) -> torch.Size:
-        return torch.Size((len(self), self.channels, self.size, self.size))
+        return torch.Size((len(self), self.frame.channels, self.frame.size, self.frame.size))
 
     @property
     def nbytes(self) -> int:
@@ -72,61 +58,102 @@ class ImageFiles:
 
     def __getitem__(self, index: Tensor) -> ImageFiles:
         """The files at these positions, undecoded."""
-        return ImageFiles(self.root, self.names[index.numpy()], self.size, self.channels, self.device)
+        return ImageFiles(self.root, self.names[index.numpy()], self.frame, self.device)
 
     def to(self, device: torch.device) -> ImageFiles:
-        return ImageFiles(self.root, self.names, self.size, self.channels, device)
+        return ImageFiles(self.root, self.names, self.frame, device)
 
     def decoded(self, blocks: Iterable[Tensor]) -> Iterator[tuple[Tensor, list[tuple[int, str]]]]:
         """For each block of positions: its images, uint8 (B, C, S, S), and (position, reason) of those that are unreadable.
 
         `blocks` may be endless; a few are taken from it ahead of the one that is handed out.
         """
-        workers = min(8, os.cpu_count() or 1)
-        generator = torch.Generator()  # the loader draws a seed for its workers; the global random state is not its business
-        loader = DataLoader(
-            _Decoder(self),
-            batch_size=None,
-            sampler=blocks,
-            num_workers=workers,
-            prefetch_factor=AHEAD,
-            generator=generator,
-            worker_init_fn=_leave_signals_to_the_main_process,
-        )
-        yield from loader
+        return _in_workers(_Decoder(self), blocks)
 
 
 class _Decoder(Dataset[tuple[Tensor, list[tuple[int, str]]]]):
     """What a worker process holds: names in one array, which it shares with its parent instead of copying."""
 
     def __init__(self, files: ImageFiles) -> None:
-        self.files = files
+        self.files, self.shape = files, files.shape[1:]
+
+    def make(self, position: int) -> Tensor:
+        return decode(self.files.path(position), self.files.frame)
 
     def __getitem__(self, block: Tensor) -> tuple[Tensor, list[tuple[int, str]]]:
-        files, failed = self.files, []
-        images = np.zeros((len(block), files.channels, files.size, files.size), np.uint8)
+        failed = []
+        made = torch.zeros((len(block), *self.shape), dtype=torch.uint8)
         for row, position in enumerate(block.tolist()):
             try:
-                images[row] = decode(files.path(position), files.size, files.channels)
+                made[row] = self.make(position)
             except Exception as error:  # a damaged file makes a decoder raise almost anything
                 failed.append((position, (str(error).splitlines() or [type(error).__name__])[0]))
-        return torch.from_numpy(images), failed
+        return made, failed
+
+
+class _Viewer(_Decoder):
+    """Draws all views of an image; of one in memory, from its square."""
+
+    def __init__(self, images: Images, frame: Frame, views: tuple[View, ...]) -> None:
+        self.images, self.frame, self.views = images, frame, views
+        self.shape = torch.Size((len(views), frame.channels, frame.size, frame.size))
+
+    def make(self, position: int) -> Tensor:
+        if isinstance(self.images, ImageFiles):
+            image = open_image(self.images.path(position), self.frame.channels, 2 * (self.frame.resize or self.frame.size))
+            return draw_views(image, self.frame, self.views, position)
+        pixels = self.images[position]
+        image = Image.fromarray((pixels[0] if len(pixels) == 1 else pixels.permute(1, 2, 0)).numpy())
+        return draw_views(
+            image, Frame(self.frame.size, self.frame.channels, None, self.frame.interpolation), self.views, position
+        )
+
+
+def _in_workers(decoder: _Decoder, blocks: Iterable[Tensor]) -> Iterator[tuple[Tensor, list[tuple[int, str]]]]:
+    loader = DataLoader(
+        decoder,
+        batch_size=None,
+        sampler=blocks,
+        num_workers=min(8, os.cpu_count() or 1),
+        prefetch_factor=AHEAD,
+        generator=torch.Generator(),  # it draws a seed for its workers; the global random state is not its business
+        worker_init_fn=_leave_signals_to_the_main_process,
+    )
+    yield from loader
 
 
 def _leave_signals_to_the_main_process(_: int) -> None:
+    """Leaves signals to the main process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 Images = Tensor | ImageFiles
+Inputs = Images | Kept
+"""what a network reads: images, or what a frozen body has made of them"""
 
 
-def read(images: Images, blocks: Iterable[Tensor]) -> Generator[Tensor, None, None]:
+def read_views(
+    images: Images, frame: Frame, views: tuple[View, ...], blocks: Iterable[Tensor]
+) -> Iterator[tuple[Tensor, list[tuple[int, str]]]]:
+    """For each block of positions: all views of its images, uint8 (B, V, C, S, S), and (position, reason) of unreadable ones.
+
+    The same views at each call: what is random in them hangs on the image's position alone.
+    """
+    return _in_workers(_Viewer(images, frame, views), blocks)
+
+
+def read(images: Inputs, blocks: Iterable[Tensor]) -> Generator[Tensor, None, None]:
     """For each block of positions, a CPU tensor (B,) int64: those images, uint8 (B, C, S, S), on the images' device.
+
+    Of what a frozen body made of images, the view that is tested on, float32 (B, ...).
 
     Raises:
         UserError: for a file that could be read at the start, and no longer can.
     """
+    if isinstance(images, Kept):
+        yield from (images.tested(block) for block in blocks)
+        return
     if isinstance(images, Tensor):
         for block in blocks:
             yield images[block.to(images.device)]
@@ -168,14 +195,16 @@ def check(files: ImageFiles, memory: int, watch: Callable[[int], None] = lambda 
         for position, reason in failed:
             good[position] = False
             unreadable.append(f"{files.path(position)}: {reason}")
-        if len(unreadable) > max(3, len(files) // 20):
-            break
+        refuse_too_many(unreadable, done, len(files))
         watch(done)
-    if len(unreadable) > max(3, len(files) // 20) or len(unreadable) == len(files):
-        raise UserError(
-            f"{len(unreadable)} of the first {done} images under {files.root} cannot be read, for example "
-            f"{unreadable[0]}; mend or remove them"
-        )
     positions = good.nonzero().squeeze(1)
     whole = kept if kept is not None else files
     return (whole[positions] if unreadable else whole), positions, unreadable
+
+
+def refuse_too_many(unreadable: list[str], done: int, count: int) -> None:
+    """Raises a `UserError` where more than one in twenty of `count` files (and more than three) are unreadable, or all."""
+    if len(unreadable) > max(3, count // 20) or len(unreadable) == count:
+        raise UserError(
+            f"{len(unreadable)} of the first {done} images cannot be read, for example {unreadable[0]}; mend or remove them"
+        )

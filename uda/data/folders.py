@@ -22,6 +22,7 @@ from uda.console import Display
 from uda.data.arrays import as_pixels, fit_frame, open_arrays
 from uda.data.domain import Domain, LabelledDomain
 from uda.data.files import EXTENSIONS, GREY_MODES, ImageFiles, Images, check, in_order
+from uda.data.frame import Frame
 from uda.errors import UserError
 
 PEEKS = 1000  # images whose headers are read to learn their size and whether they are grey
@@ -47,16 +48,16 @@ class Found:
         """A file's name below `root`; in an .npz, the image's number."""
         return os.fsdecode(bytes(self.names[position])) if self.pixels is None else str(position)
 
-    def decoded(self, size: int, channels: int) -> Iterator[tuple[list[int], Tensor, list[str]]]:
+    def decoded(self, frame: Frame) -> Iterator[tuple[list[int], Tensor, list[str]]]:
         """Block by block, decoded ahead: positions, their images uint8 (B, C, S, S), and a line for each that is unreadable.
 
         Memory does not grow with the number of images. Those that cannot be read are among neither the positions nor the images.
         """
         blocks = in_order(len(self))
         if self.pixels is not None:
-            yield from ((block.tolist(), fit_frame(self.pixels[block], size, channels), []) for block in blocks)
+            yield from ((block.tolist(), fit_frame(self.pixels[block], *frame), []) for block in blocks)
             return
-        for block, (part, failed) in zip(blocks, ImageFiles(self.root, self.names, size, channels).decoded(blocks), strict=True):
+        for block, (part, failed) in zip(blocks, ImageFiles(self.root, self.names, frame).decoded(blocks), strict=True):
             reasons = dict(failed)
             kept = [position for position in block.tolist() if position not in reasons]
             rows = torch.tensor(kept, dtype=torch.int64) - int(block[0])
@@ -180,11 +181,16 @@ def own_size(found: Found) -> int:
     return min(224, max(32, median // 32 * 32))
 
 
-def frame(found: Found, size: int, channels: int, memory: int, display: Display) -> tuple[Found, Images, tuple[str, ...]]:
-    """Images at one size and channel count: what is left of `found`, its images, and the unreadable files."""
+def in_frame(found: Found, frame: Frame, memory: int | None, display: Display) -> tuple[Found, Images, tuple[str, ...]]:
+    """Images in one frame: what is left of `found`, its images, and the unreadable files.
+
+    `memory`: bytes that they may take (see `uda.data.files.check`). None: files are not looked at; a frozen body will read them.
+    """
     if found.pixels is not None:
-        return found, fit_frame(found.pixels, size, channels), ()
-    files = ImageFiles(found.root, found.names, size, channels)
+        return found, fit_frame(found.pixels, *frame), ()
+    files = ImageFiles(found.root, found.names, frame)
+    if memory is None:
+        return found, files, ()
     with display.stage(f"reading {found.path.name}", 0, len(files)) as progress:
         images, positions, unreadable = check(files, memory, lambda done: progress.update(done, f"{done:,} images"))
     kept = positions.numpy()
@@ -192,17 +198,15 @@ def frame(found: Found, size: int, channels: int, memory: int, display: Display)
     return left, images, tuple(unreadable)
 
 
-def load_unlabelled(found: Found, classes: tuple[str, ...], size: int, channels: int, memory: int, display: Display) -> Domain:
+def load_unlabelled(found: Found, classes: tuple[str, ...], frame: Frame, memory: int | None, display: Display) -> Domain:
     """Images alone."""
-    found, images, unreadable = frame(found, size, channels, memory, display)
+    found, images, unreadable = in_frame(found, frame, memory, display)
     return Domain(found.path.stem, images, classes, _note(found, images, unreadable), unreadable=unreadable)
 
 
-def load_labelled(
-    found: Found, classes: tuple[str, ...], size: int, channels: int, memory: int, display: Display
-) -> LabelledDomain:
+def load_labelled(found: Found, classes: tuple[str, ...], frame: Frame, memory: int | None, display: Display) -> LabelledDomain:
     """Images with labels, all of which are among `classes` (see `check_classes`)."""
-    found, images, unreadable = frame(found, size, channels, memory, display)
+    found, images, unreadable = in_frame(found, frame, memory, display)
     assert found.labels is not None
     index = {name: number for number, name in enumerate(classes)}
     labels = torch.tensor([index[str(label)] for label in found.labels], dtype=torch.int64)
@@ -220,9 +224,7 @@ def hold_out(domain: LabelledDomain) -> tuple[LabelledDomain, LabelledDomain]:
         raise UserError(f"{domain.name} has one image in each class; it takes at least two of one class to test on")
 
     def part(chosen: Tensor, what: str) -> LabelledDomain:
-        index = chosen.nonzero().squeeze(1)
-        note = f"{domain.note}, {what}"
-        return replace(domain, images=domain.images[index], labels=domain.labels[index], note=note)
+        return replace(domain.only(chosen.nonzero().squeeze(1)), note=f"{domain.note}, {what}")
 
     return part(~test, "nine of ten"), part(test, "every tenth, held out")
 

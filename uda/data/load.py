@@ -19,6 +19,7 @@ from uda.data.datasets.mnist_m import load_mnist_m
 from uda.data.datasets.synthetic import HANDWRITTEN_NOTE, STREET_NOTE, load_handwritten_digits, load_street_digits
 from uda.data.domain import Domain, LabelledDomain, Pair
 from uda.data.folders import Found, check_classes, class_names, find, hold_out, load_labelled, load_unlabelled, own_size, peek
+from uda.data.frame import Frame
 from uda.data.names import DATA_SETS, is_path
 from uda.errors import UserError
 
@@ -46,17 +47,33 @@ def data_root(given: Path | None) -> Path:
     return cache
 
 
-def resolve_image_size(wanted: DataSettings, source: Found | None, target: Found | None) -> tuple[int, int]:
-    """Image side and channel count of a run, where `wanted` leaves them open; None stands for a data set known by name.
+def resolve_frame(wanted: DataSettings, source: Found | None, target: Found | None, published: Frame | None = None) -> Frame:
+    """The frame of a run's images, where `wanted` leaves it open; None stands for a data set known by name.
 
-    The side: 32 for a known source; a user's own decides for itself (`own_size`). Channels: 1 where both domains are grey (of a
-    user's images, up to 1,000 are asked, evenly spaced), else 3.
+    The side: 32 for a known source; else the `published` one of a network that comes with one; else a user's own images decide
+    for themselves (`own_size`). Where a side is asked for, nothing is cut off but what makes images square. Channels: 1 where
+    both domains are grey (of a user's images, up to 1,000 are asked, evenly spaced) and no published network wants 3.
     """
-    size = wanted.size or (32 if source is None else own_size(source))
-    if wanted.channels is not None:
-        return size, wanted.channels
+    size, resize, interpolation = wanted.size, wanted.resize, wanted.interpolation
+    if published is not None and source is not None:
+        size, resize = (size, resize) if size else (published.size, resize or published.resize)
+        interpolation = interpolation or published.interpolation
+    size = size or (32 if source is None else own_size(source))
+    if resize is not None and resize < size:
+        raise UserError(f"data.resize is {resize}, less than the {size} pixels that are cut out of it; set it to {size} or more")
     parts = (wanted.source, source), (wanted.target, target)
-    return size, 1 if all(name in GREY if found is None else peek(found)[1] for name, found in parts) else 3
+
+    def all_grey() -> bool:
+        return all(name in GREY if found is None else peek(found)[1] for name, found in parts)
+
+    colour = published is not None and source is not None
+    return Frame(size, wanted.channels or (1 if not colour and all_grey() else 3), resize, interpolation or "bilinear")
+
+
+def find_frame(wanted: DataSettings, classifies: bool = True, published: Frame | None = None) -> Frame:
+    """As `resolve_frame`, for images that are still to be found (see `find_all`)."""
+    labelled, unlabelled = find_all(wanted, classifies)
+    return resolve_frame(wanted, labelled.get(wanted.source), unlabelled, published)
 
 
 def load_named(name: str, split: Split, root: Path, size: int, channels: int) -> LabelledDomain:
@@ -100,20 +117,22 @@ def find_all(wanted: DataSettings, classifies: bool = True) -> tuple[dict[str, F
     return labelled, find(Path(wanted.target), labelled=False) if is_path(wanted.target) else None
 
 
-def load_pair(wanted: DataSettings, root: Path, display: Display, classifies: bool = True) -> Pair:
-    """Train and test splits of both domains, at one size and channel count.
+def load_pair(wanted: DataSettings, root: Path, display: Display, classifies: bool = True, look: bool = True) -> Pair:
+    """Train and test splits of both domains, in one frame, which `wanted` holds (see `find_frame`).
 
     Data sets go by name, or by the path of a user's own images. Of those, the target's are read without labels, and its test
     images are `wanted.target_test`, if any; a source without `source_test` gives every tenth image of a class to testing. Where
     nobody `classifies`, a user's own source and test images need no labels either: all are of the one class ``image``.
+
+    With `look`, every file is decoded once, so that a damaged one is known; without, none is: a frozen body will read them.
 
     Raises:
         UserError: for an unknown name (with the nearest right one), or files that are missing or damaged.
     """
     # All that can be known without decoding images is looked at before any is decoded.
     labelled, unlabelled = find_all(wanted, classifies)
-    size, channels = resolve_image_size(wanted, labelled.get(wanted.source), unlabelled)
-    frame = size, channels, int(wanted.memory * 2**30), display
+    channels, size, _ = wanted.shape
+    frame = wanted.frame, int(wanted.memory * 2**30) if look else None, display
     named = None if wanted.source in labelled else load_named(wanted.source, "train", root, size, channels)
     classes = named.classes if named is not None else tuple(wanted.classes or class_names(labelled[wanted.source]))
     for found in labelled.values():

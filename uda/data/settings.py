@@ -10,6 +10,7 @@ from pydantic import (
 )
 
 from uda.data.augment import Augment
+from uda.data.frame import Frame, Interpolation, ViewSettings
 from uda.types import Section
 
 
@@ -28,6 +29,10 @@ class DataSettings(Section):
     """the class names in the order of the classifier's outputs; left out: folders in alphabetical order"""
     size: PositiveInt | None = None
     """side of the square that all images are brought to, pixels; left out: 32, or that of your source images"""
+    resize: PositiveInt | None = None
+    """what an image's short side is brought to before the central square of side `size` is cut out; left out: `size`"""
+    interpolation: Interpolation | None = None
+    """how images are brought to another size: bilinear, bicubic or nearest; left out: bilinear"""
     channels: Literal[1, 3] | None = None
     """3: grey images are copied to three channels; 1: colour images are turned to grey; left out: 1 if all are grey"""
     memory: float = Field(1.0, ge=0)
@@ -37,6 +42,15 @@ class DataSettings(Section):
     """whether the n-th test images of both domains show the same: then translations are compared with the truth"""
     target_inverted_copies: bool = False
     """whether the target's training images are doubled by their negatives"""
+
+    views: ViewSettings = ViewSettings()
+    """the views of each image that a frozen body computes once (classifier.trainable)"""
+
+    @property
+    def frame(self) -> Frame:
+        """How every image is brought to `shape`."""
+        channels, size, _ = self.shape
+        return Frame(size, channels, self.resize, self.interpolation or "bilinear")
 
     @property
     def shape(self) -> tuple[int, int, int]:

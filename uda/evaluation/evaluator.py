@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from uda.data.augment import to_float
 from uda.data.domain import LabelledDomain, Pair
-from uda.data.files import Images, in_order, read
+from uda.data.files import Inputs, in_order, read
 from uda.evaluation.outputs import Outputs, accuracy
 from uda.models.backbones import Classifier
 from uda.runtime import Runtime, evaluating
@@ -19,9 +19,9 @@ Examples = tuple[Tensor, Tensor, Tensor, Tensor]
 """images uint8 (n, C, S, S), labels (-1: unknown), predicted classes, and their probabilities, (n,) each"""
 
 
-def predict(classifier: nn.Module, images: Images, runtime: Runtime) -> Tensor:
-    """Images uint8 (N, C, H, W) to float32 logits (N, K). Draws no random number."""
-    size = max(16, 1000 * 32 * 32 // images.shape[-2:].numel())  # as much memory as a thousand small images
+def predict(classifier: nn.Module, images: Inputs, runtime: Runtime) -> Tensor:
+    """Images uint8 (N, C, H, W), or what a frozen body has made of them, to float32 logits (N, K). Draws no random number."""
+    size = max(16, 1000 * 32 * 32 // images.shape[2:].numel())  # as much memory as a thousand small images
     logits: list[Tensor] = []
     for part in read(images, in_order(len(images), size)):
         with evaluating(classifier), runtime.computing(), runtime.autocast():
@@ -48,7 +48,7 @@ def features_and_logits(classifier: nn.Module, images: Tensor, runtime: Runtime)
 
 def on_labelled(classifier: nn.Module, domain: LabelledDomain, runtime: Runtime) -> tuple[Tensor, Tensor]:
     """A classifier's logits (N, K) for a labelled domain, and the labels (N,), both on the CPU."""
-    return predict(classifier, domain.images, runtime).cpu(), domain.labels.cpu()
+    return predict(classifier, domain.inputs, runtime).cpu(), domain.labels.cpu()
 
 
 class Evaluator:
@@ -98,13 +98,12 @@ class Evaluator:
         """
         if outputs.test is None or self.pair.target_test is None:
             confidence, predicted = outputs.target_logits.cpu().softmax(1).max(1)
-            assert self.target_sample is not None
             shown, labels = confidence.argsort()[:count], torch.full_like(predicted, -1)
-            images = self.target_sample[shown.to(self.target_sample.device)]
+            images = next(read(self.pair.target.images, [self.pair.target.sampled()[shown]]))
         else:
             logits, labels = outputs.test
             confidence, predicted = logits.softmax(1).max(1)
             wrong = (predicted != labels).nonzero().squeeze(1)
             shown = wrong[confidence[wrong].argsort(descending=True)][:count]
-            images = next(read(self.pair.target_test.images, [shown])) if len(shown) else self.pair.target_test.sample(0)
+            images = next(read(self.pair.target_test.images, [shown]))
         return images.cpu(), labels[shown], predicted[shown], confidence[shown]

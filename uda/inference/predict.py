@@ -31,7 +31,6 @@ def write_predictions(run: Run, images: Path, out: Path, which: str, display: Di
         How many images were classified.
     """
     classifier, found, temperature = run.load_classifier(which), find(images, labelled=False), run.temperature(which)
-    channels, size, _ = run.recipe.data.shape
     unreadable: list[str] = []
     done = 0
     with (
@@ -41,7 +40,7 @@ def write_predictions(run: Run, images: Path, out: Path, which: str, display: Di
     ):
         table = csv.writer(file)
         table.writerow(("path", "class", "probability"))
-        for positions, part, failed in found.decoded(size, channels):
+        for positions, part, failed in found.decoded(run.recipe.data.frame):
             logits = predict(classifier, part.to(run.runtime.device), run.runtime)
             probabilities, classes = (logits / temperature).softmax(1).max(1)
             for position, probability, number in zip(positions, probabilities.tolist(), classes.tolist(), strict=True):
@@ -70,7 +69,7 @@ def evaluate(run: Run, data: str, which: str, data_root: Path | None, display: D
     if is_path(data):
         found = find(Path(data), labelled=True)
         check_classes(found, run.classes, every_class=False)
-        domain = load_labelled(found, run.classes, size, channels, int(run.recipe.data.memory * 2**30), display)
+        domain = load_labelled(found, run.classes, run.recipe.data.frame, int(run.recipe.data.memory * 2**30), display)
     else:
         domain = load_named_test(data, run.classes, find_data_root(data_root), size, channels)
     logits, labels = on_labelled(classifier, domain.to(run.runtime.device), run.runtime)

@@ -12,6 +12,7 @@ from uda.atomic import atomic_write
 from uda.console import Display
 from uda.data.augment import to_float, to_pixels
 from uda.data.folders import Found, find
+from uda.data.frame import Frame
 from uda.errors import UserError
 from uda.methods.translating import Codes, Styled, Translating
 from uda.models.layers import SOURCE, TARGET
@@ -60,19 +61,19 @@ def write_translations(
     """
     method, found = open_translator(run), find(images, labelled=False)
     destination = _domain(to)
-    channels, size, _ = run.recipe.data.shape
+    frame = run.recipe.data.frame
     styled, given = (method if isinstance(method, Styled) else None), None
     if samples and reference is not None:
         raise UserError("give --samples or --reference: the one draws styles, the other takes an image's")
     if styled is None and (samples or reference is not None):
         raise UserError(f"{run.recipe.method.name} makes one translation of an image; --samples and --reference want drit")
     if styled is not None and reference is not None:
-        given = styled.styles(_one(reference, size, channels).to(run.runtime.device), destination)
+        given = styled.styles(_one(reference, frame).to(run.runtime.device), destination)
     unreadable: list[str] = []
     rows: list[list[Tensor]] = []
     done = 0
     with run.runtime.computing(), display.stage("images", 0, len(found)) as bar:
-        for positions, block, failed in found.decoded(size, channels):
+        for positions, block, failed in found.decoded(frame):
             for start in range(0, len(positions), PART):
                 part = block[start : start + PART]
                 codes = method.encode(to_float(part.to(run.runtime.device)), 1 - destination)
@@ -115,8 +116,7 @@ def write_strip(run: Run, first: Path, second: Path, out: Path, to: str = "targe
         UserError: where the run's method does not translate, or an image cannot be read.
     """
     method, destination = open_translator(run), _domain(to)
-    channels, size, _ = run.recipe.data.shape
-    ends = torch.cat([_one(path, size, channels) for path in (first, second)]).to(run.runtime.device)
+    ends = torch.cat([_one(path, run.recipe.data.frame) for path in (first, second)]).to(run.runtime.device)
     codes, origin = method.encode(ends, 1 - destination), 1 - destination
     share = torch.linspace(0, 1, stops, device=ends.device).view(-1, *[1] * (codes.values.ndim - 1))
     between = Codes(torch.lerp(codes.values[:1].float(), codes.values[1:].float(), share).to(codes.values.dtype), origin)
@@ -139,11 +139,11 @@ def _other(to: str) -> str:
     return "source" if to == "target" else "target"
 
 
-def _one(path: Path, size: int, channels: int) -> Tensor:
+def _one(path: Path, frame: Frame) -> Tensor:
     """One image file as floats (1, C, S, S) in -1..1."""
     if path.is_dir() or path.suffix in (".csv", ".npz"):
         raise UserError(f"{path} is not one image; give an image file")
-    _, images, failed = next(find(path, labelled=False).decoded(size, channels))
+    _, images, failed = next(find(path, labelled=False).decoded(frame))
     if failed:
         raise UserError(f"cannot read {failed[0]}; give another image")
     return to_float(images)

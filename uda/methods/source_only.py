@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from uda import losses
@@ -73,9 +75,26 @@ class SourceClassifierSettings(Section):
     """what a timm or own network wants subtracted from images in 0..1; left out: timm's figures, or 0"""
     std: tuple[float, ...] | None = None
     """and divided by; left out: timm's figures, or 1"""
+    trainable: Annotated[str, Field(pattern=r"^(all|head|from \S+)$")] = "all"
+    """what of the network is trained, by the source and by methods. "all"; "head": the body is frozen, and its features are
+    computed once; "from STAGE": so is all that comes before the module STAGE"""
+    bottleneck: NonNegativeInt = 0
+    """features of a new head, between the network's own and the classes; 0: the network's own head"""
+    dropout: UnitInterval = 0.5
+    """in the bottleneck"""
     steps: NonNegativeInt = 600
     """0: the network is taken as it is"""
     refine_steps: NonNegativeInt = 0
     """steps on the augmented source that a network which comes trained takes before a method begins that reads the source"""
     batch: PositiveInt = 256
     training: SourceOnlySettings = SourceOnlySettings()
+
+    @property
+    def freezes(self) -> bool:
+        """Whether a part of the network stays as it came."""
+        return self.trainable != "all"
+
+    @property
+    def first_trained(self) -> str | None:
+        """The first module that is trained, where it lies within the network."""
+        return self.trainable.removeprefix("from ") if self.trainable.startswith("from ") else None

@@ -9,6 +9,7 @@ import tomlkit
 from pydantic import SerializeAsAny, field_validator
 from tomlkit.items import Table
 
+from uda.data.frame import Frame
 from uda.data.settings import AugmentationSettings, DataSettings
 from uda.evaluation.selection import SelectionSettings
 from uda.methods import find_method
@@ -45,9 +46,14 @@ class Recipe(Section):
         """Whether the method reads source images."""
         return find_method(self.method.name).reads_source
 
-    def with_image_size(self, channels: int, size: int) -> Recipe:
-        """The same recipe with the images' channels and side, which it may have left to the data."""
-        return self.model_copy(update={"data": self.data.model_copy(update={"channels": channels, "size": size})})
+    def with_frame(self, frame: Frame) -> Recipe:
+        """The same recipe with the frame of its images, which it may have left to the data and the network."""
+        return self.model_copy(update={"data": self.data.model_copy(update=frame._asdict())})
+
+    def without_published_weights(self) -> Recipe:
+        """The same recipe, whose network is built as it is, for weights that the run has: nothing is downloaded or read."""
+        wanted = self.classifier.model_copy(update={"pretrained": False, "weights": None})
+        return self.model_copy(update={"classifier": wanted})
 
     def to_toml(self, comments: Mapping[str, str] | None = None) -> str:
         """The recipe with every default written out; what is left open (None) is left out.

@@ -5,18 +5,22 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import nn
 
+from uda.data.frame import Frame
 from uda.errors import UserError
 from uda.methods import find_method
 from uda.methods.base import Method
+from uda.methods.source_only import SourceClassifierSettings
 from uda.models import GIVEN_IN_PYTHON, build_classifier, build_foreign
 from uda.models.backbones import Classifier
 from uda.models.custom import split_network
+from uda.models.frozen import Body, Whole, freeze, with_head
 from uda.models.layers import Normalize
+from uda.models.preprocessing import preprocessing_of
 from uda.models.weights import load_weights
 from uda.recipe.schema import Recipe
 from uda.runtime import Runtime
@@ -40,9 +44,26 @@ def build_whole(recipe: Recipe, classes: int, model: nn.Module | None = None) ->
     return network, Normalize(mean, std)
 
 
-def build_source_classifier(
+class Networks(NamedTuple):
+    """A source classifier, and before it what is frozen of the network, if anything."""
+
+    body: Body | None
+    classifier: Classifier
+
+    def whole(self, classifier: nn.Module) -> nn.Module:
+        """A classifier that a method has made of the source's, as it takes images."""
+        return classifier if self.body is None else Whole(self.body, classifier)
+
+
+def published_frame(wanted: SourceClassifierSettings) -> Frame | None:
+    """How the network that is named wants its images, where its description says so."""
+    found = preprocessing_of(wanted.backbone)
+    return None if found is None else Frame(found.size, len(found.mean), found.resize, found.interpolation)
+
+
+def build_networks(
     recipe: Recipe, classes: int, runtime: Runtime, model: nn.Module | None = None, weights: Path | None = None
-) -> Classifier:
+) -> Networks:
     """The network that `recipe.classifier` names (or a copy of `model`), in parts, on the runtime's device.
 
     Args:
@@ -61,8 +82,14 @@ def build_source_classifier(
         classifier = cast(Classifier, network)
     else:
         classifier = split_network(network, channels, size, classes, wanted.split, foreign[1])
+    body = None
+    if wanted.freezes:
+        body, classifier = freeze(classifier, wanted.trainable == "head")
+        runtime.place(body)
+    if wanted.bottleneck:
+        classifier = with_head(classifier, classes, wanted.bottleneck, wanted.dropout)
     runtime.place(classifier)
-    return classifier
+    return Networks(body, classifier)
 
 
 def build_method(recipe: Recipe, classifier: Classifier | None, runtime: Runtime) -> Method:
@@ -74,8 +101,8 @@ def build_method(recipe: Recipe, classifier: Classifier | None, runtime: Runtime
 
 def build_checked(
     recipe: Recipe, classes: int, runtime: Runtime, model: nn.Module | None = None, weights: str | None = None
-) -> Classifier | None:
-    """The source classifier, starting from `weights`; None where the method does not classify.
+) -> Networks | None:
+    """The source classifier and its body, starting from `weights`; None where the method does not classify.
 
     The method is built on a copy of it and thrown away, so that what is wrong with it is known before any training. That draws
     no random number.
@@ -83,12 +110,14 @@ def build_checked(
     Raises:
         UserError: where the network cannot be imported or split, the weights are another's, or the method cannot use it.
     """
-    classifier = None
+    networks = None
     if recipe.classifies:
         path = Path(weights) if weights is not None else None
-        classifier = build_source_classifier(recipe, classes, runtime, model, path)
+        networks = build_networks(recipe, classes, runtime, model, path)
     elif model is not None or weights is not None or ":" in recipe.classifier.backbone:
         raise UserError(f"{recipe.method.name} translates images and has no classifier; leave out --model and --weights")
     with torch.random.fork_rng(devices=[]):  # on the CPU, whatever the run's device: no other generator is drawn from
-        build_method(recipe, copy.deepcopy(classifier), replace(runtime, device=torch.device("cpu"))).read_files()
-    return classifier
+        build_method(
+            recipe, networks and copy.deepcopy(networks.classifier), replace(runtime, device=torch.device("cpu"))
+        ).read_files()
+    return networks

@@ -17,7 +17,7 @@ from uda.models.backbones import Classifier
 from uda.models.custom import whole_state_dict
 from uda.models.layers import Normalize
 from uda.recipe.schema import Recipe
-from uda.runs.build import build_method, build_source_classifier, build_whole
+from uda.runs.build import Networks, build_method, build_networks, build_whole
 from uda.runs.folder import RunFolder
 from uda.runtime import Runtime, choose_runtime
 
@@ -106,13 +106,17 @@ class Run:
         if not self.recipe.classifies:
             raise UserError(f"{self.path} translates images and has no classifier; use uda translate, or fit another --method")
 
-    def _source_classifier(self) -> Classifier:
+    def _networks(self) -> Networks:
+        """The source classifier as it is built, and the body with its weights, which the run has kept."""
         self._asked_to_classify()
-        return build_source_classifier(self.recipe, len(self.classes), self.runtime, self._model)
+        networks = build_networks(self.recipe.without_published_weights(), len(self.classes), self.runtime, self._model)
+        if networks.body is not None:
+            self._folder.read_weights("body", networks.body)
+        return networks
 
     def method(self) -> Method:
         """The trained method; one that makes images translates them with ``.translate(images, origin, destination)``."""
-        method = build_method(self.recipe, self._source_classifier() if self.recipe.classifies else None, self.runtime)
+        method = build_method(self.recipe, self._networks().classifier if self.recipe.classifies else None, self.runtime)
         self._folder.read_weights("method", method)
         return method
 
@@ -122,7 +126,8 @@ class Run:
         It is in evaluation mode, takes float images (N, C, H, W) in -1..1 (see `uda.data.augment.to_float`) and returns
         logits (N, K).
         """
-        return self._load(self._source_classifier(), which)
+        networks = self._networks()
+        return networks.whole(self._load(networks.classifier, which)).eval()
 
     def _load(self, source: Classifier, which: str) -> nn.Module:
         if which not in ("last", "selected", "source"):
@@ -142,8 +147,8 @@ class Run:
         Raises:
             UserError: where the network was one of ours, or the method has changed its layers.
         """
-        source = self._source_classifier()
-        state = whole_state_dict(self._load(source, which), source)
+        networks = self._networks()
+        state = whole_state_dict(self._load(networks.classifier, which), networks.classifier)
         if state is None:
             raise UserError(
                 f"the adapted classifier does not fit {self.recipe.classifier.backbone} as it was written: use Run.classifier"

@@ -8,12 +8,11 @@ from pathlib import Path
 from uda.data.datasets.city import UNLABELLED
 from uda.data.datasets.digits import DIGITS
 from uda.data.folders import check_classes, class_names
-from uda.data.load import VIEWS, data_root, describe, find_all, resolve_image_size
+from uda.data.load import VIEWS, data_root, describe, find_all, resolve_frame
 from uda.errors import UserError
 from uda.methods import find_method
-from uda.models.backbones import Classifier
 from uda.recipe.schema import Recipe
-from uda.runs.build import build_checked
+from uda.runs.build import Networks, build_checked, published_frame
 from uda.runtime import choose_runtime
 
 
@@ -39,7 +38,7 @@ def check(recipe: Recipe, root: Path | None, device: str, precision: str) -> Ite
             yield f"{role}: {len(found):,} images, {found.note}"
         elif name is not None:
             yield f"{role}: {name}, {states[name, 'test' if role.endswith('test') else 'train']}"
-    size, channels = resolve_image_size(wanted, labelled.get(wanted.source), unlabelled)
+    frame = resolve_frame(wanted, labelled.get(wanted.source), unlabelled, published_frame(recipe.classifier))
     if wanted.source in labelled:
         classes = tuple(wanted.classes or class_names(labelled[wanted.source]))
     else:
@@ -48,17 +47,21 @@ def check(recipe: Recipe, root: Path | None, device: str, precision: str) -> Ite
         check_classes(found, classes)
     if unlabelled is not None and find_method(recipe.method.name).reads_target_labels:
         raise UserError(f"{recipe.method.name} trains on target labels, which {wanted.target} has none of; take another --method")
-    yield f"classes and images: {len(classes)} wherever there are labels; (channels, height, width) = {(channels, size, size)}"
-    # What a timm network starts from would be downloaded, and has no part in whether it fits.
-    classifier = recipe.classifier.model_copy(update={"pretrained": False})
-    untrained = recipe.model_copy(update={"classifier": classifier}).with_image_size(channels, size)
-    yield _describe_networks(untrained, build_checked(untrained, len(classes), runtime, None, classifier.weights))
+    shape = frame.channels, frame.size, frame.size
+    yield f"classes and images: {len(classes)} wherever there are labels; (channels, height, width) = {shape}"
+    # What a published network starts from would be downloaded, and has no part in whether it fits.
+    untrained = recipe.without_published_weights().with_frame(frame)
+    networks = build_checked(untrained, len(classes), runtime, None, recipe.classifier.weights)
+    yield _describe_networks(recipe, networks)
 
 
-def _describe_networks(recipe: Recipe, classifier: Classifier | None) -> str:
-    if classifier is None:
+def _describe_networks(recipe: Recipe, networks: Networks | None) -> str:
+    if networks is None:
         return f"method: {recipe.method.name}"
-    wanted, count = recipe.classifier, sum(parameter.numel() for parameter in classifier.parameters())
+    wanted, classifier = recipe.classifier, networks.classifier
+    frozen = 0 if networks.body is None else sum(parameter.numel() for parameter in networks.body.parameters())
+    count = frozen + sum(parameter.numel() for parameter in classifier.parameters())
     parts = f" ({classifier.parts})" if classifier.parts else ""
+    kept = f" ({frozen:,} frozen)" if frozen else ""
     fits = f"; {wanted.weights} fits it" if wanted.weights is not None else ""
-    return f"classifier: {wanted.backbone}{parts}, {count:,} weights{fits}; {recipe.method.name} works on it"
+    return f"classifier: {wanted.backbone}{parts}, {count:,} weights{kept}{fits}; {recipe.method.name} works on it"

@@ -13,23 +13,23 @@ from torch import nn
 from uda.console import Display, duration
 from uda.data.domain import Pair
 from uda.data.load import data_root as find_data_root
-from uda.data.load import load_pair
+from uda.data.load import find_frame, load_pair
 from uda.errors import UserError
 from uda.evaluation.diagnostics import Diagnostic
 from uda.evaluation.evaluator import Evaluator
 from uda.models import GIVEN_IN_PYTHON
-from uda.models.backbones import Classifier
 from uda.recipe.load import resolve
 from uda.recipe.schema import Recipe
 from uda.report.page import Material, write_report
 from uda.report.tables import result_table
-from uda.runs.build import build_checked
+from uda.runs.build import Networks, build_checked, published_frame
+from uda.runs.cache import user_cache
 from uda.runs.environment import versions
 from uda.runs.folder import RunFolder, default_path
 from uda.runs.run import Run
 from uda.runtime import Runtime, choose_runtime, machine, scoped_seed
 from uda.training.loop import Checkpoints, Loop, Metrics, Observer, Progress, Signals
-from uda.training.stages import Job, adapt, labelled_images, measure, train_source
+from uda.training.stages import Job, adapt, keep_inputs, labelled_images, measure, train_source
 
 
 def fit(
@@ -42,6 +42,7 @@ def fit(
     precision: str = "auto",
     display: Display | None = None,
     report: bool = True,
+    cache: bool = True,
     observers: Sequence[Observer] = (),
     overrides: dict[str, Any] | None = None,
     **settings: Any,
@@ -58,6 +59,7 @@ def fit(
         precision: ``"auto"`` (a probe decides), ``"bf16"`` or ``"fp32"``.
         display: where to say how it goes; left out, nothing is said.
         report: whether to write ``report.html``, which takes some seconds; ``uda report RUN`` can do it later.
+        cache: whether what earlier runs have kept is read (features of frozen bodies, source classifiers), and anything is kept.
         observers: are told of each stage and step, beside those that show progress, log and save.
         overrides: dotted keys of the recipe, such as ``{"method.feature_norm": "l2"}``.
         settings: the same as keywords, two underscores for the dot: ``seed=1, method__feature_norm="l2"``.
@@ -71,9 +73,12 @@ def fit(
     wanted = asked_for(recipe, model, {**(overrides or {}), **keywords}, display)
     root = find_data_root(Path(data_root) if data_root is not None else None).absolute()
     runtime = choose_runtime(device, precision)
+    wanted = wanted.with_frame(find_frame(wanted.data, wanted.classifies, published_frame(wanted.classifier)))
     with runtime.computing():
-        pair = load_pair(wanted.data, root, display, wanted.classifies)
-        return start(wanted, pair, runtime, display, out=out, data_root=root, model=model, report=report, observers=observers)
+        pair = load_pair(wanted.data, root, display, wanted.classifies, look=not wanted.classifier.freezes)
+        return start(
+            wanted, pair, runtime, display, out=out, data_root=root, model=model, report=report, cache=cache, observers=observers
+        )
 
 
 def asked_for(recipe: str | Path | Recipe, model: nn.Module | None, overrides: dict[str, Any], display: Display) -> Recipe:
@@ -95,17 +100,18 @@ def start(
     data_root: Path | None = None,
     model: nn.Module | None = None,
     report: bool = True,
+    cache: bool = True,
     observers: Sequence[Observer] = (),
 ) -> Run:
-    """Runs a checked recipe on data at hand, in a new run folder."""
-    recipe = recipe.with_image_size(*pair.source.images.shape[1:3])
+    """Runs a checked recipe, whose frame is settled, on data at hand, in a new run folder."""
     with scoped_seed(recipe.seed), runtime.computing():
         check_data(recipe, pair)
-        classifier = build_checked(recipe, len(pair.source.classes), runtime, model, recipe.classifier.weights)
+        networks = build_checked(recipe, len(pair.source.classes), runtime, model, recipe.classifier.weights)
         environment = {
             "device": str(runtime.device),
             "precision": runtime.precision,
             "data_root": str(data_root),
+            "cache": cache,
             "images": counts(pair),
             "versions": versions(),
             "machine": machine(),
@@ -114,7 +120,7 @@ def start(
         }
         # The folder is made last: what is wrong with the input leaves nothing behind.
         folder = RunFolder.create(Path(out) if out is not None else default_path(recipe, str(recipe.seed)), recipe, environment)
-        carry_out(new_job(folder, recipe, pair, runtime, display, classifier, observers), report)
+        carry_out(new_job(folder, recipe, pair, runtime, display, networks, observers), report)
     return Run(folder.path, model, device=str(runtime.device))
 
 
@@ -145,7 +151,8 @@ def resume(
     environment, recipe = folder.read_json("environment.json"), folder.recipe
     runtime = choose_runtime(environment["device"], environment["precision"])
     with runtime.computing():
-        pair = load_pair(recipe.data, Path(environment["data_root"]), display, recipe.classifies)
+        root, look = Path(environment["data_root"]), not recipe.classifier.freezes
+        pair = load_pair(recipe.data, root, display, recipe.classifies, look)
     if counts(pair) != environment["images"]:
         raise UserError(
             f"the images have changed since {folder.path} began ({environment['images']}, now {counts(pair)}); fit anew"
@@ -153,8 +160,8 @@ def resume(
     with scoped_seed(recipe.seed), runtime.computing():
         # What is trained already is read from the folder, wherever the weights that it began with are now.
         weights = None if folder.has_weights("source") else recipe.classifier.weights
-        classifier = build_checked(recipe, len(pair.source.classes), runtime, model, weights)
-        carry_out(new_job(folder, recipe, pair, runtime, display, classifier, observers), report)
+        networks = build_checked(recipe, len(pair.source.classes), runtime, model, weights)
+        carry_out(new_job(folder, recipe, pair, runtime, display, networks, observers), report)
     return Run(folder.path, model, device=str(runtime.device))
 
 
@@ -181,7 +188,7 @@ def new_job(
     pair: Pair,
     runtime: Runtime,
     display: Display,
-    classifier: Classifier | None,
+    networks: Networks | None,
     observers: Sequence[Observer],
 ) -> Job:
     """What the stages of a run share, at its beginning or where it goes on."""
@@ -189,12 +196,15 @@ def new_job(
     own = Progress(display), metrics, Checkpoints(folder), Signals()
     loop, evaluator = Loop(folder, recipe.training.log_every, [*own, *observers]), Evaluator(pair, runtime)
     environment = folder.read_json("environment.json")
-    return Job(folder, recipe, pair, runtime, display, loop, metrics, evaluator, environment, classifier)
+    cache = user_cache(environment["cache"])
+    return Job(folder, recipe, pair, runtime, display, loop, metrics, evaluator, environment, cache, networks)
 
 
 def carry_out(job: Job, report: bool) -> None:
     """The story of a run, whether it begins or goes on."""
     introduce(job)
+    job = keep_inputs(job)
+    say_unreadable(job)
     source = train_source(job)
     method = adapt(job, source)
     material = measure(job, source, method)
@@ -209,13 +219,18 @@ def introduce(job: Job) -> None:
     kinds = ("labelled images", "images without labels") if recipe.classifies else ("images", "images")
     for role, domain, kind in zip(("source", "target"), (pair.source, pair.target), kinds, strict=True):
         say(f"  {role} {domain.name}: {len(domain):,} {kind} ({domain.note})")
+    if job.classifier is not None and job.classifier.parts:
+        say(f"  classifier {recipe.classifier.backbone}: {job.classifier.parts}")
+
+
+def say_unreadable(job: Job) -> None:
+    """Says how many images are left out, and writes down which."""
+    pair, say = job.pair, job.display.say
     splits = pair.source, pair.source_test, pair.target, pair.target_test
     unreadable = [line for part in splits if part for line in part.unreadable]
     if unreadable:
         job.folder.write_text("unreadable.txt", "".join(f"{line}\n" for line in dict.fromkeys(unreadable)))
         say(f"  {len(unreadable)} images cannot be read and are left out; see {job.folder.path / 'unreadable.txt'}")
-    if job.classifier is not None and job.classifier.parts:
-        say(f"  classifier {recipe.classifier.backbone}: {job.classifier.parts}")
 
 
 def finish(job: Job, material: Material, report: bool) -> None:

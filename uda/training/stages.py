@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+import uda
 from uda.console import Display
 from uda.data.augment import to_float
 from uda.data.batches import Batches
@@ -26,15 +29,19 @@ from uda.methods.translating import PairDrawing, Translating
 from uda.models.backbones import Classifier
 from uda.models.custom import whole_state_dict
 from uda.models.layers import SOURCE, TARGET
+from uda.models.weights import load_weights
 from uda.players import Players
 from uda.recipe.schema import Recipe
 from uda.report.grids import draw_translations
 from uda.report.page import Material
-from uda.runs.build import build_method
+from uda.runs.build import Networks, build_method
+from uda.runs.cache import Cache, digest, digest_of_images, versions_of, write_about
 from uda.runs.folder import RunFolder
-from uda.runtime import Runtime, seed_everything
-from uda.training.loop import Loop, Metrics
+from uda.runtime import Runtime, machine, seed_everything
+from uda.training.keep import Keeper
+from uda.training.loop import Interrupted, Loop, Metrics
 
+FEATURES_STAGE = "features"
 SOURCE_STAGE, REFINING_STAGE, ADAPTATION_STAGE = "source classifier", "refining on the augmented source", "adaptation"
 
 
@@ -52,7 +59,8 @@ class Job:
         metrics: what the loop has written down.
         evaluator: what says how good a classifier is.
         environment: versions, machine and device, as in ``environment.json``.
-        classifier: the source classifier; None where the method does not classify.
+        cache: what earlier runs have kept.
+        networks: the source classifier, and what is frozen before it; None where the method does not classify.
     """
 
     folder: RunFolder
@@ -64,7 +72,13 @@ class Job:
     metrics: Metrics
     evaluator: Evaluator
     environment: dict[str, Any]
-    classifier: Classifier | None
+    cache: Cache
+    networks: Networks | None
+
+    @property
+    def classifier(self) -> Classifier | None:
+        """The source classifier."""
+        return self.networks and self.networks.classifier
 
 
 @dataclass(frozen=True)
@@ -85,6 +99,25 @@ def labelled_images(recipe: Recipe, pair: Pair) -> LabelledDomain | None:
     return pair.target
 
 
+def keep_inputs(job: Job) -> Job:
+    """Where a body is frozen, what it makes of all images; methods and evaluations then read that in place of images."""
+    if job.networks is None or job.networks.body is None:
+        return job
+    folder, body = job.folder, job.networks.body
+    if folder.has_weights("body"):
+        folder.read_weights("body", body)
+    else:
+        folder.write_weights("body", body)
+    keeper = Keeper(body, job.recipe.data, job.runtime, job.display, job.cache)
+    began = time.perf_counter()
+    try:
+        pair = keeper.keep_pair(job.pair)
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted before the first step", folder.path) from None
+    job.loop.seconds[FEATURES_STAGE] = time.perf_counter() - began
+    return replace(job, pair=pair, evaluator=Evaluator(pair, job.runtime))
+
+
 def train_source(job: Job) -> SourceStage | None:
     """Supervised training on the source alone, unless the classifier comes trained; then, where it is asked for, refining."""
     if job.classifier is None:
@@ -93,7 +126,7 @@ def train_source(job: Job) -> SourceStage | None:
     comes_trained = wanted.weights is not None or wanted.steps == 0
     if not folder.has_weights("source"):
         if not comes_trained:
-            _supervised(job, SOURCE_STAGE, wanted.steps)
+            _kept_or_trained(job, classifier)
         folder.write_weights("source", classifier)
     else:
         folder.read_weights("source", classifier)
@@ -108,6 +141,24 @@ def train_source(job: Job) -> SourceStage | None:
             folder.read_weights("refined", classifier)
         refined = job.evaluator.target_accuracy(classifier)
     return SourceStage(accuracy, before, refined)
+
+
+def _kept_or_trained(job: Job, classifier: Classifier) -> None:
+    """The same source classifier that an earlier run has trained, or else a new one, which is kept."""
+    recipe, pair, runtime = job.recipe, job.pair, job.runtime
+    body = digest(job.networks and job.networks.body, recipe.data.views) if recipe.classifier.freezes else ""
+    images = digest_of_images(pair.source.images), digest(pair.source.labels), body
+    how = recipe.classifier, recipe.augment.source, recipe.data.frame, recipe.seed, torch.get_num_threads()
+    versions = versions_of("torch", "torchvision"), uda.__version__
+    key = digest("source classifier", classifier, *images, *how, runtime, machine(), *versions)
+    if (found := job.cache.find(key)) is not None:
+        load_weights(found[1] / "weights.safetensors", classifier)
+        job.display.say("  source classifier: trained by an earlier run, and kept (--no-cache trains it anew)")
+        return
+    _supervised(job, SOURCE_STAGE, recipe.classifier.steps)
+    with job.cache.writing(key) as kept:
+        save_file({name: value.cpu() for name, value in classifier.state_dict().items()}, kept / "weights.safetensors")
+        write_about(kept, {"what": f"source classifier {recipe.classifier.backbone} of {recipe.name}, seed {recipe.seed}"})
 
 
 def _supervised(job: Job, stage: str, steps: int) -> None:
@@ -254,6 +305,8 @@ def _seconds(job: Job) -> dict[str, float]:
     """Of the whole run and, where a classifier is trained, of its stages."""
     stages = job.loop.seconds
     seconds = {"total": job.loop.spent}
+    if FEATURES_STAGE in stages:
+        seconds["features"] = stages[FEATURES_STAGE]
     if job.classifier is not None:
         seconds["source_classifier"] = stages.get(SOURCE_STAGE, 0.0) + stages.get(REFINING_STAGE, 0.0)
         seconds["adaptation"] = stages.get(ADAPTATION_STAGE, 0.0)

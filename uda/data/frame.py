@@ -1,0 +1,131 @@
+"""What is cut out of an image file: the square that is tested on, and the views that training draws."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from uda.types import Section
+
+Interpolation = Literal["bilinear", "bicubic", "nearest"]
+RESAMPLING = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "nearest": Image.Resampling.NEAREST,
+}
+View = Literal["centre", "flip", "crop", "strong"]
+
+
+class Frame(NamedTuple):
+    """How an image becomes (channels, size, size).
+
+    Attributes:
+        size: side of the square, pixels.
+        channels: 1 (grey) or 3.
+        resize: what the short side is brought to before the central square is cut out; left out, `size`.
+        interpolation: how pixels between pixels are found; always with antialiasing.
+    """
+
+    size: int
+    channels: int
+    resize: int | None = None
+    interpolation: Interpolation = "bilinear"
+
+
+class ViewSettings(Section):
+    """Which views of each image are computed by a frozen body, once. A kind that comes twice is drawn twice."""
+
+    weak: tuple[View, ...] = ("centre", "flip")
+    """of target images as they are; the first is the one that is tested on. centre: the central square; flip: its mirror image"""
+    strong: tuple[View, ...] = ("crop", "strong")
+    """of target images as they are augmented. crop: a random part of at least half of the image, perhaps mirrored, in somewhat
+    other colours; strong: of at least a third, and two operations of RandAugment (Cubuk et al. 2020) on top"""
+
+    @property
+    def all(self) -> tuple[View, ...]:
+        """Every view, weak ones first; source images are trained on in all of them."""
+        return self.weak + self.strong
+
+
+def open_image(path: str | os.PathLike[str], channels: int, side: int) -> Image.Image:
+    """An image file in its whole shape, grey or in colour.
+
+    Grey by luminance, colour by copies; transparency is dropped, 16 bits are cut to 8. Large JPEGs are decoded at the nearest of
+    the reduced sizes that the format offers and whose short side is at least `side`.
+    """
+    mode = "L" if channels == 1 else "RGB"
+    with Image.open(path) as file:
+        file.draft(mode, (side, side))
+        image: Image.Image = file
+        if image.mode.startswith("I;16"):
+            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        return image.convert(mode)
+
+
+def centre(image: Image.Image, frame: Frame) -> Image.Image:
+    """The central square, as the frame says."""
+    side = min(image.size) * frame.size / (frame.resize or frame.size)
+    left, top = ((length - side) / 2 for length in image.size)
+    box = (left, top, left + side, top + side)
+    return image.resize((frame.size, frame.size), RESAMPLING[frame.interpolation], box=box)
+
+
+def flip(image: Image.Image, frame: Frame) -> Image.Image:
+    """The central square, mirrored."""
+    return centre(image, frame).transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+
+
+def crop(image: Image.Image, frame: Frame) -> Image.Image:
+    """A random part of at least half of the image's area, half of the time mirrored, in somewhat other colours."""
+    from torchvision.transforms import v2
+
+    made: Image.Image = v2.Compose([_part(frame, 0.5), v2.RandomHorizontalFlip(), v2.ColorJitter(0.2, 0.2, 0.2)])(image)
+    return made
+
+
+def strong(image: Image.Image, frame: Frame) -> Image.Image:
+    """A random part of at least a third of the image's area, half of the time mirrored, changed by RandAugment."""
+    from torchvision.transforms import v2
+
+    made: Image.Image = v2.Compose([_part(frame, 1 / 3), v2.RandomHorizontalFlip(), v2.RandAugment()])(image)
+    return made
+
+
+def _part(frame: Frame, least: float) -> Callable[[Image.Image], Image.Image]:
+    from torchvision.transforms import InterpolationMode, v2
+
+    part: Callable[[Image.Image], Image.Image] = v2.RandomResizedCrop(
+        frame.size, (least, 1.0), interpolation=InterpolationMode(frame.interpolation)
+    )
+    return part
+
+
+VIEWS: dict[str, Callable[[Image.Image, Frame], Image.Image]] = {"centre": centre, "flip": flip, "crop": crop, "strong": strong}
+
+
+def as_tensor(image: Image.Image) -> Tensor:
+    """A PIL image as uint8 (C, H, W)."""
+    pixels = np.array(image)
+    return torch.from_numpy(pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+
+
+def draw_views(image: Image.Image, frame: Frame, views: tuple[View, ...], number: int) -> Tensor:
+    """Views of one image, uint8 (V, C, S, S): always the same ones for the same `number`. Seeds torch's global generator."""
+    drawn = []
+    for place, view in enumerate(views):
+        torch.manual_seed(number * 1009 + place)
+        drawn.append(as_tensor(VIEWS[view](image, frame)))
+    return torch.stack(drawn)
+
+
+def decode(path: str | Path, frame: Frame) -> Tensor:
+    """An image file's central square, uint8 (C, S, S)."""
+    side = frame.resize or frame.size
+    return as_tensor(centre(open_image(path, frame.channels, side), frame))

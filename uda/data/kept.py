@@ -1,0 +1,49 @@
+"""What a frozen body makes of images, for some views of each: computed once, and to every method what an image was."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Kind = Literal["weak", "strong", "any"]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Pooled features or maps of all images of a domain.
+
+    Attributes:
+        maps: (N, V, ...), float32 or bfloat16, in memory or memory-mapped: V views of each image.
+        weak: how many of the views, the first ones, are of images as they are; the rest are augmented. Where there is no rest,
+            any view stands for an augmented one.
+        device: where they are put when they are read.
+    """
+
+    maps: Tensor
+    weak: int
+    device: torch.device
+
+    def __len__(self) -> int:
+        return len(self.maps)
+
+    @property
+    def shape(self) -> torch.Size:
+        """(N, ...): of what is read."""
+        return torch.Size((len(self.maps), *self.maps.shape[2:]))
+
+    def to(self, device: torch.device) -> Kept:
+        return replace(self, device=device)
+
+    def tested(self, positions: Tensor) -> Tensor:
+        """The view that is tested on, float32 (B, ...); `positions` int64 (B,)."""
+        return self.maps[positions.cpu(), 0].to(self.device, torch.float32)
+
+    def drawn(self, positions: Tensor, kind: Kind) -> Tensor:
+        """A view of each image, drawn at random from those of a kind: float32 (B, ...)."""
+        last = self.maps.shape[1]
+        first, last = {"weak": (0, self.weak), "strong": (self.weak % last, last), "any": (0, last)}[kind]
+        views = torch.randint(first, last, (len(positions),))
+        return self.maps[positions.cpu(), views].to(self.device, torch.float32)

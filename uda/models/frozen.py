@@ -1,0 +1,109 @@
+"""A network whose first part is frozen: body | trunk | head, of which methods train and hold trunk and head alone."""
+
+from __future__ import annotations
+
+import copy
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from uda.models.backbones import Backbone, Classifier
+
+
+class Body(nn.Module):
+    """What is frozen of a network: images (N, C, S, S) in -1..1 to maps (N, C', H, W) or features (N, D).
+
+    It stays in evaluation mode and keeps the statistics that it came with, for both domains.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> Body:
+        """The network stays in evaluation mode, whatever is around it does."""
+        self.training = mode
+        return self
+
+    def forward(self, images: Tensor) -> Tensor:
+        inputs: Tensor = self.network(images)
+        return inputs
+
+    def fused(self) -> Body:
+        """A copy that computes the same with fewer passes over memory: batch norm lies within the convolution before it.
+
+        A module that is called otherwise than its children are listed would compute something else, so the caller compares.
+        """
+        network = copy.deepcopy(self.network)
+        for module in list(network.modules()):
+            before: nn.Module | None = None
+            for name, child in list(module.named_children()):
+                if isinstance(child, _BatchNorm) and isinstance(before, nn.Conv2d) and child.running_mean is not None:
+                    setattr(module, name, _fuse(before, child))
+                before = child
+        return Body(network)
+
+
+def _fuse(convolution: nn.Conv2d, norm: _BatchNorm) -> nn.Module:
+    """Moves a batch norm into the convolution before it; what is left of it is the activation that timm's norms hold."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    weight, bias = fuse_conv_bn_weights(
+        convolution.weight, convolution.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+    )
+    convolution.weight, convolution.bias = weight, bias
+    return nn.Sequential(*(part for key in ("drop", "act") if isinstance(part := getattr(norm, key, None), nn.Module)))
+
+
+class Whole(nn.Module):
+    """Body and classifier in one, as predictions and exports want it: images (N, C, S, S) in -1..1 to logits (N, K)."""
+
+    def __init__(self, body: nn.Module, classifier: nn.Module) -> None:
+        super().__init__()
+        self.body, self.classifier = body, classifier
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(self.body(images))
+        return logits
+
+
+class DomainNorm(nn.BatchNorm1d):
+    """Features (N, D) by mean and variance, each domain by its own: batch norm without scale and shift.
+
+    The source's statistics are learned with the source classifier, and the target's from real target images (see
+    `uda.models.layers.DomainBatchNorm`, which takes the place of any batch norm while a method trains).
+    """
+
+    def __init__(self, features: int) -> None:
+        super().__init__(features, affine=False)
+
+
+def with_head(classifier: Classifier, classes: int, bottleneck: int, dropout: float) -> Classifier:
+    """A new head in place of the classifier's own: a bottleneck, which alignment and self-training have to train, then classes.
+
+    Features are normalised by domain, then: linear to `bottleneck`, layer norm, ReLU, dropout, linear. (Long et al. 2018 and
+    Liang et al. 2020 have batch norm in its place.)
+    """
+    backbone = classifier.backbone
+    linear, after = nn.Linear(backbone.feature_dim, bottleneck), (nn.LayerNorm(bottleneck), nn.ReLU(), nn.Dropout(dropout))
+    if isinstance(backbone.trunk, nn.Identity):  # all of the backbone is frozen: the stem is what is trained first
+        made = Backbone(nn.Sequential(DomainNorm(backbone.feature_dim), linear), nn.Sequential(*after), bottleneck)
+    else:
+        made = Backbone(
+            backbone.stem, nn.Sequential(backbone.trunk, DomainNorm(backbone.feature_dim), linear, *after), bottleneck
+        )
+    return Classifier(made, nn.Linear(bottleneck, classes), classifier.parts)
+
+
+def freeze(classifier: Classifier, whole_backbone: bool) -> tuple[Body, Classifier]:
+    """Cuts a classifier in two: the body, and a classifier of what it returns.
+
+    `whole_backbone`: whether the body is stem and trunk; else it is the stem alone.
+    """
+    backbone = classifier.backbone
+    if whole_backbone:
+        rest = Backbone(nn.Identity(), nn.Identity(), backbone.feature_dim)
+        return Body(backbone), Classifier(rest, classifier.head, classifier.parts)
+    rest = Backbone(nn.Identity(), backbone.trunk, backbone.feature_dim)
+    return Body(backbone.stem), Classifier(rest, classifier.head, classifier.parts)

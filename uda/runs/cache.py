@@ -1,0 +1,191 @@
+"""What is computed once and read by many runs: features and maps of frozen bodies, and source classifiers.
+
+Each lies in the user's cache folder under a key made of all that it was made of: images, weights, views, precision, versions.
+What has not been read for longest is deleted where more than `LIMIT` lies there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from uda.atomic import atomic_write
+from uda.data.files import Images
+from uda.errors import UserError
+
+LIMIT = 20.0  # GiB, where $UDA_CACHE_GIB names no other
+ABOUT, MAPS = "about.json", "maps.bin"
+
+
+def cache_root() -> Path:
+    """The folder where things are kept: ``uda/kept`` in the user's cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "uda" / "kept"
+
+
+def user_cache(wanted: bool = True) -> Cache:
+    """The user's own; one that keeps nothing where nothing is `wanted`, or $UDA_CACHE_GIB is 0."""
+    return Cache(cache_root() if wanted and limit() else None)
+
+
+def limit() -> int:
+    """How many bytes may be kept.
+
+    Raises:
+        UserError: where $UDA_CACHE_GIB is no number.
+    """
+    given = os.environ.get("UDA_CACHE_GIB") or LIMIT
+    try:
+        return int(float(given) * 2**30)
+    except ValueError:
+        raise UserError(f"$UDA_CACHE_GIB is {given!r}; set it to a number of GiB, or unset it") from None
+
+
+def digest(*parts: object) -> str:
+    """A name for a content: 32 hexadecimal digits. Tensors and networks count by their values, anything else by its text."""
+    sum_ = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        if isinstance(part, nn.Module):
+            part = digest(repr(part), *(item for pair in part.state_dict().items() for item in pair))
+        if isinstance(part, Tensor):
+            sum_.update(f"{part.dtype} {tuple(part.shape)}".encode())
+            sum_.update(part.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        else:
+            sum_.update(f"{part}\n".encode())
+    return sum_.hexdigest()
+
+
+def digest_of_images(images: Images) -> str:
+    """A name for the content of images, in their order; files are read as they lie there, and not decoded."""
+    if isinstance(images, Tensor):
+        return digest(images)
+    sum_ = hashlib.blake2b(digest_size=16)
+    for number in range(len(images)):
+        try:
+            sum_.update(hashlib.blake2b(images.path(number).read_bytes(), digest_size=16).digest())
+        except OSError:
+            sum_.update(b"unreadable")
+    return sum_.hexdigest()
+
+
+def versions_of(*packages: str) -> str:
+    """Their versions; what is computed with others is another thing."""
+    return " ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is kept under one key.
+
+    Attributes:
+        path: its folder.
+        about: what it is, in words and figures.
+        bytes: how much it takes.
+        used: when it was last read, seconds since 1970.
+    """
+
+    path: Path
+    about: dict[str, Any]
+    bytes: int
+    used: float
+
+
+class Cache:
+    """Keeps maps and weights by key; with `root` None, nothing outlives the run, and nothing is found."""
+
+    def __init__(self, root: Path | None) -> None:
+        self.root = root
+
+    def entries(self) -> list[Entry]:
+        """All that is kept, what was read last first."""
+        found = []
+        for path in self.root.iterdir() if self.root is not None and self.root.is_dir() else ():
+            about = _read_about(path)
+            if about is not None:
+                size = sum(file.stat().st_size for file in path.iterdir())
+                found.append(Entry(path, about, size, (path / ABOUT).stat().st_mtime))
+        return sorted(found, key=lambda entry: -entry.used)
+
+    def clear(self) -> int:
+        """Deletes everything, remains of killed runs too; returns how many bytes that were."""
+        freed = sum(entry.bytes for entry in self.entries())
+        if self.root is not None:
+            shutil.rmtree(self.root, ignore_errors=True)
+        return freed
+
+    def find(self, key: str) -> tuple[dict[str, Any], Path] | None:
+        """What is known of a key, and its folder; None where nothing is kept under it."""
+        if self.root is None or (about := _read_about(self.root / key)) is None:
+            return None
+        os.utime(self.root / key / ABOUT)
+        return about, self.root / key
+
+    @contextmanager
+    def writing(self, key: str) -> Iterator[Path]:
+        """A folder to write to, which is kept under `key` after the block ended well; without a root, it is deleted."""
+        if self.root is not None:
+            self.root.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(prefix=f".{key[:8]}-", dir=self.root))
+        try:
+            yield made
+            if self.root is not None:
+                shutil.rmtree(self.root / key, ignore_errors=True)
+                os.replace(made, self.root / key)
+                self._bound(key)
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+
+    def _bound(self, newest: str) -> None:
+        left = limit()
+        for entry in self.entries():
+            left -= entry.bytes
+            if left < 0 and entry.path.name != newest:
+                shutil.rmtree(entry.path, ignore_errors=True)
+
+
+def _read_about(path: Path) -> dict[str, Any] | None:
+    try:
+        about = json.loads((path / ABOUT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return about if isinstance(about, dict) and not path.name.startswith(".") else None
+
+
+def write_about(folder: Path, about: dict[str, Any]) -> None:
+    """Says what lies in a folder; without that, nothing is found there."""
+    with atomic_write(folder / ABOUT) as path:
+        path.write_text(json.dumps(about), encoding="utf-8")
+
+
+def write_maps(folder: Path, blocks: Iterable[Tensor]) -> tuple[list[int], str]:
+    """Writes tensors (B, ...) one after another; returns the shape of all together and their type's name."""
+    count, shape, dtype = 0, torch.Size(), torch.float32
+    with (folder / MAPS).open("wb") as file:
+        for block in blocks:
+            count, shape, dtype = count + len(block), block.shape[1:], block.dtype
+            file.write(block.contiguous().flatten().view(torch.uint8).numpy().data)
+    return [count, *shape], str(dtype).removeprefix("torch.")
+
+
+def map_file(folder: Path, shape: list[int], dtype: str) -> Tensor:
+    """The tensor that `write_maps` wrote, memory-mapped: read from disk where it is touched.
+
+    Raises:
+        UserError: where the file is missing or too short.
+    """
+    size = torch.Size(shape).numel()
+    path, kind = folder / MAPS, {"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]
+    if not path.is_file() or path.stat().st_size != size * kind.itemsize:
+        raise UserError(f"{folder} is damaged; delete it with: uda cache clear")
+    return torch.from_file(str(path), shared=False, size=size, dtype=kind).view(*shape)

@@ -1,0 +1,141 @@
+"""What a frozen body makes of all images, computed once before anything is trained, and kept for other runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from uda.console import Display
+from uda.data.augment import to_float
+from uda.data.domain import Domain, LabelledDomain, Pair
+from uda.data.files import ImageFiles, in_order, read_views, refuse_too_many
+from uda.data.frame import View
+from uda.data.kept import Kept
+from uda.data.settings import DataSettings
+from uda.models.frozen import Body
+from uda.runs.cache import Cache, digest, digest_of_images, map_file, versions_of, write_about, write_maps
+from uda.runtime import Runtime
+
+AnyDomain = TypeVar("AnyDomain", Domain, LabelledDomain)
+FILES = 4  # images whose views are drawn together
+ROWS = {"cpu": 8, "cuda": 128}  # views that go through the body together: on a CPU, what its caches hold
+
+
+@dataclass
+class Keeper:
+    """Computes maps, or finds them where an earlier run has kept them.
+
+    Attributes:
+        body: what computes them.
+        data: the frame of the images, and the views.
+        runtime, display: what to compute with, and where to say how it goes.
+        cache: where they are kept.
+    """
+
+    body: Body
+    data: DataSettings
+    runtime: Runtime
+    display: Display
+    cache: Cache
+
+    def __post_init__(self) -> None:
+        versions = versions_of("torch", "torchvision", "timm", "pillow")
+        where = f"{self.runtime.device.type} {self.runtime.precision}"
+        self.of_body = digest(self.body, self.data.frame, where, versions)
+        self.fused: Body | None = None
+        self.made: dict[str, tuple[Kept, Tensor, tuple[str, ...]]] = {}
+
+    def keep_pair(self, pair: Pair) -> Pair:
+        """The pair with what the body makes of its images; of test images, in the view that is tested on alone.
+
+        Unreadable images are left out.
+        """
+        views = self.data.views
+        source, target = self.keep(pair.source, views.all), self.keep(pair.target, views.all)
+        source_test = self.keep(pair.source_test, views.all[:1])
+        return Pair(source, source_test, target, pair.target_test and self.keep(pair.target_test, views.all[:1]))
+
+    def keep(self, domain: AnyDomain, views: tuple[View, ...]) -> AnyDomain:
+        """A domain with what the body makes of these views of each image."""
+        images = digest_of_images(domain.images)
+        key = digest(self.of_body, images, views)
+        more = digest(self.of_body, images, self.data.views.all)  # the same images may be trained on and tested
+        kept, readable, unreadable = (
+            self.made.get(more) or self.made.get(key) or self._found(key) or self._computed(key, domain, views)
+        )
+        self.made[key] = kept, readable, unreadable
+        if len(readable) < len(domain):
+            note = f"{domain.note}, {len(unreadable)} unreadable ones left out"
+            domain = replace(domain.only(readable), note=note, unreadable=unreadable)
+        return replace(domain, kept=kept)
+
+    def _found(self, key: str) -> tuple[Kept, Tensor, tuple[str, ...]] | None:
+        if (found := self.cache.find(key)) is None:
+            return None
+        about, folder = found
+        maps = map_file(folder, about["shape"], about["dtype"])
+        return (
+            Kept(maps, self._weak(maps.shape[1]), self.runtime.device),
+            torch.tensor(about["readable"]),
+            tuple(about["unreadable"]),
+        )
+
+    def _computed(self, key: str, domain: Domain, views: tuple[View, ...]) -> tuple[Kept, Tensor, tuple[str, ...]]:
+        readable: list[int] = []
+        unreadable: list[str] = []
+        with self.cache.writing(key) as folder:
+            shape, dtype = write_maps(folder, self._blocks(domain, views, readable, unreadable))
+            about = {
+                "what": f"{len(views)} views of {domain.name}, {len(readable):,} images, as {' x '.join(map(str, shape[2:]))}",
+                "shape": shape, "dtype": dtype, "readable": readable, "unreadable": unreadable,
+            }  # fmt: skip
+            write_about(folder, about)
+            maps = map_file(folder, shape, dtype)  # stays readable under its new name, or after it is deleted
+        return Kept(maps, self._weak(len(views)), self.runtime.device), torch.tensor(readable), tuple(unreadable)
+
+    def _weak(self, views: int) -> int:
+        return min(views, len(self.data.views.weak))
+
+    def _blocks(self, domain: Domain, views: tuple[View, ...], readable: list[int], unreadable: list[str]) -> Iterator[Tensor]:
+        """Maps (B, V, ...) of readable images, block by block; says which these are, and which are not."""
+        blocks, done = in_order(len(domain), FILES), 0
+        images = domain.images.to(torch.device("cpu"))
+        with self.display.stage(f"features of {domain.name}", 0, len(domain)) as bar:
+            for block, (drawn, failed) in zip(blocks, read_views(images, self.data.frame, views, blocks), strict=True):
+                bad = dict(failed)
+                good = [row for row, position in enumerate(block.tolist()) if position not in bad]
+                readable += block[good].tolist()
+                unreadable += [f"{images.path(number)}: {reason}" for number, reason in failed if isinstance(images, ImageFiles)]
+                done += len(block)
+                refuse_too_many(unreadable, done, len(domain))
+                if good:
+                    maps = self._maps(drawn[good].flatten(0, 1))
+                    yield maps.view(len(good), len(views), *maps.shape[1:])
+                bar.update(done, f"{done:,} images")
+
+    @torch.no_grad()
+    def _maps(self, images: Tensor) -> Tensor:
+        """What the body makes of images uint8 (N, C, S, S): float32 (N, D), or bfloat16 (N, C', H, W), on the CPU."""
+        made = []
+        for part in images.split(ROWS.get(self.runtime.device.type, 8)):
+            inputs = self.runtime.arrange(to_float(part.to(self.runtime.device)))
+            if self.fused is None:
+                self.fused = self._fastest(inputs)
+            with self.runtime.autocast():
+                made.append(self.fused(inputs))
+        maps = torch.cat(made).cpu()
+        return maps.float() if maps.ndim == 2 else maps.bfloat16()
+
+    def _fastest(self, images: Tensor) -> Body:
+        """The body with its batch norms fused, where that computes the same in float32."""
+        fused = self.body.fused()
+        self.runtime.place(fused)
+        try:
+            expected, got = self.body(images), fused(images)
+        except RuntimeError:
+            return self.body
+        return fused if torch.allclose(expected, got, rtol=1e-3, atol=1e-3 * float(expected.abs().max())) else self.body
