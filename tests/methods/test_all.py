@@ -31,6 +31,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "drit": {"width": 8, "draws": 2, "translator_share": 0.5},
     "cogan": {"width": 4},
     "latent_mapping": {"width": 4, "hidden": 16, "vae_share": 0.5, "confidence": 0.0},
+    "im": {"attraction_weight": 0.5},
     "unit_translation": {"width": 4, "blocks": 1, "discriminator_depth": 2},
 }
 TRAINED = [name for name in METHODS if name != "adabn"]

@@ -45,6 +45,11 @@ class Recipe(Section):
         """Whether the method reads source images."""
         return find_method(self.method.name).reads_source
 
+    @property
+    def lacks_masks(self) -> bool:
+        """Whether the method learns from masked images, and no image is masked."""
+        return find_method(self.method.name).reads_masked and not self.augment.target.mask
+
     def with_image_size(self, channels: int, size: int) -> Recipe:
         """The same recipe with the images' channels and side, which it may have left to the data."""
         return self.model_copy(update={"data": self.data.model_copy(update={"channels": channels, "size": size})})
