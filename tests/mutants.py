@@ -44,13 +44,15 @@ TESTS = {
 }
 """of modules whose tests are not methods/test_NAME"""
 OBJECTIVES = {
-    "players": {"linear_decay", "update_ema"},
+    "players": {"linear_decay", "update_ema", "step_sharpness_aware"},
     "base": {"self_training"},
     "cdan": {"forward", "adversarial"},
     "dann": {"losses", "adversarial", "backward", "ramp"},
+    "fixmatch": {"losses", "log_share"},
     "drit": {"mode_seeking", "losses", "_update_translator", "_update_discriminators", "_generator_class", "_draw"},
     "latent_mapping": {"losses", "update_vaes", "_update_mapping", "_pair_terms", "_is_pair", "forward"},
     "mcd": {"class_loss", "discrepancy", "step", "forward"},
+    "neighbours": {"fill", "update", "nearest"},
     "shot": {"losses", "make_centroids"},
     "unit": {"_update_discriminators", "_update_generators"},
     "unit_translation": {"step", "mean_distance", "mean_divergence"},

@@ -309,6 +309,7 @@ SMALL = {
     "drit": ["--set", "method.width=8"],
     "cogan": ["--set", "method.width=4"],
     "latent_mapping": ["--set", "method.width=4", "--set", "method.hidden=16"],
+    "mic": ["--set", "augment.target.mask=0.5"],
 }
 
 

@@ -176,6 +176,33 @@ def test_the_weight_of_an_image_in_class_confusion_takes_no_gradient() -> None:
     assert torch.allclose(logits.grad, fixed.grad, atol=1e-6)
 
 
+@given(rows=sizes, neighbours=sizes, classes=sizes, seed=seeds)
+@settings(max_examples=20, deadline=None)
+def test_attraction_by_hand(rows: int, neighbours: int, classes: int, seed: int) -> None:
+    logits = draw(seed, rows, classes)
+    near = draw(seed + 1, rows, neighbours, classes).softmax(2)
+    p = softmax(logits)
+    expected = -sum(p[i][k] * near[i, j, k].item() for i, j, k in itertools.product(*map(range, near.shape))) / rows
+    assert close(losses.attraction(logits, near), expected)
+
+
+def test_neighbours_attract_and_are_not_attracted() -> None:
+    logits, near = draw(0, 2, 3).requires_grad_(), draw(1, 2, 4, 3).softmax(2).requires_grad_()
+    losses.attraction(logits, near).backward()
+    assert logits.grad is not None
+    assert logits.grad.abs().sum() > 0
+    assert near.grad is None
+
+
+@given(rows=sizes, classes=sizes, seed=seeds)
+@settings(max_examples=20, deadline=None)
+def test_dispersion_by_hand(rows: int, classes: int, seed: int) -> None:
+    logits = draw(seed, rows, classes)
+    p = softmax(logits)
+    expected = sum(float(p[i] @ p[m]) for i in range(rows) for m in range(rows) if m != i) / rows
+    assert close(losses.dispersion(logits), expected)
+
+
 @given(rows=sizes, classes=sizes, seed=st.integers(0, 1000))
 @settings(max_examples=30, deadline=None)
 def test_entropies_lie_in_their_range_and_mutual_information_is_not_negative(rows: int, classes: int, seed: int) -> None:

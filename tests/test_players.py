@@ -43,6 +43,34 @@ def test_a_step_is_the_optimisers_down_the_loss(players: Players) -> None:
     assert torch.allclose(network.weight, weight - 0.1 * gradient)
 
 
+def test_a_sharpness_aware_step_goes_by_the_gradient_where_the_loss_is_largest_nearby(players: Players) -> None:
+    """Of w^4 / 4 the gradient is w^3, and from w = (3, 4) it grows most along (27, 64); the other loss is not moved."""
+    weight = torch.nn.Parameter(torch.tensor([3.0, 4.0]))
+    players.add("one", [weight], torch.optim.SGD, lr=0.01)
+
+    def sharp() -> Tensor:
+        return (weight**4).sum() / 4
+
+    players.step_sharpness_aware("one", sharp(), sharp, (torch.tensor([5.0, -7.0]) * weight).sum(), rho=0.2)
+    length = (27**2 + 64**2) ** 0.5
+    expected = [3 - 0.01 * ((3 + 0.2 * 27 / length) ** 3 + 5), 4 - 0.01 * ((4 + 0.2 * 64 / length) ** 3 - 7)]
+    assert weight.tolist() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_sharpness_aware_step_leaves_weights_that_its_loss_does_not_reach_to_the_rest(players: Players) -> None:
+    reached, other = (torch.nn.Parameter(torch.tensor(2.0)) for _ in range(2))
+    players.add("one", [reached, other], torch.optim.SGD, lr=0.1)
+    players.step_sharpness_aware("one", reached**2, lambda: reached**2, 3 * other, rho=0.5)
+    assert (reached.item(), other.item()) == pytest.approx((2 - 0.1 * 2 * 2.5, 2 - 0.1 * 3))
+
+
+def test_a_sharpness_aware_step_at_a_minimum_stays_there(players: Players) -> None:
+    weight = torch.nn.Parameter(torch.tensor(0.0))
+    players.add("one", [weight], torch.optim.SGD, lr=0.1)
+    players.step_sharpness_aware("one", weight**2, lambda: weight**2, 0 * weight, rho=0.5)
+    assert weight.item() == 0
+
+
 def test_only_the_named_player_moves(players: Players) -> None:
     first, second = two_networks()
     players.add("first", first.parameters(), torch.optim.Adam, lr=0.1)

@@ -71,7 +71,7 @@ def information_maximization(logits: Tensor) -> Tensor:
     return entropy(logits) - marginal_entropy(logits)
 
 
-def pseudo_label(student_logits: Tensor, teacher_logits: Tensor, confidence: float) -> Tensor:
+def pseudo_label(student_logits: Tensor, teacher_logits: Tensor, confidence: float | Tensor) -> Tensor:
     """Cross-entropy of the student against the teacher's class, over images whose teacher is surer than `confidence`.
 
     Divided by the whole batch, so the loss fades in as the teacher grows sure. No gradient reaches the teacher.
@@ -123,3 +123,23 @@ def class_confusion(logits: Tensor, temperature: float) -> Tensor:
     confusion: Tensor = (p * weight[:, None]).T @ p
     confusion = confusion / confusion.sum(1, keepdim=True)
     return (confusion.sum() - confusion.trace()) / len(confusion)
+
+
+def attraction(logits: Tensor, neighbours: Tensor) -> Tensor:
+    """Mean over the batch of minus the sum over an image's neighbours j of p . p_j: -M..0, M their number.
+
+    No gradient reaches the neighbours. Shapes: logits (N, K), the neighbours' probabilities (N, M, K).
+    Source: Yang et al. 2022 (AaD), the objective's first term.
+    """
+    p = logits.float().softmax(1)
+    return -torch.einsum("nk,nmk->n", p, neighbours.detach().float()).mean()
+
+
+def dispersion(logits: Tensor) -> Tensor:
+    """Mean over the batch of the sum over all its other images m of p . p_m: 0..N - 1. Shape: (N, K).
+
+    Source: Yang et al. 2022 (AaD), the objective's second term.
+    """
+    p = logits.float().softmax(1)
+    products = p @ p.T
+    return (products.sum() - products.trace()) / len(p)

@@ -115,6 +115,35 @@ class Players:
         loss.backward(inputs=player.parameters if only is None else only)
         player.optimizer.step()
 
+    def step_sharpness_aware(self, name: str, loss: Tensor, again: Callable[[], Tensor], rest: Tensor, rho: float) -> None:
+        """One step of a player down `rest` plus the largest `loss` within `rho` of its weights (Foret et al. 2021, SAM).
+
+        The gradient of `loss` is taken at weights + rho x g / |g|, g its gradient at the weights themselves; that of `rest` is
+        not. Both losses are differentiable at the present weights.
+
+        Args:
+            name: the player's.
+            loss: what is to be flat as well as low.
+            again: computes `loss` anew, with the weights as they are when it is called.
+            rest: what is only to be low.
+            rho: how far away the largest is looked for: the Euclidean length of a move of all of the player's weights together.
+        """
+        player = self._players[name]
+        own = player.parameters
+        player.optimizer.zero_grad()
+        gradients = torch.autograd.grad(loss, own, retain_graph=True, materialize_grads=True)
+        rest.backward(inputs=own)
+        before = [parameter.detach().clone() for parameter in own]
+        length = torch.stack([gradient.norm() for gradient in gradients]).norm().clamp_min(1e-12)
+        with torch.no_grad():
+            for parameter, gradient in zip(own, gradients, strict=True):
+                parameter.add_(rho * gradient / length)
+        again().backward(inputs=own)
+        with torch.no_grad():
+            for parameter, value in zip(own, before, strict=True):
+                parameter.copy_(value)
+        player.optimizer.step()
+
     def advance(self) -> None:
         """Ends a step of the method: learning rates move on, and averages follow."""
         for player in self._players.values():

@@ -26,7 +26,7 @@ def share(top: float) -> st.SearchStrategy[float]:
 
 @given(
     rotate=share(45), translate=share(0.3), scale=share(0.3), shear=share(0.3),
-    crop=share(0.5), colour=share(1), erase=share(1), invert=share(1),
+    crop=share(0.5), colour=share(1), erase=share(1), invert=share(1), mask=share(1),
     channels=st.sampled_from([1, 3]),
 )  # fmt: skip
 @settings(max_examples=25, deadline=None)
@@ -88,3 +88,22 @@ def test_crop_enlarges(crop: float) -> None:
     x = torch.full((32, 1, 32, 32), -1.0)
     x[:, :, 8:24, 8:24] = 1.0
     assert Augment(crop=crop).move(x).gt(0).float().mean() > x.gt(0).float().mean()
+
+
+def test_masking_paints_whole_patches_grey_as_many_as_its_share_on_average() -> None:
+    x = torch.full((64, 3, 32, 24), 0.7)
+    masked = Augment(mask=0.3, mask_patch=4)(x)
+    patches = masked.unflatten(2, (4, 8)).unflatten(4, (4, 6)).transpose(3, 4).flatten(4)  # (N, C, 4, 4, pixels of a patch)
+    grey = (patches == 0).all(4).all(1)
+    assert torch.equal(grey, (patches == 0).any(4).any(1)), "a patch is grey in all its pixels and channels, or in none"
+    assert torch.equal(masked[masked != 0], x[masked != 0])
+    assert 0.25 < grey.float().mean() < 0.35
+    assert not torch.equal(grey[0], grey[1]), "each image has a mask of its own"
+
+
+def test_a_side_that_the_patches_do_not_divide_keeps_its_length() -> None:
+    assert Augment(mask=0.5, mask_patch=5)(images(size=16)).shape == images(size=16).shape
+
+
+def test_everything_masked_is_grey() -> None:
+    assert torch.equal(Augment(mask=1.0)(images()), torch.zeros_like(images()))

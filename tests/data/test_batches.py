@@ -2,7 +2,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from uda.data.augment import Augment
+from uda.data.augment import Augment, to_float
 from uda.data.batches import Batches, Shuffle
 from uda.data.domain import Pair
 from uda.runtime import Runtime
@@ -46,6 +46,18 @@ def test_labels_stay_with_their_images(small_pair: Pair, fp32: Runtime) -> None:
 def test_target_plain_is_the_same_images_unchanged(small_pair: Pair, fp32: Runtime) -> None:
     batch = Batches(small_pair.source, small_pair.target.without_labels(), 8, 8, Augment(), Augment(invert=1.0), fp32).next()
     assert torch.equal(batch.target, -batch.target_weak)
+
+
+def test_positions_say_which_images_of_each_domain_a_batch_holds(small_pair: Pair, fp32: Runtime) -> None:
+    batch = Batches(small_pair.source, small_pair.target.without_labels(), 8, 12, Augment(), Augment(invert=1.0), fp32).next()
+    assert torch.equal(batch.source, to_float(small_pair.source.images[batch.source_positions]))
+    assert torch.equal(batch.target_weak, to_float(small_pair.target.images[batch.target_positions]))
+
+
+def test_a_domain_that_is_not_read_has_no_positions(small_pair: Pair, fp32: Runtime) -> None:
+    of_source = Batches(small_pair.source, None, 8, 0, Augment(), Augment(), fp32).next()
+    of_target = Batches(None, small_pair.target.without_labels(), 0, 8, Augment(), Augment(), fp32).next()
+    assert (len(of_source.target_positions), len(of_target.source_positions)) == (0, 0)
 
 
 @given(counts=st.lists(st.integers(1, 40), min_size=2, max_size=5))

@@ -57,7 +57,8 @@ def drawn_batch(count: int = 6, target_count: int = 8) -> Batch:
     """Drawn digits, and their negatives as target: more of these, and augmented ones that differ from those as they are."""
     source, target = domain("s", count, 0), domain("t", target_count, 1)
     weak = -to_float(target.images)
-    return Batch(to_float(source.images), source.labels, torch.arange(count), 0.8 * weak.flip(3), weak)
+    positions = torch.arange(count), torch.arange(target_count) + 3
+    return Batch(to_float(source.images), source.labels, positions[0], 0.8 * weak.flip(3), weak, positions[1])
 
 
 def weights(module: nn.Module) -> Tensor:

@@ -31,6 +31,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "drit": {"width": 8, "draws": 2, "translator_share": 0.5},
     "cogan": {"width": 4},
     "latent_mapping": {"width": 4, "hidden": 16, "vae_share": 0.5, "confidence": 0.0},
+    "im": {"attraction_weight": 0.5},
     "unit_translation": {"width": 4, "blocks": 1, "discriminator_depth": 2},
 }
 TRAINED = [name for name in METHODS if name != "adabn"]
@@ -119,12 +120,12 @@ def test_setting_up_draws_no_random_number(name: str, small_pair: Pair, fp32: Ru
 def test_the_only_labels_in_a_batch_are_the_sources(name: str, small_pair: Pair, fp32: Runtime) -> None:
     batch = batches(name, small_pair, fp32).next()
     held = {name: value for name, value in vars(batch).items() if isinstance(value, Tensor)}
-    assert len(held) == 5
+    assert len(held) == 6
     assert vars(batch).keys() - held.keys() == {"augment"}
-    assert all(isinstance(value, float) for value in vars(batch.augment).values())
+    assert all(isinstance(value, float | int) for value in vars(batch.augment).values())
     whole_numbers = {name: len(value) for name, value in held.items() if not value.is_floating_point()}
     count = len(batch.source)
-    assert whole_numbers == {"source_labels": count, "source_positions": count}
+    assert whole_numbers == {"source_labels": count, "source_positions": count, "target_positions": len(batch.target)}
 
 
 @pytest.mark.parametrize("name", [name for name, method in METHODS.items() if not method.reads_source])

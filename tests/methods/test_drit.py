@@ -193,7 +193,7 @@ def test_an_image_has_the_same_draws_in_every_epoch_and_others_than_its_neighbou
     assert first.shape == (12, 3, 16, 16)
     assert torch.equal(first, again)
     twice = batch.source[:1].expand(2, -1, -1, -1)
-    same = Batch(twice, batch.source_labels[:2], torch.tensor([3, 4]), batch.target, batch.target)
+    same = Batch(twice, batch.source_labels[:2], torch.tensor([3, 4]), batch.target, batch.target, batch.target_positions)
     drawn = method.translations(same)
     assert not torch.allclose(drawn[0], drawn[1], atol=1e-3), "another image, another style"
     assert not torch.allclose(drawn[0], drawn[2], atol=1e-3), "another draw, another style"

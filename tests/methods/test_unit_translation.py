@@ -20,7 +20,7 @@ from uda.runtime import Runtime
 def batch() -> Batch:
     source, target = (to_float(domain("d", 4, seed).images) for seed in (0, 1))
     none = torch.zeros(0, dtype=torch.int64)
-    return Batch(source, none, none, torch.full_like(target, torch.nan), target)
+    return Batch(source, none, none, torch.full_like(target, torch.nan), target, none)
 
 
 def make(fp32: Runtime, steps: int = 100, **settings: Any) -> UNITTranslation:

@@ -74,7 +74,7 @@ def test_a_folder_without_a_recipe_is_no_run_folder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_methods_recipe_is_read_back_from_the_folder(method: str, tmp_path: Path) -> None:
-    recipe = load_recipe("svhn2mnist", {"method.name": method})
+    recipe = load_recipe("svhn2mnist", {"method.name": method, "augment.target.mask": 0.5})
     assert RunFolder.create(tmp_path / "run", recipe, {}).recipe == recipe
 
 

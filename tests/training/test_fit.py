@@ -135,6 +135,14 @@ def test_a_loaded_run_translates_as_the_run_does(tiny_run: uda.Run) -> None:
     )
 
 
+def test_a_loaded_method_holds_what_it_kept_of_every_target_image(tiny: Path, tmp_path: Path) -> None:
+    """A bank of neighbours is as long as the target, which the recipe alone does not tell."""
+    done = run(tiny, tmp_path / "run", overrides={"method.name": "aad"}, report=False)
+    kept = load_file(done.path / "weights" / "method.safetensors")["bank.features"]
+    assert len(kept) == done.result["target"]["train"]
+    assert torch.equal(uda.load(done.path, device="cpu").method().bank.features, kept)
+
+
 def test_target_labels_reach_neither_training_nor_selection(
     tiny: Path, tiny_run: uda.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

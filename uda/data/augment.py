@@ -6,7 +6,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from pydantic import NonNegativeFloat
+from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
 from uda.types import Section, UnitInterval
@@ -28,7 +28,7 @@ def to_pixels(images: Tensor) -> Tensor:
 
 
 class Augment(Section):
-    """Random affine, crop, colour, erasing and inversion; every field at 0 leaves images as they are.
+    """Random affine, crop, colour, erasing, inversion and masking; every strength at 0 leaves images as they are.
 
     Draws come from torch's global generator of the batch's device, so a seeded run repeats itself.
     """
@@ -51,6 +51,10 @@ class Augment(Section):
     """probability that an image is mirrored, left to right"""
     invert: UnitInterval = 0.0
     """probability that an image is turned into its negative"""
+    mask: UnitInterval = 0.0
+    """probability that a square patch is painted over with mid-grey (0): on average the share of an image that is hidden"""
+    mask_patch: PositiveInt = 8
+    """the number of such patches along a side"""
 
     def __call__(self, images: Tensor) -> Tensor:
         """float (N, C, H, W) in -1..1 to the same; what falls outside the frame repeats the border."""
@@ -85,7 +89,7 @@ class Augment(Section):
         return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
     def repaint(self, images: Tensor) -> Tensor:
-        """Mirroring, colour, erasing and inversion."""
+        """Mirroring, colour, erasing, inversion and masking."""
         count, channels = images.shape[:2]
         if self.flip:
             mirrored = torch.rand(count, 1, 1, 1, device=images.device) < self.flip
@@ -110,4 +114,7 @@ class Augment(Section):
         if self.invert:
             flip = torch.rand(count, 1, 1, 1, device=images.device) < self.invert
             images = torch.where(flip, -images, images)
+        if self.mask:
+            shown = torch.rand(count, 1, self.mask_patch, self.mask_patch, device=images.device) >= self.mask
+            images = images * F.interpolate(shown.to(images.dtype), images.shape[2:])  # nearest: a patch has one value
         return images

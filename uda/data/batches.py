@@ -30,6 +30,7 @@ class Batch:
         source_positions: which images of the domain they are, int64 (B,).
         target: augmented target images; as many as of the source, or more.
         target_weak: the same target images as they are.
+        target_positions: which images of the target domain they are, int64 (B,).
         augment: what made `target` of `target_weak`, for a method that has more images to be seen so.
     """
 
@@ -38,6 +39,7 @@ class Batch:
     source_positions: Tensor
     target: Tensor
     target_weak: Tensor
+    target_positions: Tensor
     augment: Augment = field(default_factory=Augment)
 
 
@@ -144,15 +146,15 @@ class Batches:
 
     def next(self) -> Batch:
         source = target = plain = None
-        labels = picked = torch.zeros(0, dtype=torch.int64, device=self.runtime.device)
+        labels = picked = target_picked = torch.zeros(0, dtype=torch.int64, device=self.runtime.device)
         if self.source is not None and self.labels is not None:
             _, source, picked = self.source.next(self.source_augment)
             labels = self.labels[picked]
         if self.target is not None:
-            plain, target, _ = self.target.next(self.target_augment)
+            plain, target, target_picked = self.target.next(self.target_augment)
         none = next(images[:0] for images in (source, target) if images is not None)
         source, target, plain = (none if part is None else self.runtime.arrange(part) for part in (source, target, plain))
-        return Batch(source, labels, picked, target, plain, self.target_augment)
+        return Batch(source, labels, picked, target, plain, target_picked, self.target_augment)
 
     def close(self) -> None:
         """Ends the processes that decode files ahead, if there are any."""

@@ -20,7 +20,7 @@ RESAMPLING = {
     "bicubic": Image.Resampling.BICUBIC,
     "nearest": Image.Resampling.NEAREST,
 }
-View = Literal["centre", "flip", "crop", "strong"]
+View = Literal["centre", "flip", "crop", "strong", "masked"]
 
 
 class Frame(NamedTuple):
@@ -46,7 +46,8 @@ class ViewSettings(Section):
     """of target images as they are; the first is the one that is tested on. centre: the central square; flip: its mirror image"""
     strong: tuple[View, ...] = ("crop", "strong")
     """of target images as they are augmented. crop: a random part of at least half of the image, perhaps mirrored, in somewhat
-    other colours; strong: of at least a third, and two operations of RandAugment (Cubuk et al. 2020) on top"""
+    other colours; strong: of at least a third, and two operations of RandAugment (Cubuk et al. 2020) on top; masked: as crop,
+    with half of its patches, 8 along a side, painted over in grey (Hoyer et al. 2023)"""
 
     @property
     def all(self) -> tuple[View, ...]:
@@ -98,6 +99,15 @@ def strong(image: Image.Image, frame: Frame) -> Image.Image:
     return made
 
 
+def masked(image: Image.Image, frame: Frame) -> Image.Image:
+    """As `crop`, with half of its patches, 8 along a side, painted over in grey."""
+    pixels = np.array(crop(image, frame))
+    hidden = (torch.rand(8, 8) < 0.5).numpy()
+    rows = np.arange(frame.size) * 8 // frame.size
+    pixels[hidden[rows[:, None], rows[None, :]]] = 127
+    return Image.fromarray(pixels)
+
+
 def _part(frame: Frame, least: float) -> Callable[[Image.Image], Image.Image]:
     from torchvision.transforms import InterpolationMode, v2
 
@@ -107,7 +117,13 @@ def _part(frame: Frame, least: float) -> Callable[[Image.Image], Image.Image]:
     return part
 
 
-VIEWS: dict[str, Callable[[Image.Image, Frame], Image.Image]] = {"centre": centre, "flip": flip, "crop": crop, "strong": strong}
+VIEWS: dict[str, Callable[[Image.Image, Frame], Image.Image]] = {
+    "centre": centre,
+    "flip": flip,
+    "crop": crop,
+    "strong": strong,
+    "masked": masked,
+}
 
 
 def as_tensor(image: Image.Image) -> Tensor:

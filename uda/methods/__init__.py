@@ -9,6 +9,7 @@ from typing import Any
 
 from uda import plugins
 from uda.errors import UserError
+from uda.methods.aad import AaD
 from uda.methods.adabn import AdaBN
 from uda.methods.base import Method
 from uda.methods.cdan import CDAN
@@ -18,10 +19,14 @@ from uda.methods.dann import DANN
 from uda.methods.deep_coral import DeepCORAL
 from uda.methods.dirt_t import DIRTT
 from uda.methods.drit import DRIT
+from uda.methods.fixmatch import FixMatch
+from uda.methods.im import InformationMaximization
 from uda.methods.latent_mapping import LatentMapping
 from uda.methods.mcc import MCC
 from uda.methods.mcd import MCD
 from uda.methods.mean_teacher import MeanTeacher
+from uda.methods.mic import MIC
+from uda.methods.sdat import SDAT
 from uda.methods.shot import SHOT
 from uda.methods.source_only import SourceOnly
 from uda.methods.supcon import SupCon
@@ -33,8 +38,8 @@ from uda.methods.vada import VADA
 METHODS: dict[str, type[Method]] = {
     method.__module__.rpartition(".")[2]: method
     for method in (
-        SourceOnly, TargetOnly, AdaBN, DANN, CDAN, DAN, DeepCORAL, MCD, MCC, MeanTeacher, VADA, DIRTT, SHOT, SupCon,
-        UNIT, DRIT, LatentMapping, CoGAN, UNITTranslation,
+        SourceOnly, TargetOnly, AdaBN, DANN, CDAN, SDAT, DAN, DeepCORAL, MCD, MCC, MeanTeacher, VADA, DIRTT, SHOT, AaD, SupCon,
+        InformationMaximization, FixMatch, MIC, UNIT, DRIT, LatentMapping, CoGAN, UNITTranslation,
     )
 }  # fmt: skip
 """the shipped methods, by the names of their files"""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -73,6 +73,8 @@ class Method(nn.Module):
     """whether it wants source images: else a batch holds none"""
     reads_target_labels: ClassVar[bool] = False
     """whether it is no adaptation, but gets the labelled target in the source's place"""
+    reads_masked: ClassVar[bool] = False
+    """whether its target images are to come with patches hidden: it needs ``augment.target.mask``"""
     classifies: ClassVar[bool] = True
     """whether it makes a classifier: else it only translates, and needs no labels"""
     translates: ClassVar[bool] = False
@@ -179,6 +181,14 @@ class OneNetwork(Method):
         with self.runtime.autocast():
             logits: Tensor = (network or self.network).head(features)
             return logits.float()
+
+    def outputs(self, blocks: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Features (B, D) and logits (B, K) of blocks of target images, in evaluation mode and without gradients."""
+        for images in blocks:
+            with evaluating(self.network):
+                features = self.features(self.runtime.arrange(images), TARGET)
+                logits = self.classify(features)
+            yield features, logits
 
     def read(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Features of source and (augmented) target, then the logits of both: one pass for all where nothing forbids it."""

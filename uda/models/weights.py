@@ -16,7 +16,8 @@ def load_weights(path: Path, module: nn.Module) -> None:
     """Loads a state dict into a module: .safetensors, or what `torch.save(net.state_dict(), path)` wrote.
 
     A checkpoint that holds the state dict under ``state_dict``, ``model_state_dict`` or ``model`` is understood, and so is one
-    saved from within DataParallel. Nothing in the file is executed.
+    saved from within DataParallel. Nothing in the file is executed. A tensor of the module that has no rows yet takes as many as
+    the file has of it.
 
     Raises:
         UserError: where there is no such file, it is damaged, it holds more than tensors, or it is another network's.
@@ -26,12 +27,17 @@ def load_weights(path: Path, module: nn.Module) -> None:
         state = {name.removeprefix("module."): value for name, value in state.items()}
     own = module.state_dict()
     missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    shapes = [name for name in sorted(own.keys() & state.keys()) if own[name].shape != state[name].shape]
+    shapes = [name for name in sorted(own.keys() & state.keys()) if not _fits(own[name], state[name])]
     if missing or extra or shapes:
         other = [f"{name} is {tuple(state[name].shape)}, not {tuple(own[name].shape)}" for name in shapes]
         parts = [_few("missing", missing), _few("not in the network", extra), _few("of another shape", other)]
         raise UserError(f"{path} is of another network: {'; '.join(part for part in parts if part)}")
     module.load_state_dict(state)
+
+
+def _fits(own: Tensor, saved: Tensor) -> bool:
+    without_rows = own.ndim > 0 and len(own) == 0
+    return own.shape == saved.shape or (without_rows and own.shape[1:] == saved.shape[1:])
 
 
 def _few(what: str, names: list[str]) -> str:

@@ -196,6 +196,8 @@ def _validate(tables: dict[str, Any]) -> Recipe:
     reading = [name for name in recipe.selection.score if name in OF_SOURCE]
     if reading and not recipe.reads_source:
         raise UserError(f"{recipe.method.name} reads no source image, but the score {reading[0]} does; choose another score")
+    if recipe.lacks_masks:
+        raise UserError(f"{recipe.method.name} learns from masked images; say how much: --set augment.target.mask=0.5")
     return recipe
 
 

@@ -46,6 +46,12 @@ class Recipe(Section):
         """Whether the method reads source images."""
         return find_method(self.method.name).reads_source
 
+    @property
+    def lacks_masks(self) -> bool:
+        """Whether the method learns from masked images, and no image is masked."""
+        masked = "masked" in self.data.views.strong if self.classifier.freezes else self.augment.target.mask
+        return find_method(self.method.name).reads_masked and not masked
+
     def with_frame(self, frame: Frame) -> Recipe:
         """The same recipe with the frame of its images, which it may have left to the data and the network."""
         return self.model_copy(update={"data": self.data.model_copy(update=frame._asdict())})
