@@ -34,8 +34,8 @@ class Adapter(ClassifierMixin, BaseEstimator):
 
     Args:
         method: a method's name, such as ``"unit"``.
-        backbone: ``"strided"``, ``"lenet"``, ``"unit"``, ``"timm:NAME"``, ``"FILE.py:FACTORY"``, or a torch.nn.Module, which is
-            copied and left as it is.
+        backbone: ``"strided"``, ``"lenet"``, ``"unit"``, ``"timm:NAME"``, ``"torchvision:NAME"``, ``"FILE.py:FACTORY"``, or a
+            torch.nn.Module, which is copied and left as it is.
         trained: whether that module is trained on the source already.
         recipe: the recipe that all other settings come from, by name or path.
         settings: dotted keys to override in it, such as ``{"training.steps": 300}``.

@@ -12,8 +12,9 @@ from uda.data.load import VIEWS, data_root, describe, find_all, resolve_image_si
 from uda.errors import UserError
 from uda.methods import find_method
 from uda.models.backbones import Classifier
+from uda.models.published import check_published
 from uda.recipe.schema import Recipe
-from uda.runs.build import build_checked
+from uda.runs.build import build_checked, starts_published
 from uda.runtime import choose_runtime
 
 
@@ -49,10 +50,16 @@ def check(recipe: Recipe, root: Path | None, device: str, precision: str) -> Ite
     if unlabelled is not None and find_method(recipe.method.name).reads_target_labels:
         raise UserError(f"{recipe.method.name} trains on target labels, which {wanted.target} has none of; take another --method")
     yield f"classes and images: {len(classes)} wherever there are labels; (channels, height, width) = {(channels, size, size)}"
-    # What a timm network starts from would be downloaded, and has no part in whether it fits.
-    classifier = recipe.classifier.model_copy(update={"pretrained": False})
+    # Published weights would be downloaded, and have no part in whether the network fits.
+    published, classifier = starts_published(recipe.classifier), recipe.classifier
+    if published:
+        check_published(classifier.backbone)
+        classifier = classifier.model_copy(update={"pretrained": False})
     untrained = recipe.model_copy(update={"classifier": classifier}).with_image_size(channels, size)
-    yield _describe_networks(untrained, build_checked(untrained, len(classes), runtime, None, classifier.weights))
+    built = build_checked(untrained, len(classes), runtime)
+    if built is not None and published:
+        built.start = f"the published weights of {classifier.backbone}, which a run downloads unless it has them"
+    yield _describe_networks(untrained, built)
 
 
 def _describe_networks(recipe: Recipe, classifier: Classifier | None) -> str:
@@ -61,4 +68,5 @@ def _describe_networks(recipe: Recipe, classifier: Classifier | None) -> str:
     wanted, count = recipe.classifier, sum(parameter.numel() for parameter in classifier.parameters())
     parts = f" ({classifier.parts})" if classifier.parts else ""
     fits = f"; {wanted.weights} fits it" if wanted.weights is not None else ""
+    fits += f"; it starts from {classifier.start}" if classifier.start else ""
     return f"classifier: {wanted.backbone}{parts}, {count:,} weights{fits}; {recipe.method.name} works on it"

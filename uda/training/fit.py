@@ -101,7 +101,7 @@ def start(
     recipe = recipe.with_image_size(*pair.source.images.shape[1:3])
     with scoped_seed(recipe.seed), runtime.computing():
         check_data(recipe, pair)
-        classifier = build_checked(recipe, len(pair.source.classes), runtime, model, recipe.classifier.weights)
+        classifier = build_checked(recipe, len(pair.source.classes), runtime, model)
         environment = {
             "device": str(runtime.device),
             "precision": runtime.precision,
@@ -152,8 +152,8 @@ def resume(
         )
     with scoped_seed(recipe.seed), runtime.computing():
         # What is trained already is read from the folder, wherever the weights that it began with are now.
-        weights = None if folder.has_weights("source") else recipe.classifier.weights
-        classifier = build_checked(recipe, len(pair.source.classes), runtime, model, weights)
+        begin = not folder.has_weights("source")
+        classifier = build_checked(recipe, len(pair.source.classes), runtime, model, begin)
         carry_out(new_job(folder, recipe, pair, runtime, display, classifier, observers), report)
     return Run(folder.path, model, device=str(runtime.device))
 
@@ -216,6 +216,8 @@ def introduce(job: Job) -> None:
         say(f"  {len(unreadable)} images cannot be read and are left out; see {job.folder.path / 'unreadable.txt'}")
     if job.classifier is not None and job.classifier.parts:
         say(f"  classifier {recipe.classifier.backbone}: {job.classifier.parts}")
+    if job.classifier is not None and job.classifier.start:
+        say(f"  it starts from {job.classifier.start}")
 
 
 def finish(job: Job, material: Material, report: bool) -> None:
