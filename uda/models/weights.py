@@ -36,7 +36,7 @@ PREFIXES = ["".join(parts) for parts in itertools.product(("", "module.", "model
 
 
 def load_body(state: dict[str, Tensor], network: nn.Module, head: str, origin: str) -> str:
-    """Loads the weights of a pretrained body, which come without a head or with another one, into all of a network but its head.
+    """Loads a pretrained body's weights, which come without a head or with another one, into all of a network but its head.
 
     Names may begin with one or two of ``module.``, ``model.`` and ``backbone.``.
 
