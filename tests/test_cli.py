@@ -12,8 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tests.conftest import CHECKOUT, NETS, SHORT
+from tests.models.nets import SmallResNet
 from uda import __version__
 from uda.cli import main
 from uda.methods import METHODS
@@ -102,21 +104,43 @@ def test_a_dry_run_shows_origins_checks_and_leaves_nothing(
     assert load_recipe(tmp_path / "mine.toml").seed == 3
 
 
-def test_a_dry_run_downloads_nothing(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    words = [
-        "--recipe",
-        "mnist2usps",
-        "--data-root",
-        str(tmp_path),
-        "--model",
-        "timm:resnet18",
-        "--set",
-        "classifier.pretrained=true",
-    ]
-    code, out, _ = uda(capsys, monkeypatch, "fit", *words, "--dry-run")
-    assert code == 0
+@pytest.mark.parametrize("model", ["timm:resnet10t", "torchvision:squeezenet1_1"])
+def test_a_dry_run_downloads_nothing(
+    model: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    words = ["--recipe", "mnist2usps", "--data-root", str(tmp_path), "--model", model, "--set", "data.channels=3", "--dry-run"]
+    code, out, err = uda(capsys, monkeypatch, "fit", *words)
+    assert (code, err) == (0, "")
     assert "source: mnist, not here; would be downloaded" in out
+    assert f"it starts from the published weights of {model}, which a run downloads unless it has them" in out
     assert not list(tmp_path.iterdir())
+
+
+def test_a_network_without_published_weights_is_refused_before_a_run(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, _, err = uda(capsys, monkeypatch, "fit", "--recipe", "synth2digits", "--model", "timm:mixer_s16_224", "--dry-run")
+    assert code == 2
+    assert err.count("\n") == 1
+    assert "--backbone-weights FILE" in err
+    assert "--set classifier.pretrained=false" in err
+
+
+def test_fit_says_what_the_network_starts_from(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tiny: Path, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    body = {f"backbone.{name}": value for name, value in SmallResNet().state_dict().items() if not name.startswith("fc")}
+    torch.save(body, "body.pt")
+    words = ["--model", f"{NETS}:SmallResNet", "--backbone-weights", "body.pt", "--method", "shot", "--out", "run"]
+    few = ["--set", "training.steps=1", "--set", "classifier.steps=1"]
+    said = "it starts from 42 tensors of body.pt, which has no head; one is made for 10 classes"
+    code, out, err = uda(capsys, monkeypatch, "fit", "--recipe", str(tiny), *words, *few, "--dry-run")
+    assert (code, err) == (0, "")
+    assert said in out
+    code, out, err = uda(capsys, monkeypatch, "fit", "--recipe", str(tiny), *words, *few)
+    assert (code, err) == (0, "")
+    assert said in out
 
 
 def test_a_fit_ends_with_what_to_do_next(
@@ -303,7 +327,7 @@ def test_an_interrupted_fit_says_how_to_go_on_and_does(number: signal.Signals, t
 
 
 SMALL = {
-    "adabn": ["--model", "timm:resnet10t", "--size", "32"],  # it wants batch norm
+    "adabn": ["--model", "timm:resnet10t", "--size", "32", "--set", "classifier.pretrained=false"],  # it wants batch norm
     "unit": ["--set", "method.width=8", "--set", "method.code_dim=16"],
     "unit_translation": ["--set", "method.width=4", "--set", "method.blocks=1", "--set", "method.discriminator_depth=2"],
     "drit": ["--set", "method.width=8"],

@@ -34,8 +34,8 @@ class Adapter(ClassifierMixin, BaseEstimator):
 
     Args:
         method: a method's name, such as ``"unit"``.
-        backbone: ``"strided"``, ``"lenet"``, ``"unit"``, ``"timm:NAME"``, ``"FILE.py:FACTORY"``, or a torch.nn.Module, which is
-            copied and left as it is.
+        backbone: ``"strided"``, ``"lenet"``, ``"unit"``, ``"timm:NAME"``, ``"torchvision:NAME"``, ``"FILE.py:FACTORY"``, or a
+            torch.nn.Module, which is copied and left as it is.
         trained: whether that module is trained on the source already.
         recipe: the recipe that all other settings come from, by name or path.
         settings: dotted keys to override in it, such as ``{"training.steps": 300}``.
@@ -140,7 +140,7 @@ class Adapter(ClassifierMixin, BaseEstimator):
         """The adapted classifier: images (N, C, S, S) in -1..1 to logits (N, K)."""
         check_is_fitted(self)
         runtime = choose_runtime("cpu", "fp32")
-        networks = build_networks(self.recipe_.without_published_weights(), len(self.classes_), runtime, self._module)
+        networks = build_networks(self.recipe_, len(self.classes_), runtime, self._module)
         classifier = networks.whole(build_method(self.recipe_, networks.classifier, runtime).classifier())
         classifier.load_state_dict(self.state_)
         return classifier.eval()

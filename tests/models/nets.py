@@ -77,6 +77,41 @@ class NoHead(nn.Module):
         return self.conv(x).mean((2, 3))
 
 
+class OneReLU(nn.Module):
+    """One ReLU module for all its layers; a name for each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.conv2, self.relu = nn.Conv2d(1, 8, 3, 2), nn.Conv2d(8, 16, 3, 2), nn.ReLU()
+        self.fc = nn.Linear(16, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu(self.conv1(self.relu(x - 0.5)))
+        return self.fc(self.relu(self.conv2(x)).mean((2, 3)))
+
+
+class TwoHeads(nn.Module):
+    """The mean of two heads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(1, 8, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.first, self.second = nn.Linear(8, 10), nn.Linear(8, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.body(x)
+        return (self.first(x) + self.second(x)) / 2
+
+
+def squeezing(relu: bool) -> nn.Module:
+    """Ends as SqueezeNet does: a convolution to a map for each class, a ReLU in place perhaps, and each map's average."""
+    body = nn.Conv2d(1, 16, 3, 2, 1), nn.ReLU(inplace=True)
+    head = nn.Sequential(
+        nn.Dropout(0.5), nn.Conv2d(16, 10, 1), *([nn.ReLU(inplace=True)] if relu else []), nn.AdaptiveAvgPool2d((1, 1))
+    )
+    return nn.Sequential(*body, head, nn.Flatten())
+
+
 def small_resnet() -> nn.Module:
     return SmallResNet()
 

@@ -12,10 +12,10 @@ from uda import UserError
 from uda.models import build_foreign
 from uda.models.backbones import Classifier
 from uda.models.custom import Trunk, load_network, split_network, whole_state_dict
+from uda.models.heads import pool_before_head
 from uda.models.layers import DomainBatchNorm, Normalize, convert_domain_batch_norm
 
 NETWORKS = [nets.SmallResNet, nets.LogSoftmaxNet, nets.Perceptron, nets.OwnPreprocessing]
-TIMM = ["resnet18", "mobilenetv3_small_050", "vit_tiny_patch16_224", "convnext_atto"]
 NETS_FILE = Path(nets.__file__)
 
 
@@ -35,14 +35,81 @@ def test_a_split_network_computes_what_it_did(make: type[nn.Module]) -> None:
     assert any(True for _ in classifier.backbone.stem.parameters()), "a stem without weights could not be private to a domain"
 
 
-@pytest.mark.parametrize("name", TIMM)
-def test_timm_networks_split(name: str) -> None:
-    foreign = build_foreign(f"timm:{name}", 3, 32, 7)
+@pytest.mark.parametrize(
+    ("name", "size", "split"),
+    [
+        ("timm:resnet10t", 32, "layer2"),
+        ("timm:resnetv2_50x1_bit", 32, None),  # its head is a 1x1 convolution of a pooled map
+        ("timm:mobilenetv3_small_050", 32, "blocks.3"),
+        ("timm:convnext_atto", 32, "stages.1"),
+        ("timm:vit_tiny_patch16_224", 32, None),
+        ("timm:vit_tiny_patch16_224", 48, "blocks.3"),
+        ("timm:deit_tiny_patch16_224", 32, "blocks.0"),
+        ("timm:swin_tiny_patch4_window7_224", 32, "layers.1"),
+        ("timm:vit_xsmall_patch16_clip_224", 32, "blocks.2"),
+        ("timm:vit_small_patch14_dinov2", 28, "blocks.3"),
+        ("timm:eva02_tiny_patch14_224", 28, "blocks.3"),  # its blocks are called with keywords
+        ("torchvision:mobilenet_v3_small", 32, "features.4"),
+        ("torchvision:squeezenet1_1", 48, "features.5"),
+    ],
+)
+def test_networks_of_libraries_split_where_one_likes(name: str, size: int, split: str | None) -> None:
+    foreign = build_foreign(name, 3, size, 7)
     assert foreign is not None
     network, normalize = foreign
-    classifier = split_network(network.eval(), 3, 32, 7, normalize=normalize).eval()
+    classifier = split_network(network.eval(), 3, size, 7, split, normalize).eval()
+    x = images(3, size)
+    with torch.no_grad():
+        assert torch.allclose(classifier(x), network(normalize(x)), atol=1e-4)
+        assert classifier.backbone(x).shape == (4, classifier.backbone.feature_dim)
+    assert split is None or classifier.parts.startswith(f"stem up to {split},")
+
+
+def test_a_position_embedding_is_trained_and_saved_by_the_half_that_adds_it() -> None:
+    network, normalize = build_foreign("timm:vit_tiny_patch16_224", 3, 32, 7) or pytest.fail("no network")
+    source = split_network(network.eval(), 3, 32, 7, "blocks.1", normalize).eval()
+    adapted = copy.deepcopy(source)
+    with torch.no_grad():
+        for parameter in adapted.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    assert len(list(adapted.parameters())) == len(list(network.parameters()))
+    network.load_state_dict(whole_state_dict(adapted, source) or {})
     x = images(3, 32)
-    assert torch.allclose(classifier(x), network(x), atol=1e-4)
+    with torch.no_grad():
+        assert torch.allclose(network(normalize(x)), adapted(x), atol=1e-4)
+
+
+@pytest.mark.parametrize(("relu", "features"), [(True, 16 * 8 * 8), (False, 16)])
+def test_a_trained_head_of_convolution_and_pooling_computes_what_it_did(relu: bool, features: int) -> None:
+    """An average comes before a linear function as well as after it, but not before a ReLU."""
+    network = nets.squeezing(relu).eval()
+    source = split_network(network, 1, 16, 10, "0", Normalize((0.0,), (1.0,))).eval()
+    x = images()
+    assert torch.allclose(source(x), network(x * 0.5 + 0.5), atol=1e-5)
+    assert source.backbone.feature_dim == features == source.backbone(x).shape[1]
+    assert source.classes == 10
+    again = nets.squeezing(relu).eval()
+    again.load_state_dict(whole_state_dict(source, source) or {})
+    assert torch.equal(again(x), network(x))
+
+
+def test_a_new_head_of_convolution_and_pooling_becomes_linear() -> None:
+    network = pool_before_head(nets.squeezing(True)).eval()
+    classifier = split_network(network, 1, 16, 10, "0", Normalize((0.0,), (1.0,))).eval()
+    assert type(classifier.head) is nn.Linear
+    assert classifier.backbone.feature_dim == 16
+    assert torch.allclose(classifier(images()), network(images() * 0.5 + 0.5), atol=1e-5)
+
+
+def test_a_module_that_is_called_again_later_stays() -> None:
+    network = nets.OneReLU().eval()
+    classifier = split_network(network, 1, 16, 10, "conv1", Normalize((0.0,), (1.0,))).eval()
+    assert torch.allclose(classifier(images()), network(images() * 0.5 + 0.5), atol=1e-5)
+
+
+def test_several_heads_are_refused() -> None:
+    with pytest.raises(UserError, match=r"several heads \(first, second\)"):
+        split_network(nets.TwoHeads(), 1, 16, 10)
 
 
 @pytest.mark.parametrize("split", ["conv1", "bn1", "layer1", "layer1.conv1", "layer2"])

@@ -12,7 +12,7 @@ from torch import nn
 
 from tests.models.nets import SmallResNet
 from uda import UserError
-from uda.models.weights import load_weights
+from uda.models.weights import load_body, load_weights
 
 
 def weights(module: nn.Module) -> torch.Tensor:
@@ -92,3 +92,47 @@ def test_a_list_is_no_state_dict(tmp_path: Path) -> None:
     torch.save([1, 2], tmp_path / "net.pt")
     with pytest.raises(UserError, match="is not a state dict"):
         load_weights(tmp_path / "net.pt", SmallResNet())
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "backbone.", "model.", "module.backbone."])
+def test_a_body_loads_under_another_head_whatever_its_names_begin_with(prefix: str) -> None:
+    other, network = SmallResNet(), SmallResNet()
+    state = {f"{prefix}{name}": value for name, value in other.state_dict().items() if not name.startswith("fc.")}
+    state |= {"classifier.weight": torch.zeros(1000, 32), "classifier.bias": torch.zeros(1000)}
+    head = weights(network.fc)
+    said = load_body(state, network, "fc", "body.pt")
+    assert said == "42 tensors of body.pt; the head (classifier.weight, classifier.bias of 1000 classes) is made anew for 10"
+    assert torch.equal(weights(network.layer2), weights(other.layer2))
+    assert torch.equal(weights(network.fc), head)
+
+
+def test_a_head_of_the_right_size_is_not_taken_either() -> None:
+    """Its classes are others."""
+    other, network = SmallResNet(), SmallResNet()
+    head = weights(network.fc)
+    assert load_body(other.state_dict(), network, "fc", "body.pt").endswith(
+        "the head (fc.weight, fc.bias of 10 classes) is made anew for 10"
+    )
+    assert torch.equal(weights(network.fc), head)
+
+
+def test_counts_of_batches_may_be_missing() -> None:
+    state = {name: value for name, value in SmallResNet().state_dict().items() if not name.endswith("num_batches_tracked")}
+    assert load_body(state, SmallResNet(), "fc", "body.pt").startswith("35 tensors")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: state.pop("layer2.conv1.weight"), r"1 missing \(layer2\.conv1\.weight\)"),
+        (lambda state: state.update({"layer2.conv3.weight": torch.zeros(1)}), r"1 not in the network \(layer2\.conv3\.weight\)"),
+        (lambda state: state.update({"bn1.weight": torch.zeros(9)}), r"1 of another shape \(bn1\.weight is \(9,\), not \(8,\)\)"),
+    ],
+)
+def test_a_body_of_another_network_is_refused_and_nothing_is_loaded(change: Any, message: str) -> None:
+    state, network = SmallResNet().state_dict(), SmallResNet()
+    before = weights(network)
+    change(state)
+    with pytest.raises(UserError, match=rf"body\.pt is of another network: {message}"):
+        load_body(state, network, "fc", "body.pt")
+    assert torch.equal(weights(network), before)

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
+from torch import nn
 
+from tests.models.nets import SmallResNet, squeezing
+from uda import UserError
 from uda.recipe.load import load_recipe
-from uda.runs.build import build_checked
+from uda.recipe.schema import Recipe
+from uda.runs.build import build_checked, build_source_classifier, starts_published
 from uda.runtime import Runtime
 
 SPOILS = """
@@ -37,3 +43,91 @@ def test_the_check_of_a_method_leaves_the_classifier_and_the_random_state_alone(
     assert second is not None
     assert torch.equal(state, other)
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+
+def recipe(backbone: str, **settings: Any) -> Recipe:
+    overrides = {"classifier.backbone": backbone, "method.name": "shot"}
+    overrides |= {f"classifier.{key}": str(value) if isinstance(value, Path) else value for key, value in settings.items()}
+    return load_recipe("synth2digits", overrides).with_image_size(3, 32)
+
+
+def parameters(module: nn.Module) -> torch.Tensor:
+    return torch.cat([parameter.flatten() for parameter in module.parameters()])
+
+
+@pytest.mark.parametrize(
+    ("backbone", "settings", "expected"),
+    [
+        ("timm:resnet10t", {}, True),
+        ("torchvision:resnet18", {}, True),
+        ("timm:resnet10t", {"pretrained": False}, False),
+        ("timm:resnet10t", {"weights": "net.pt"}, False),
+        ("timm:resnet10t", {"backbone_weights": "body.pt"}, False),
+        ("lenet", {}, False),
+        ("nets.py:Net", {}, False),
+    ],
+)
+def test_a_librarys_network_starts_published_unless_a_file_gives_weights(
+    backbone: str, settings: dict[str, Any], expected: bool
+) -> None:
+    assert starts_published(recipe(backbone, **settings).classifier) is expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"weights": "a.pt", "backbone_weights": "b.pt"}, "--weights .* or --backbone-weights .*, not both"),
+        ({"pretrained": True, "weights": "a.pt"}, r"classifier\.weights both say where weights come from"),
+        ({"pretrained": True, "backbone_weights": "b.pt"}, r"classifier\.backbone_weights both say where weights come from"),
+    ],
+)
+def test_settings_that_contradict_one_another_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        starts_published(recipe("timm:resnet10t", **settings).classifier)
+
+
+def test_a_pretrained_body_gets_a_head_that_does_not_depend_on_it(fp32: Runtime, tmp_path: Path) -> None:
+    body = {f"module.{name}": value + 1 for name, value in SmallResNet(3).state_dict().items() if not name.startswith("fc")}
+    torch.save(body | {"last.weight": torch.zeros(1000, 32)}, tmp_path / "body.pt")
+    (tmp_path / "own.py").write_text(
+        "import torch\nfrom tests.models.nets import SmallResNet\ndef build(): return SmallResNet(3)\n"
+    )
+    built = []
+    for settings in ({"backbone_weights": tmp_path / "body.pt"}, {}):
+        torch.manual_seed(0)
+        classifier = build_checked(recipe(f"{tmp_path / 'own.py'}:build", **settings), 10, fp32)
+        assert classifier is not None
+        built.append(classifier)
+    started, fresh = built
+    assert torch.equal(parameters(started.head), parameters(fresh.head))
+    assert torch.equal(next(started.backbone.parameters()), body["module.conv1.weight"])
+    assert started.start == "42 tensors of body.pt; the head (last.weight of 1000 classes) is made anew for 10"
+    assert fresh.start == ""
+
+
+def test_a_body_of_ours_loads_too(fp32: Runtime, tmp_path: Path) -> None:
+    first = build_source_classifier(recipe("lenet"), 10, fp32)
+    torch.save(first.state_dict(), tmp_path / "body.pt")
+    other = build_source_classifier(recipe("lenet", backbone_weights=tmp_path / "body.pt"), 10, fp32, begin=True)
+    assert torch.equal(parameters(other.backbone), parameters(first.backbone))
+    assert not torch.equal(parameters(other.head), parameters(first.head))
+
+
+def test_what_is_read_from_a_run_needs_neither_download_nor_file(fp32: Runtime, tmp_path: Path) -> None:
+    """Nor does it wait for a connection."""
+    for settings in ({}, {"backbone_weights": tmp_path / "gone.pt"}):
+        assert build_source_classifier(recipe("timm:resnet10t", **settings), 10, fp32).start == ""
+
+
+def test_squeezenet_keeps_its_head_only_where_it_comes_trained(fp32: Runtime, tmp_path: Path) -> None:
+    fresh = build_source_classifier(recipe("torchvision:squeezenet1_1", pretrained=False), 10, fp32, begin=True)
+    assert type(fresh.head) is nn.Linear
+    assert fresh.backbone.feature_dim == 512
+    (tmp_path / "own.py").write_text("from tests.models.nets import squeezing\ndef build(): return squeezing(True)\n")
+    torch.save(squeezing(True).state_dict(), tmp_path / "net.pt")
+    grey = recipe(f"{tmp_path / 'own.py'}:build", weights=tmp_path / "net.pt").with_image_size(1, 16)
+    trained = build_source_classifier(grey, 10, fp32, begin=True).eval()
+    network = squeezing(True).eval()
+    network.load_state_dict(torch.load(tmp_path / "net.pt", weights_only=True))
+    images = torch.rand(2, 1, 16, 16)
+    assert torch.allclose(trained(images * 2 - 1), network(images), atol=1e-5)

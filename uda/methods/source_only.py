@@ -62,19 +62,21 @@ class SourceClassifierSettings(Section):
     """The classifier that is trained on the source, and that methods start from."""
 
     backbone: str = "strided"
-    """strided, lenet, unit, timm:NAME, or your own: FILE.py:FACTORY or PACKAGE.MODULE:FACTORY"""
+    """strided, lenet, unit, timm:NAME, torchvision:NAME, or your own: FILE.py:FACTORY or PACKAGE.MODULE:FACTORY"""
     width: PositiveInt | None = None
     """base width of strided, lenet or unit; left out: the network's own"""
-    pretrained: bool = False
-    """whether a timm network starts from downloaded weights"""
+    pretrained: bool | None = None
+    """whether a timm or torchvision network starts from published weights; left out: it does, unless a file gives weights"""
+    backbone_weights: str | None = None
+    """a state dict (.pt or .safetensors) of this network's pretrained body, with another head or none; the head is made anew"""
     weights: str | None = None
     """a state dict (.pt or .safetensors) of this network, already trained on the source; left out: train it"""
     split: str | None = None
-    """of a timm or own network, the last module of the stem, which UNIT gives each domain its own of; left out: found"""
+    """of a network that is not ours, the last module of the stem, which UNIT gives each domain its own of; left out: found"""
     mean: tuple[float, ...] | None = None
-    """what a timm or own network wants subtracted from images in 0..1; left out: timm's figures, or 0"""
+    """what a network that is not ours wants subtracted from images in 0..1; left out: the published figures, or 0"""
     std: tuple[float, ...] | None = None
-    """and divided by; left out: timm's figures, or 1"""
+    """and divided by; left out: the published figures, or 1"""
     trainable: Annotated[str, Field(pattern=r"^(all|head|from \S+)$")] = "all"
     """what of the network is trained, by the source and by methods. "all"; "head": the body is frozen, and its features are
     computed once; "from STAGE": so is all that comes before the module STAGE"""

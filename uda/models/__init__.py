@@ -5,9 +5,11 @@ from __future__ import annotations
 from torch import nn
 
 from uda.errors import UserError
-from uda.models.backbones import Classifier, lenet, strided, timm_network, unit_discriminator
+from uda.models.backbones import Classifier, lenet, strided, unit_discriminator
 from uda.models.custom import is_own, load_network
 from uda.models.layers import Normalize
+from uda.models.preprocessing import preprocessing_of
+from uda.models.published import LIBRARIES, timm_network, torchvision_network
 
 BACKBONES = {"strided": strided, "lenet": lenet, "unit": unit_discriminator}
 GIVEN_IN_PYTHON = "given in Python"
@@ -21,7 +23,9 @@ def build_classifier(name: str, channels: int, size: int, classes: int, width: i
         UserError: for a name that is not known.
     """
     if name not in BACKBONES:
-        raise UserError.unknown("backbone", name, [*BACKBONES, "timm:resnet18"], "your own: --model FILE.py:FACTORY")
+        raise UserError.unknown(
+            "backbone", name, [*BACKBONES, "timm:resnet18", "torchvision:resnet18"], "your own: --model FILE.py:FACTORY"
+        )
     build = BACKBONES[name]
     backbone = build(channels, size) if width is None else build(channels, size, width)
     head: nn.Module = nn.Linear(backbone.feature_dim, classes)
@@ -33,27 +37,30 @@ def build_classifier(name: str, channels: int, size: int, classes: int, width: i
 def build_foreign(
     name: str, channels: int, size: int, classes: int, width: int | None = None, pretrained: bool = False
 ) -> tuple[nn.Module, Normalize] | None:
-    """The network behind ``timm:NAME`` or ``FILE.py:FACTORY`` as its author wrote it, and the preprocessing that it expects.
+    """The network behind ``timm:NAME``, ``torchvision:NAME`` or ``FILE.py:FACTORY``, and the preprocessing that it expects.
 
-    That is timm's own for pretrained weights, images in -1..1 for a timm network from scratch, and images in 0..1 (torchvision's
-    ToTensor) for a user's. None for a backbone of ours.
+    The network is as its author wrote it. The preprocessing is the published one, also of a network with random weights, and
+    images in 0..1 (torchvision's ToTensor) for a user's own. None for a backbone of ours.
 
     Raises:
-        UserError: for a network that cannot be made, or a setting that it does not have.
+        UserError: for a network that cannot be made, a setting that it does not have, or published weights that cannot be had.
     """
-    if not (name.startswith("timm:") or is_own(name)):
-        if pretrained:
-            raise UserError(f"there are no pretrained weights for {name}; only timm:NAME networks have some")
+    published = name.startswith(LIBRARIES)
+    if pretrained and not published:
+        raise UserError(f"there are no pretrained weights for {name}; only timm:NAME and torchvision:NAME networks have some")
+    if not published and not is_own(name):
         return None
     if width is not None:
         raise UserError(f"{name} has no base width; leave classifier.width out")
-    if is_own(name):
+    figures = preprocessing_of(name)
+    if figures is None:
         return load_network(name), Normalize((0.0,) * channels, (1.0,) * channels)
-    network = timm_network(name.removeprefix("timm:"), channels, size, classes, pretrained)
-    mean: tuple[float, ...] = (0.5,) * channels
-    std = mean
-    if pretrained:
-        mean, std = (tuple(network.pretrained_cfg[key]) for key in ("mean", "std"))  # type: ignore[index]
-        if len(mean) != channels:
-            mean, std = (sum(mean) / len(mean),) * channels, (sum(std) / len(std),) * channels
+    library, _, plain = name.partition(":")
+    if library == "timm":
+        network = timm_network(plain, channels, size, classes, pretrained)
+    else:
+        network = torchvision_network(plain, classes, pretrained)
+    mean, std = figures.mean, figures.std
+    if len(mean) != channels:
+        mean, std = (sum(mean) / len(mean),) * channels, (sum(std) / len(std),) * channels
     return network, Normalize(mean, std)

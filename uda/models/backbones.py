@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor, nn
 
-from uda.errors import UserError
 from uda.models.layers import ImageNorm
 
 
@@ -29,7 +26,10 @@ class Classifier(nn.Module):
     """A backbone and a head: images (N, C, H, W) in -1..1 to logits (N, K).
 
     `parts`: where a network that was not written for this was taken apart, in words.
+    `start`: which published or given weights its backbone began with, in words.
     """
+
+    start = ""
 
     def __init__(self, backbone: Backbone, head: nn.Module, parts: str = "") -> None:
         super().__init__()
@@ -90,17 +90,3 @@ def unit_discriminator(channels: int, size: int, width: int = 64) -> Backbone:
         layer(4 * width, 8 * width, nn.Flatten()),
     )
     return Backbone(stem, trunk, 8 * width * (size // 16) ** 2)
-
-
-def timm_network(name: str, channels: int, size: int, classes: int, pretrained: bool = False) -> nn.Module:
-    """Any timm network, as a classifier. Weights are downloaded only with `pretrained`.
-
-    Raises:
-        UserError: for a name that timm does not know.
-    """
-    import timm
-
-    if name not in timm.list_models(name):
-        raise UserError.unknown("timm network", name, timm.list_models())
-    options: dict[str, Any] = {"img_size": size} if "vit" in name or "swin" in name or "deit" in name else {}
-    return timm.create_model(name, pretrained=pretrained, num_classes=classes, in_chans=channels, **options)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,13 +12,16 @@ from torch import Tensor, nn
 from uda import plugins
 from uda.errors import UserError
 from uda.models.backbones import Backbone, Classifier
+from uda.models.heads import MapHead, as_head, head_name
 from uda.models.layers import Normalize, revert_domain_batch_norm
+from uda.models.published import LIBRARIES
+from uda.models.watch import called_with, outside, watch
 from uda.runtime import evaluating
 
 
 def is_own(name: str) -> bool:
     """Whether a backbone is a user's factory: ``pkg.module:factory`` or ``nets.py:factory``."""
-    return ":" in name and not name.startswith("timm:")
+    return ":" in name and not name.startswith(LIBRARIES)
 
 
 def load_network(name: str) -> nn.Module:
@@ -52,8 +55,8 @@ class _Last(nn.Module):
         super().__init__()
         self.module = module
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        raise _Reached(self.module(*inputs))
+    def forward(self, *inputs: Any, **named: Any) -> Tensor:
+        raise _Reached(self.module(*inputs, **named))
 
 
 class _Slot(nn.Module):
@@ -62,10 +65,22 @@ class _Slot(nn.Module):
     held: Tensor | None = None
     seen: Tensor | None = None
 
-    def forward(self, *inputs: Tensor) -> Tensor:
+    def forward(self, *inputs: Any, **named: Any) -> Tensor:
         self.seen = inputs[0]
         assert self.held is not None
         return self.held
+
+
+class _Zeros(nn.Module):
+    """Stands in for a module: zeros of the shape that it returned for two images, and for the more or fewer that come."""
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        super().__init__()
+        self.shape = tuple(shape)
+
+    def forward(self, *inputs: Any, **named: Any) -> Tensor:
+        first: Tensor = inputs[0]
+        return first.new_zeros(first.shape[0] * self.shape[0] // 2, *self.shape[1:])
 
 
 class Stem(nn.Module):
@@ -92,33 +107,66 @@ class Stem(nn.Module):
 class Trunk(nn.Module):
     """A network after its module `last`, up to the input of its module `head`: hidden (N, ...) to features (N, D).
 
-    The network's own `forward` runs as it was written, on an empty image; modules of the stem are replaced by the identity,
-    and where `last` stood, the hidden tensor comes in.
+    The network's own `forward` runs as it was written, on an empty image; modules of the stem return zeros, and where `last`
+    stood, the hidden tensor comes in.
+
+    Args:
+        network: the whole network.
+        last, head: dotted names of modules.
+        before: the stem's other modules, with the shapes of what they return for two images.
+        shape: (C, H, W) of images.
+        outputs: the shape of what the head returns for one image.
+        pooled: whether features are averaged over the map that the head reads.
     """
 
-    def __init__(self, network: nn.Module, last: str, before: Sequence[str], head: str, shape: tuple[int, int, int]) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        last: str,
+        before: Mapping[str, Sequence[int]],
+        head: str,
+        shape: tuple[int, int, int],
+        outputs: Sequence[int],
+        pooled: bool,
+    ) -> None:
         super().__init__()
         self.network, self.shape, self.last, self.head = copy.deepcopy(network), shape, last, head
-        outputs = self.network.get_submodule(head).out_features
-        for name in before:
-            self.network.set_submodule(name, nn.Identity())
+        self.outputs, self.pooled = tuple(outputs), pooled
+        for name, returned in before.items():
+            self.network.set_submodule(name, _Zeros(returned))
         self.network.set_submodule(last, _Slot())
         self.network.set_submodule(head, _Slot())
-        self.outputs = int(outputs)  # type: ignore[arg-type]
 
     def forward(self, hidden: Tensor) -> Tensor:
         entry, exit_ = (self.network.get_submodule(name) for name in (self.last, self.head))
         assert isinstance(entry, _Slot)
         assert isinstance(exit_, _Slot)
         count = hidden.shape[0]  # not len(), which would fix the batch size of an exported program
-        entry.held, exit_.held = hidden, hidden.new_zeros(count, self.outputs)
+        entry.held, exit_.held = hidden, hidden.new_zeros(count, *self.outputs)
         try:
             self.network(hidden.new_zeros(count, *self.shape))
             features = exit_.seen
         finally:
             entry.held = exit_.held = entry.seen = exit_.seen = None
         assert isinstance(features, Tensor)
-        return features.flatten(1)
+        return features.mean((2, 3)) if self.pooled else features.flatten(1)
+
+
+def module_before(network: nn.Module, channels: int, size: int, name: str) -> str:
+    """The module that ends right where another begins: ``"blocks.4"`` before ``"blocks.5"``.
+
+    Raises:
+        UserError: where there is no such module, or none before it.
+    """
+    network = network.cpu()
+    with evaluating(network):
+        order = watch(network, _some_images(channels, size)).order
+    if name not in order:
+        raise UserError.unknown("module for classifier.trainable", name, order)
+    before = outside(name, order[: order.index(name)])
+    if not before:
+        raise UserError(f'nothing comes before {name}; set classifier.trainable to "all"')
+    return before[-1]
 
 
 def split_network(
@@ -127,8 +175,9 @@ def split_network(
     """Takes a classifier apart: stem | trunk | head. Computes the same as before, and is checked to.
 
     The head is the linear layer that is called last and has an output for each class; what a network does after it (a softmax,
-    say) is left out. The stem ends with the module `split`; left out, it is the module that reads the image: the outermost one
-    with less than a fifth of all parameters.
+    say) is left out. A 1x1 convolution whose maps are averaged is one too: features are then the averaged map, or the whole map
+    where a ReLU stands between (`MapHead`). The stem ends with the module `split`; left out, it is the module that reads the
+    image: the outermost one with less than a fifth of all parameters.
 
     Args:
         network: images (N, C, S, S), as its own preprocessing makes them, to (N, K).
@@ -140,68 +189,89 @@ def split_network(
         UserError: where the network cannot take such images, has no such head or module, or cannot be taken apart there.
     """
     normalize = normalize or Normalize((0.5,) * channels, (0.5,) * channels)
-    images = torch.rand(2, channels, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    images = normalize(_some_images(channels, size))
     network = network.cpu()
     with evaluating(network):
-        output, order, readers = _watch(network, normalize(images))
-        linear = [name for name in order if isinstance(network.get_submodule(name), nn.Linear)]
-        heads = [name for name in linear if network.get_submodule(name).out_features == classes]
-        if not heads or output.shape != (2, classes):
-            raise UserError(
-                f"the network returns {tuple(output.shape)} for two images, and the source has {classes} classes; "
-                "it must end in a linear layer with one output for each class"
-            )
-        head, last = network.get_submodule(heads[-1]), _split_point(network, split, readers, order)
-        before = _outside(last, order[: order.index(last)])
-        after = _outside(last, order[order.index(last) + 1 :])
-        stem = copy.deepcopy(network.get_submodule(last)) if last in readers else Stem(network, last, after)
-        trunk = Trunk(network, last, before, heads[-1], (channels, size, size))
-        parts = f"stem up to {last}, head {heads[-1]}, images 0..1 minus {_plain(normalize.mean)} by {_plain(normalize.std)}"
-        backbone = Backbone(nn.Sequential(normalize, stem), trunk, head.in_features)  # type: ignore[arg-type]
-        whole = Classifier(backbone, copy.deepcopy(head), parts)
+        seen = watch(network, images)
+        name = head_name(network, images, seen, classes)
+        read, expected = called_with(network, network.get_submodule(name), images)
+        head = as_head(network.get_submodule(name), read, expected, seen.output)
+        pooled = read.dim() == 4 and not isinstance(head, MapHead)
+        returning = [reader for reader in seen.readers if reader in seen.shapes]  # a tensor, and not a tuple
+        last = _split_point(network, split, returning, seen.order)
+        after = outside(last, seen.order[seen.order.index(last) + 1 :])
+        stem = copy.deepcopy(network.get_submodule(last)) if last in seen.readers else Stem(network, last, after)
+        before = seen.replaceable_before(last, network)
+        trunk = Trunk(network, last, before, name, (channels, size, size), expected.shape[1:], pooled)
+        apart = not isinstance(stem, Stem) or _share_out(stem, trunk, images)
+        parts = f"stem up to {last}, head {name}, images 0..1 minus {_plain(normalize.mean)} by {_plain(normalize.std)}"
+        features = read.flatten(1).shape[1] if isinstance(head, MapHead) else head.in_features
+        whole = Classifier(Backbone(nn.Sequential(normalize, stem), trunk, features), head, parts)
         try:
-            same = torch.allclose(whole(images), _output_of(network, head, normalize(images)), atol=1e-4)
-        except (RuntimeError, AssertionError):
+            logits = seen.output if expected.dim() == 4 else expected
+            same = apart and torch.allclose(head(trunk(stem(images))), logits, atol=1e-4)
+        except Exception:  # a forward that runs on zeros can fail in its own way
             same = False
         if not same:
-            other = next((name for name in readers if name != last), linear[0])
+            other = next((other for other in returning if other != last), name)
             raise UserError(
                 f"the network cannot be taken apart after {last!r}; name another module with --split, such as {other!r}"
             )
     return whole.train()
 
 
+def find_head(network: nn.Module, channels: int, size: int, classes: int) -> str:
+    """The dotted name of the module that `split_network` takes for the head.
+
+    Raises:
+        UserError: where the network cannot take such images, or has no such module.
+    """
+    images = _some_images(channels, size)
+    with evaluating(network):
+        return head_name(network, images, watch(network, images), classes)
+
+
+def _share_out(stem: Stem, trunk: Trunk, images: Tensor) -> bool:
+    """Leaves each weight that both halves have a copy of, such as a position embedding, to the one that it has a part in.
+
+    The other keeps the values, which its forward wants, but neither trains nor saves them. False where it has a part in both.
+    """
+    both = dict(stem.network.named_parameters()).keys() & dict(trunk.network.named_parameters()).keys()
+    if not both:
+        return True
+    of_stem, of_trunk = _weights_of(stem, images), _weights_of(trunk, stem(images))
+    if both & of_stem & of_trunk:
+        return False
+    for name in both:
+        owner, _, attribute = name.rpartition(".")
+        other = (trunk if name in of_stem else stem).network.get_submodule(owner)
+        value = getattr(other, attribute).detach()
+        delattr(other, attribute)
+        other.register_buffer(attribute, value, persistent=False)
+    return True
+
+
+def _weights_of(part: Stem | Trunk, inputs: Tensor) -> set[str]:
+    """Names of the parameters that have a part in the output of a stem or trunk."""
+    named = dict(part.network.named_parameters())
+    frozen = [parameter for parameter in named.values() if not parameter.requires_grad]
+    part.requires_grad_(True)
+    try:
+        with torch.enable_grad():
+            found = torch.autograd.grad(part(inputs).sum(), list(named.values()), allow_unused=True)
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+    return {name for name, gradient in zip(named, found, strict=True) if gradient is not None}
+
+
+def _some_images(channels: int, size: int) -> Tensor:
+    """Two drawn images in -1..1, always the same."""
+    return torch.rand(2, channels, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
 def _plain(numbers: Sequence[float]) -> str:
     return "/".join(f"{number:g}" for number in dict.fromkeys(numbers))
-
-
-def _watch(network: nn.Module, images: Tensor) -> tuple[Tensor, list[str], list[str]]:
-    """The output, the names of modules in the order of their first call, and of those that are called with the images."""
-    order: list[str] = []
-    readers: list[str] = []
-
-    def note(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-        def hook(_: nn.Module, inputs: tuple[Any, ...]) -> None:
-            if name not in order:
-                order.append(name)
-            if inputs and inputs[0] is images:
-                readers.append(name)
-
-        return hook
-
-    hooks = [module.register_forward_pre_hook(note(name)) for name, module in network.named_modules() if name]
-    try:
-        output = network(images)
-    except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(
-            f"the network cannot take {images.shape[1]}x{images.shape[2]}x{images.shape[3]} images ({reason}); "
-            "give the size and channels that it was made for: --size, --set data.channels=1 or 3"
-        ) from error
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return output, order, readers
 
 
 def _split_point(network: nn.Module, asked: str | None, readers: list[str], order: list[str]) -> str:
@@ -221,22 +291,6 @@ def _split_point(network: nn.Module, asked: str | None, readers: list[str], orde
     raise UserError("the network has no parameters to adapt")
 
 
-def _outside(last: str, names: Sequence[str]) -> list[str]:
-    """Of `names`, those that neither hold `last` nor lie within it: the outermost ones that can be replaced as a whole."""
-    apart = [name for name in names if not last.startswith(f"{name}.") and not name.startswith(f"{last}.") and name != last]
-    return [name for name in apart if not any(name.startswith(f"{other}.") for other in apart)]
-
-
-def _output_of(network: nn.Module, module: nn.Module, images: Tensor) -> Tensor:
-    caught: list[Tensor] = []
-    hook = module.register_forward_hook(lambda _module, _inputs, output: caught.append(output))
-    try:
-        network(images)
-    finally:
-        hook.remove()
-    return caught[-1]
-
-
 def whole_state_dict(adapted: nn.Module, source: Classifier) -> dict[str, Tensor] | None:
     """The weights of an adapted classifier under the names that they have in the network that `source` was made from.
 
@@ -245,6 +299,8 @@ def whole_state_dict(adapted: nn.Module, source: Classifier) -> dict[str, Tensor
     """
     if not isinstance(adapted, Classifier) or not isinstance(source.backbone.trunk, Trunk):
         return None
+
+    outputs = source.backbone.trunk.outputs
 
     def whole(classifier: Classifier) -> dict[str, Tensor]:
         backbone, head = classifier.backbone, f"{source.backbone.trunk.head}."
@@ -255,7 +311,10 @@ def whole_state_dict(adapted: nn.Module, source: Classifier) -> dict[str, Tensor
         else:
             stem = {last + name: value for name, value in stem.items()}
         rest = {name.removeprefix("network."): value for name, value in backbone.trunk.state_dict().items()}
-        return stem | rest | {head + name: value for name, value in classifier.head.state_dict().items()}
+        top = {head + name: value for name, value in classifier.head.state_dict().items()}
+        if len(outputs) == 3:  # the head was a convolution
+            top = {name: value[:, :, None, None] if name == f"{head}weight" else value for name, value in top.items()}
+        return stem | rest | top
 
     state, before = whole(revert_domain_batch_norm(copy.deepcopy(adapted))), whole(source)
     same = state.keys() == before.keys() and all(state[name].shape == before[name].shape for name in state)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import pickle
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -22,17 +24,66 @@ def load_weights(path: Path, module: nn.Module) -> None:
     Raises:
         UserError: where there is no such file, it is damaged, it holds more than tensors, or it is another network's.
     """
-    state = _read_state(path)
+    state = read_state(path)
     if state and all(name.startswith("module.") for name in state):
         state = {name.removeprefix("module."): value for name, value in state.items()}
     own = module.state_dict()
-    missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    shapes = [name for name in sorted(own.keys() & state.keys()) if not _fits(own[name], state[name])]
+    _check_fit(state, own, own, state, str(path))
+    module.load_state_dict(state)
+
+
+PREFIXES = ["".join(parts) for parts in itertools.product(("", "module.", "model.", "backbone."), repeat=2)]
+"""what training programs put before the names of a network that they hold"""
+
+
+def load_body(state: dict[str, Tensor], network: nn.Module, head: str, origin: str) -> str:
+    """Loads a pretrained body's weights, which come without a head or with another one, into all of a network but its head.
+
+    Names may begin with one or two of ``module.``, ``model.`` and ``backbone.``.
+
+    Args:
+        state: the weights, by name.
+        network: keeps its head as it is.
+        head: dotted name of the head's module in the network.
+        origin: where the weights come from, for messages.
+
+    Returns:
+        What was loaded, and which weights are a head's, in words.
+
+    Raises:
+        UserError: where something of the body is missing, has another shape, or has no place in the network.
+    """
+    own = network.state_dict()
+    prefix = max(PREFIXES, key=lambda prefix: sum(name.removeprefix(prefix) in own for name in state))
+    state = {name.removeprefix(prefix): value for name, value in state.items()}
+    scope, body = head, [name for name in own if not name.startswith(f"{head}.")]
+    while "." in scope and not any(name.startswith(f"{scope.rpartition('.')[0]}.") for name in body):
+        scope = scope.rpartition(".")[0]  # all of it is head, such as a Sequential of dropout and a linear layer
+    # Files from before batch norm counted its batches lack the counts, which nothing is computed from.
+    needed = [name for name in body if name in state or not name.endswith("num_batches_tracked")]
+    # A deeper network's file has more of what the body has; another head has a name of its own.
+    branches = {name.split(".")[0] for name in body}
+    heads = [name for name in state if name.startswith(f"{scope}.") or name.split(".")[0] not in branches]
+    _check_fit(state, own, needed, state.keys() - set(heads), origin)
+    for name in needed:
+        own[name].copy_(state[name])  # of a state dict, and so without gradients
+    classes = max(len(parameter) for parameter in network.get_submodule(head).parameters())
+    loaded = f"{len(needed)} tensors of {origin}"
+    if not heads:
+        return f"{loaded}, which has no head; one is made for {classes} classes"
+    named = ", ".join(heads[:3]) + (", ..." if len(heads) > 3 else "")
+    outputs = state[heads[-1]].shape[:1]
+    return f"{loaded}; the head ({named}{f' of {outputs[0]} classes' if outputs else ''}) is made anew for {classes}"
+
+
+def _check_fit(state: dict[str, Tensor], own: dict[str, Tensor], needed: Iterable[str], used: Iterable[str], origin: str) -> None:
+    """Whether a state dict's names that are used are those that a network needs, and all its tensors have the right shapes."""
+    missing, extra = sorted(set(needed) - state.keys()), sorted(set(used) - own.keys())
+    shapes = [name for name in sorted(set(needed) & state.keys()) if not _fits(own[name], state[name])]
     if missing or extra or shapes:
         other = [f"{name} is {tuple(state[name].shape)}, not {tuple(own[name].shape)}" for name in shapes]
         parts = [_few("missing", missing), _few("not in the network", extra), _few("of another shape", other)]
-        raise UserError(f"{path} is of another network: {'; '.join(part for part in parts if part)}")
-    module.load_state_dict(state)
+        raise UserError(f"{origin} is of another network: {'; '.join(part for part in parts if part)}")
 
 
 def _fits(own: Tensor, saved: Tensor) -> bool:
@@ -44,7 +95,12 @@ def _few(what: str, names: list[str]) -> str:
     return f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})" if names else ""
 
 
-def _read_state(path: Path) -> dict[str, Tensor]:
+def read_state(path: Path) -> dict[str, Tensor]:
+    """A state dict from disk, by name; see `load_weights` for what is understood. Nothing in the file is executed.
+
+    Raises:
+        UserError: where there is no such file, it is damaged, or it holds more than tensors.
+    """
     try:
         if path.suffix == ".safetensors":
             return load_file(path)

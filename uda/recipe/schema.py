@@ -56,11 +56,6 @@ class Recipe(Section):
         """The same recipe with the frame of its images, which it may have left to the data and the network."""
         return self.model_copy(update={"data": self.data.model_copy(update=frame._asdict())})
 
-    def without_published_weights(self) -> Recipe:
-        """The same recipe, whose network is built as it is, for weights that the run has: nothing is downloaded or read."""
-        wanted = self.classifier.model_copy(update={"pretrained": False, "weights": None})
-        return self.model_copy(update={"classifier": wanted})
-
     def to_toml(self, comments: Mapping[str, str] | None = None) -> str:
         """The recipe with every default written out; what is left open (None) is left out.
 

@@ -17,27 +17,50 @@ from uda.methods.base import Method
 from uda.methods.source_only import SourceClassifierSettings
 from uda.models import GIVEN_IN_PYTHON, build_classifier, build_foreign
 from uda.models.backbones import Classifier
-from uda.models.custom import split_network
+from uda.models.custom import find_head, module_before, split_network
 from uda.models.frozen import Body, Whole, freeze, with_head
+from uda.models.heads import pool_before_head
 from uda.models.layers import Normalize
 from uda.models.preprocessing import preprocessing_of
-from uda.models.weights import load_weights
+from uda.models.published import LIBRARIES, as_named_here
+from uda.models.weights import load_body, load_weights, read_state
 from uda.recipe.schema import Recipe
 from uda.runtime import Runtime
 
 
-def build_whole(recipe: Recipe, classes: int, model: nn.Module | None = None) -> tuple[nn.Module, Normalize] | None:
-    """A network that is not ours (a copy of `model`, where given), whole, with the preprocessing that it expects; else None."""
+def starts_published(wanted: SourceClassifierSettings) -> bool:
+    """Whether a network starts from the weights that timm or torchvision publish: it does unless a file gives weights.
+
+    Raises:
+        UserError: where the settings contradict one another.
+    """
+    files = [key for key in ("weights", "backbone_weights") if getattr(wanted, key) is not None]
+    if len(files) == 2:
+        raise UserError("give --weights (a network trained on the source) or --backbone-weights (a pretrained body), not both")
+    if files and wanted.pretrained:
+        raise UserError(f"classifier.pretrained=true and classifier.{files[0]} both say where weights come from; leave one out")
+    return wanted.backbone.startswith(LIBRARIES) and not files if wanted.pretrained is None else wanted.pretrained
+
+
+def build_whole(
+    recipe: Recipe, classes: int, model: nn.Module | None = None, published: bool = False
+) -> tuple[nn.Module, Normalize] | None:
+    """A network that is not ours (a copy of `model`, where given), whole, with the preprocessing that it expects; else None.
+
+    Its weights are random, or those that timm or torchvision publish.
+    """
     wanted, (channels, size, _) = recipe.classifier, recipe.data.shape
     if model is not None:
         foreign = copy.deepcopy(model), Normalize((0.0,) * channels, (1.0,) * channels)
     elif wanted.backbone == GIVEN_IN_PYTHON:
         raise UserError("this run's network was given in Python; give it again: uda.load(RUN, model=network)")
-    elif (found := build_foreign(wanted.backbone, channels, size, classes, wanted.width, wanted.pretrained)) is not None:
+    elif (found := build_foreign(wanted.backbone, channels, size, classes, wanted.width, published)) is not None:
         foreign = found
     else:
         return None
     network, expected = foreign
+    if wanted.backbone_weights is not None or (wanted.backbone.startswith(LIBRARIES) and wanted.weights is None):
+        network = pool_before_head(network)  # the head is new anyway
     mean, std = (wanted.mean or expected.mean), (wanted.std or expected.std)
     if len(mean) != channels or len(std) != channels:
         raise UserError(f"classifier.mean and .std need {channels} numbers each, one for each channel (data.channels)")
@@ -62,7 +85,7 @@ def published_frame(wanted: SourceClassifierSettings) -> Frame | None:
 
 
 def build_networks(
-    recipe: Recipe, classes: int, runtime: Runtime, model: nn.Module | None = None, weights: Path | None = None
+    recipe: Recipe, classes: int, runtime: Runtime, model: nn.Module | None = None, begin: bool = False
 ) -> Networks:
     """The network that `recipe.classifier` names (or a copy of `model`), in parts, on the runtime's device.
 
@@ -71,23 +94,35 @@ def build_networks(
         classes: how many.
         runtime: where it goes.
         model: the network, where one was given in Python.
-        weights: a state dict to start from, of the network as its author wrote it.
+        begin: whether it has the weights that the recipe lets it start from; else they are random, for others to be put in.
     """
     wanted, (channels, size, _) = recipe.classifier, recipe.data.shape
-    foreign = build_whole(recipe, classes, model)
+    published = begin and starts_published(wanted)
+    foreign = build_whole(recipe, classes, model, published)
     network = build_classifier(wanted.backbone, channels, size, classes, wanted.width) if foreign is None else foreign[0]
-    if weights is not None:
-        load_weights(weights, network)
+    start = f"the published weights of {wanted.backbone}" if published else ""
+    if foreign is None and wanted.first_trained is not None:
+        raise UserError(f"{wanted.backbone} has no stages to name; set classifier.trainable to head or all")
+    if begin and wanted.weights is not None:
+        load_weights(Path(wanted.weights), network)
+    elif begin and wanted.backbone_weights is not None:
+        path = Path(wanted.backbone_weights)
+        head = "head" if foreign is None else find_head(network, channels, size, classes)
+        start = load_body(as_named_here(read_state(path), network), network, head, path.name)
     if foreign is None:
         classifier = cast(Classifier, network)
     else:
-        classifier = split_network(network, channels, size, classes, wanted.split, foreign[1])
+        split = wanted.split
+        if wanted.first_trained is not None:
+            split = module_before(network, channels, size, wanted.first_trained)
+        classifier = split_network(network, channels, size, classes, split, foreign[1])
     body = None
     if wanted.freezes:
         body, classifier = freeze(classifier, wanted.trainable == "head")
         runtime.place(body)
     if wanted.bottleneck:
         classifier = with_head(classifier, classes, wanted.bottleneck, wanted.dropout)
+    classifier.start = start
     runtime.place(classifier)
     return Networks(body, classifier)
 
@@ -100,9 +135,9 @@ def build_method(recipe: Recipe, classifier: Classifier | None, runtime: Runtime
 
 
 def build_checked(
-    recipe: Recipe, classes: int, runtime: Runtime, model: nn.Module | None = None, weights: str | None = None
+    recipe: Recipe, classes: int, runtime: Runtime, model: nn.Module | None = None, begin: bool = True
 ) -> Networks | None:
-    """The source classifier and its body, starting from `weights`; None where the method does not classify.
+    """The source classifier and its body, as `build_networks` makes them; None where the method does not classify.
 
     The method is built on a copy of it and thrown away, so that what is wrong with it is known before any training. That draws
     no random number.
@@ -110,12 +145,15 @@ def build_checked(
     Raises:
         UserError: where the network cannot be imported or split, the weights are another's, or the method cannot use it.
     """
-    networks = None
+    networks, wanted = None, recipe.classifier
+    if wanted.freezes and (find_method(recipe.method.name).translates or not recipe.classifies):
+        raise UserError(f'{recipe.method.name} makes images, and reads no features; set classifier.trainable to "all"')
     if recipe.classifies:
-        path = Path(weights) if weights is not None else None
-        networks = build_networks(recipe, classes, runtime, model, path)
-    elif model is not None or weights is not None or ":" in recipe.classifier.backbone:
-        raise UserError(f"{recipe.method.name} translates images and has no classifier; leave out --model and --weights")
+        networks = build_networks(recipe, classes, runtime, model, begin)
+    elif model is not None or ":" in wanted.backbone or wanted.weights is not None or wanted.backbone_weights is not None:
+        raise UserError(
+            f"{recipe.method.name} translates images and has no classifier; leave out --model, --weights and --backbone-weights"
+        )
     with torch.random.fork_rng(devices=[]):  # on the CPU, whatever the run's device: no other generator is drawn from
         build_method(
             recipe, networks and copy.deepcopy(networks.classifier), replace(runtime, device=torch.device("cpu"))

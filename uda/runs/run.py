@@ -109,7 +109,7 @@ class Run:
     def _networks(self) -> Networks:
         """The source classifier as it is built, and the body with its weights, which the run has kept."""
         self._asked_to_classify()
-        networks = build_networks(self.recipe.without_published_weights(), len(self.classes), self.runtime, self._model)
+        networks = build_networks(self.recipe, len(self.classes), self.runtime, self._model)
         if networks.body is not None:
             self._folder.read_weights("body", networks.body)
         return networks

@@ -11,8 +11,9 @@ from uda.data.folders import check_classes, class_names
 from uda.data.load import VIEWS, data_root, describe, find_all, resolve_frame
 from uda.errors import UserError
 from uda.methods import find_method
+from uda.models.published import check_published
 from uda.recipe.schema import Recipe
-from uda.runs.build import Networks, build_checked, published_frame
+from uda.runs.build import Networks, build_checked, published_frame, starts_published
 from uda.runtime import choose_runtime
 
 
@@ -49,10 +50,16 @@ def check(recipe: Recipe, root: Path | None, device: str, precision: str) -> Ite
         raise UserError(f"{recipe.method.name} trains on target labels, which {wanted.target} has none of; take another --method")
     shape = frame.channels, frame.size, frame.size
     yield f"classes and images: {len(classes)} wherever there are labels; (channels, height, width) = {shape}"
-    # What a published network starts from would be downloaded, and has no part in whether it fits.
-    untrained = recipe.without_published_weights().with_frame(frame)
-    networks = build_checked(untrained, len(classes), runtime, None, recipe.classifier.weights)
-    yield _describe_networks(recipe, networks)
+    # Published weights would be downloaded, and have no part in whether the network fits.
+    published, classifier = starts_published(recipe.classifier), recipe.classifier
+    if published:
+        check_published(classifier.backbone)
+        classifier = classifier.model_copy(update={"pretrained": False})
+    untrained = recipe.model_copy(update={"classifier": classifier}).with_frame(frame)
+    built = build_checked(untrained, len(classes), runtime)
+    if built is not None and published:
+        built.classifier.start = f"the published weights of {classifier.backbone}, which a run downloads unless it has them"
+    yield _describe_networks(untrained, built)
 
 
 def _describe_networks(recipe: Recipe, networks: Networks | None) -> str:
@@ -64,4 +71,5 @@ def _describe_networks(recipe: Recipe, networks: Networks | None) -> str:
     parts = f" ({classifier.parts})" if classifier.parts else ""
     kept = f" ({frozen:,} frozen)" if frozen else ""
     fits = f"; {wanted.weights} fits it" if wanted.weights is not None else ""
+    fits += f"; it starts from {classifier.start}" if classifier.start else ""
     return f"classifier: {wanted.backbone}{parts}, {count:,} weights{kept}{fits}; {recipe.method.name} works on it"

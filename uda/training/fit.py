@@ -106,7 +106,7 @@ def start(
     """Runs a checked recipe, whose frame is settled, on data at hand, in a new run folder."""
     with scoped_seed(recipe.seed), runtime.computing():
         check_data(recipe, pair)
-        networks = build_checked(recipe, len(pair.source.classes), runtime, model, recipe.classifier.weights)
+        networks = build_checked(recipe, len(pair.source.classes), runtime, model)
         environment = {
             "device": str(runtime.device),
             "precision": runtime.precision,
@@ -159,8 +159,8 @@ def resume(
         )
     with scoped_seed(recipe.seed), runtime.computing():
         # What is trained already is read from the folder, wherever the weights that it began with are now.
-        weights = None if folder.has_weights("source") else recipe.classifier.weights
-        networks = build_checked(recipe, len(pair.source.classes), runtime, model, weights)
+        begin = not folder.has_weights("source")
+        networks = build_checked(recipe, len(pair.source.classes), runtime, model, begin)
         carry_out(new_job(folder, recipe, pair, runtime, display, networks, observers), report)
     return Run(folder.path, model, device=str(runtime.device))
 
@@ -221,6 +221,8 @@ def introduce(job: Job) -> None:
         say(f"  {role} {domain.name}: {len(domain):,} {kind} ({domain.note})")
     if job.classifier is not None and job.classifier.parts:
         say(f"  classifier {recipe.classifier.backbone}: {job.classifier.parts}")
+    if job.classifier is not None and job.classifier.start:
+        say(f"  it starts from {job.classifier.start}")
 
 
 def say_unreadable(job: Job) -> None:
