@@ -23,7 +23,8 @@ from uda.console import Display
 from uda.data.augment import to_float, to_pixels
 from uda.data.batches import Batches
 from uda.data.domain import LabelledDomain
-from uda.data.load import data_root, load_pair
+from uda.data.load import load_pair
+from uda.data.names import data_roots
 from uda.evaluation.evaluator import on_labelled
 from uda.evaluation.outputs import accuracy
 from uda.methods.source_only import SourceOnly
@@ -37,11 +38,11 @@ RECIPE = "mnist2mnistm"
 STEPS, BATCH = 300, 128
 
 
-def learn_from_translations(run: Run, all_draws: Sequence[int], count: int, root: Path) -> list[tuple[int, float]]:
+def learn_from_translations(run: Run, all_draws: Sequence[int], count: int, roots: Sequence[Path]) -> list[tuple[int, float]]:
     """Target accuracy of the source classifier after it has learned from n translations of each of `count` source images."""
     method, runtime = run.method(), run.runtime
     assert isinstance(method, Translating)
-    pair = load_pair(run.recipe.data, root, Display(quiet=True)).to(runtime.device)
+    pair = load_pair(run.recipe.data, roots, Display(quiet=True)).to(runtime.device)
     assert pair.target_test is not None
     seed_everything(run.recipe.seed)
     images, labels = pair.source.sample(count), pair.source.sample_labels(count)
@@ -85,7 +86,7 @@ def main() -> None:
     after: dict[int, list[float]] = {}
     for seed in given.seeds:
         for draws, reached in learn_from_translations(
-            Run(given.out / str(seed)), [0, *given.draws], given.images, data_root(None)
+            Run(given.out / str(seed)), [0, *given.draws], given.images, data_roots(None)
         ):
             after.setdefault(draws, []).append(reached)
     print(f"\n| draws of each of {given.images:,} images | mean | {' | '.join(f'seed {seed}' for seed in given.seeds)} |")

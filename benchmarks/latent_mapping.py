@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -21,7 +21,8 @@ from uda.console import Display
 from uda.data.augment import Augment, to_float, to_pixels
 from uda.data.batches import Batches
 from uda.data.domain import LabelledDomain
-from uda.data.load import data_root, load_named
+from uda.data.load import load_named
+from uda.data.names import data_roots
 from uda.evaluation.evaluator import on_labelled, predict
 from uda.evaluation.outputs import accuracy
 from uda.evaluation.translation import train_evaluation_classifier
@@ -46,21 +47,21 @@ def of_classes(domain: LabelledDomain, first: int, last: int) -> LabelledDomain:
     return LabelledDomain(domain.name, domain.images[kept], classes, domain.note, domain.labels[kept] - first)
 
 
-def domains(task: str, root: Path) -> tuple[LabelledDomain, LabelledDomain, LabelledDomain, int]:
+def domains(task: str, roots: Sequence[Path]) -> tuple[LabelledDomain, LabelledDomain, LabelledDomain, int]:
     """Source to train on, source to test on, target, and what is added to a source class to have the wanted MNIST class."""
     channels = 1 if task == "digits" else 3
-    mnist = load_named("mnist", "train", root, 32, channels)
+    mnist = load_named("mnist", "train", roots, 32, channels)
     if task == "digits":
-        test_images = of_classes(load_named("mnist", "test", root, 32, channels), 0, 4)
+        test_images = of_classes(load_named("mnist", "test", roots, 32, channels), 0, 4)
         return of_classes(mnist, 0, 4), test_images, of_classes(mnist, 5, 9), 5
-    return load_named("svhn", "train", root, 32, 3), load_named("svhn", "test", root, 32, 3), mnist, 0
+    return load_named("svhn", "train", roots, 32, 3), load_named("svhn", "test", roots, 32, 3), mnist, 0
 
 
-def run(task: str, seed: int, given: argparse.Namespace, runtime: Runtime, root: Path) -> tuple[float, float]:
+def run(task: str, seed: int, given: argparse.Namespace, runtime: Runtime, roots: Sequence[Path]) -> tuple[float, float]:
     """Wanted-class accuracy of images generated from the source's test images, and the evaluation classifier's own on MNIST's."""
-    source, source_test, target, offset = domains(task, root)
+    source, source_test, target, offset = domains(task, roots)
     shape = (source.images.shape[1], 32, 32)
-    mnist = [load_named("mnist", split, root, 32, shape[0]) for split in ("train", "test")]
+    mnist = [load_named("mnist", split, roots, 32, shape[0]) for split in ("train", "test")]
     with scoped_seed(0):
         reader = train_evaluation_classifier(mnist[0], runtime)
     seed_everything(seed)
@@ -127,14 +128,14 @@ def main() -> None:
     parser.add_argument("--closeness", type=float, default=0.1)
     parser.add_argument("--out", type=Path, default=Path("runs/latent_mapping"))
     given = parser.parse_args()
-    runtime, root = choose_runtime("auto", "auto"), data_root(None)
+    runtime, roots = choose_runtime("auto", "auto"), data_roots(None)
     given.out.mkdir(parents=True, exist_ok=True)
     rows = []
     for task in given.tasks:
         for seed in given.seeds:
             began = time.perf_counter()
             with runtime.computing():
-                right, own = run(task, seed, given, runtime, root)
+                right, own = run(task, seed, given, runtime, roots)
             rows.append((task, seed, right, own, time.perf_counter() - began))
     print("\n| task | seed | wanted class | evaluation classifier on MNIST | seconds |\n|---|---|---|---|---|")
     for task, seed, right, own, seconds in rows:

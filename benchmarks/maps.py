@@ -19,7 +19,7 @@ from cells import run_cell, where
 
 from uda.data.augment import to_float, to_pixels
 from uda.data.datasets.city import load_city
-from uda.data.load import data_root
+from uda.data.names import data_roots
 from uda.inference.translate import open_translator
 from uda.models.layers import SOURCE, TARGET
 from uda.report.grids import write_grid
@@ -41,7 +41,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 def draw(folders: dict[str, Path], size: int, root: Path | None, out: Path) -> None:
     """A grid: test views from above, the maps that each variant's run makes of them, and the maps that they have."""
-    views, maps = (load_city(view, "test", data_root(root), size, 3).images[:SHOWN] for view in ("aerial", "map"))
+    views, maps = (load_city(view, "test", data_roots(root), size, 3).images[:SHOWN] for view in ("aerial", "map"))
     rows = [("view from above", views)]
     for name, folder in folders.items():
         method = open_translator(Run(folder))

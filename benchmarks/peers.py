@@ -27,7 +27,8 @@ import torch.nn.functional as F
 from cells import where
 
 from uda.console import Display
-from uda.data.load import data_root, load_pair
+from uda.data.load import load_pair
+from uda.data.names import data_roots
 from uda.recipe.load import load_recipe
 
 SCRIPTS = Path(__file__).parent / "peer_scripts"
@@ -69,7 +70,7 @@ def prepare(out: Path, pair_name: str, batch: int) -> int:
     """Writes the arrays and the network that all sides start from; returns the number of source images."""
     if not (out / "network.pt").exists():
         out.mkdir(parents=True, exist_ok=True)
-        pair = load_pair(load_recipe(pair_name).data, data_root(None), Display(quiet=True))
+        pair = load_pair(load_recipe(pair_name).data, data_roots(None), Display(quiet=True))
         assert isinstance(pair.source.images, torch.Tensor)
         count = len(pair.source) // batch * batch
         arrays: dict[str, Any] = {"labels": pair.source.labels[:count], "test_labels": pair.target_test.labels}

@@ -73,6 +73,23 @@ def test_data_tells_what_is_here_and_what_would_be_downloaded(
     assert "made on the spot" in out
 
 
+def test_photographs_go_by_name_from_the_command_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, folders: Path, tmp_path: Path
+) -> None:
+    roots = f"{tmp_path}{os.pathsep}{tmp_path / 'more'}"
+    for place, folder in (("office31/amazon", "source"), ("more/office31/webcam/images", "test")):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).symlink_to(folders / folder)
+    monkeypatch.chdir(folders)
+    words = "--source", "office31/amazon", "--target", "office31/webcam", "--set", "data.size=32", "--precision", "fp32"
+    code, out, err = uda(capsys, monkeypatch, "fit", "--dry-run", "--data-root", roots, *words)
+    assert (code, err) == (0, "")
+    assert "target: 96 images, Office-31 (Saenko et al., ECCV 2010), webcam, 10 of its 31 classes" in out
+    _, out, _ = uda(capsys, monkeypatch, "data", "--data-root", roots)
+    assert "\noffice31/webcam " in out
+    assert "to be had at https://" in out
+
+
 def test_without_a_word_it_says_what_one_may_come_for(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -280,6 +297,8 @@ def test_without_out_the_folder_is_named_after_the_run(
         (["fit", "--resume", "{tmp}"], "not a run folder"),
         (["fit", "--resume", "{tmp}", "--seed", "3"], "leave out all other settings"),
         (["fit", "--source", "{tmp}/nothing", "--target", "mnist"], "no images at"),
+        (["fit", "--source", "synth", "--target", "photos/scans"], "neither a folder here nor"),
+        (["fit", "--source", "synth", "--target", "pacs/photo"], "PACS (Li et al., ICCV 2017) is to be had at https://"),
         (["fit", "--recipe", "folders", "--source", "mnist"], "give --target DIR"),
         (["fit", "--recipe", "{tiny}", "--model", "nets.py:Net"], "no file"),
         (["fit", "--recipe", "{tiny}", "--weights", "nowhere.pt"], "no weights at"),

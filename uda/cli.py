@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import uda
-from uda.data.names import is_path
+from uda.data.names import data_roots, is_path
 from uda.errors import UserError
 from uda.recipe import presets
 
@@ -40,7 +41,10 @@ Use the result:
 `uda --help` lists all commands."""
 
 # Flags that several commands have.
-DataRoot = Annotated[Path | None, typer.Option("--data-root", help="Folder of the data sets; else $UDA_DATA, else ~/.cache/uda.")]
+DataRoot = Annotated[
+    str | None,
+    typer.Option("--data-root", help=f"Folders of the data sets, joined by {os.pathsep!r}; else $UDA_DATA, else ~/.cache/uda."),
+]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
 Precision = Annotated[
     str | None, typer.Option("--precision", help="bf16, fp32 or auto (a probe decides). Left out: auto to fit, else as the run.")
@@ -107,7 +111,7 @@ def fit(
     source: Annotated[str | None, typer.Option(help="Labelled images: a folder CLASS/IMAGE.png, .csv, .npz, or a name.")] = None,
     target: Annotated[str | None, typer.Option(help="Images without labels: a folder, .csv, .npz, or a name.")] = None,
     source_test: Annotated[str | None, typer.Option(help="Labelled source images to test on; else a tenth of --source.")] = None,
-    target_test: Annotated[str | None, typer.Option(help="Labelled target images to test on; else nothing is known.")] = None,
+    target_test: Annotated[str | None, typer.Option(help="Labelled target images to test on; else a named set's own.")] = None,
     model: Annotated[str | None, typer.Option(help="FILE.py:FACTORY, MODULE:FACTORY, timm:NAME, torchvision:NAME.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Its trained weights: a state dict, .pt or .safetensors.")] = None,
     backbone_weights: Annotated[Path | None, typer.Option(help="A pretrained body's weights; its head is made anew.")] = None,
@@ -396,10 +400,12 @@ def data(data_root: DataRoot = None) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from uda.data.datasets.photographs import describe as describe_photographs
     from uda.data.load import EMBEDDED, describe
 
     table = Table("data set", "split", "state", "what it is", box=None, pad_edge=False)
-    for row in describe(data_root):
+    roots = data_roots(data_root)
+    for row in (*describe(roots), *describe_photographs(roots)):
         table.add_row(*row)
     console = Console()
     console.print(table)

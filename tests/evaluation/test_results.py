@@ -61,7 +61,7 @@ def test_mean_ranks_of_several_scores_select(run: uda.Run):
 
 def test_the_selected_weights_are_those_of_the_selected_step(run: uda.Run):
     """Of all evaluations, the outputs that the selected one kept are those of the weights that are left, and no other's are."""
-    pair = load_pair(run.recipe.data, Path(), Display(quiet=True))
+    pair = load_pair(run.recipe.data, (Path(),), Display(quiet=True))
     logits = predict(run.load_classifier("selected"), pair.target.sample(), run.runtime)
     steps = [row["step"] for row in evaluations(run.metrics)]
     alike = [step for step in steps if torch.allclose(run.outputs(f"evaluation-{step}").target_logits, logits, atol=1e-5)]

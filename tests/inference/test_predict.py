@@ -83,3 +83,12 @@ def test_evaluation_takes_a_part_of_the_classes_and_no_other(own_run: Run, folde
     (tmp_path / "some" / "three").symlink_to(folders / "test" / "3")
     with pytest.raises(UserError, match="unknown: three"):
         evaluate(own_run, str(tmp_path / "some"), "last", None, QUIET)
+
+
+def test_photographs_by_name_are_evaluated_as_their_folder_is(own_run: Run, folders: Path, tmp_path: Path) -> None:
+    (tmp_path / "office").mkdir()
+    (tmp_path / "office" / "scan").symlink_to(folders / "test")
+    by_name = evaluate(own_run, "office/scan", "last", tmp_path, QUIET)
+    by_path = evaluate(own_run, str(folders / "test"), "last", None, QUIET)
+    assert by_name["data"] == "office/scan"
+    assert by_name["confusion"] == by_path["confusion"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -46,3 +47,16 @@ def test_what_is_wrong_is_said(folders: Path, wrong: dict[str, object], said: st
 def test_weights_of_another_network_are_found_out(folders: Path) -> None:
     with pytest.raises(UserError, match="another network"):
         run(folders, classifier__weights=str(folders / "net.pt"), classifier__backbone="lenet")
+
+
+def test_photographs_by_name_have_labels_that_the_upper_bound_may_read(
+    folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "office").mkdir()
+    for domain, folder in (("photo", "source"), ("scan", "test")):
+        (tmp_path / "office" / domain).symlink_to(folders / folder)
+    monkeypatch.setenv("UDA_DATA", f"{tmp_path / 'office'}{os.pathsep}{tmp_path}")
+    named = {"data__source": "office/photo", "data__target": "office/scan", "method__name": "target_only"}
+    _, source, target, *_ = run(folders, **named)
+    assert source == "source: 96 images, office/photo, 10 classes"
+    assert target == "target: 96 images, office/scan, 10 classes"

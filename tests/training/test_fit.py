@@ -245,7 +245,7 @@ def test_source_free_means_that_the_source_could_be_gone(
     """Who read the painted images would end elsewhere."""
     overrides = {"method.name": method, "training.steps": 3, "training.batch": 8, "training.target_batch": 8}
     whole, recipe = run(tiny, tmp_path / "whole", overrides=overrides), load_recipe(tiny, overrides)
-    pair, display = load_pair(recipe.data, tmp_path, Display(quiet=True)), Display(quiet=True)
+    pair, display = load_pair(recipe.data, (tmp_path,), Display(quiet=True)), Display(quiet=True)
     painted = start(recipe, pair, fp32, display, out=tmp_path / "painted", observers=[Paint(pair.source.images)])
     assert torch.equal(weights(whole), weights(painted)) == same
 

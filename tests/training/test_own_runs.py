@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,12 @@ import pytest
 import torch
 
 import uda
-from tests.conftest import NETS, SHORT, StopAfter
+from tests.conftest import NETS, SHORT, StopAfter, write_folder
 from tests.models.nets import SmallResNet
 from uda import UserError
 from uda.console import Display
 from uda.data.augment import to_float
+from uda.data.domain import Pair
 from uda.data.files import ImageFiles
 from uda.data.folders import find, frame
 from uda.runs.run import Run
@@ -152,3 +154,22 @@ def test_adapting_a_network_with_batch_norm_does_not_fall_below_source_only(tmp_
     assert after is not None
     assert before < 0.8, "else there is nothing to adapt to"
     assert after > before
+
+
+def test_a_run_on_photographs_by_name_keeps_its_roots_and_goes_without_a_class(small_pair: Pair, tmp_path: Path) -> None:
+    """The roots are written down for a resume; a target without some class has figures for the others."""
+    write_folder(small_pair.source, tmp_path / "office-home" / "Art", True)
+    write_folder(small_pair.source_test, tmp_path / "more" / "office-home" / "Real World", True)
+    shutil.rmtree(tmp_path / "more" / "office-home" / "Real World" / "3")
+    roots = f"{tmp_path}{os.pathsep}{tmp_path / 'more'}"
+    named = {"data.source": "office-home/Art", "data.target": "office-home/Real World", "data.held_out": False, "seed": 1}
+    short = {key: value for key, value in SHORT.items() if not key.startswith("method")}
+    settings = short | named | {"classifier.steps": 2, "method.name": "mcc", "data.size": 16}
+    with pytest.raises(Interrupted):
+        run(tmp_path / "run", settings, data_root=roots, observers=[StopAfter(3)])
+    done = resume(tmp_path / "run")
+    assert done.result["target"]["name"] == "office-home/Real World"
+    assert "transductive" in done.result["target"]["note"]
+    assert "tested on what it was trained on" in done.result["source"]["note"]
+    assert done.result["per_class"]["last"][3] is None
+    assert done.result["source"]["test"] == done.result["source"]["train"] == 96

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import os
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
@@ -15,12 +15,13 @@ from uda.data.arrays import read_note
 from uda.data.datasets.city import DRAWN_NOTE, REAL_NOTE, UNLABELLED, View, load_city, real_files
 from uda.data.datasets.digits import NAMES, NOTES, Split, load_digits, locate
 from uda.data.datasets.mnist_m import NOTE as MNIST_M_NOTE
-from uda.data.datasets.mnist_m import load_mnist_m
+from uda.data.datasets.mnist_m import load_mnist_m, published_file, read_published_note
+from uda.data.datasets.photographs import require
 from uda.data.datasets.synthetic import HANDWRITTEN_NOTE, STREET_NOTE, load_handwritten_digits, load_street_digits
 from uda.data.domain import Domain, LabelledDomain, Pair
 from uda.data.folders import Found, check_classes, class_names, find, hold_out, load_labelled, load_unlabelled, own_size, peek
 from uda.data.frame import Frame
-from uda.data.names import DATA_SETS, is_path
+from uda.data.names import DATA_SETS, OTHERWISE, is_domain, is_path
 from uda.errors import UserError
 
 if TYPE_CHECKING:
@@ -30,21 +31,8 @@ VIEWS: dict[str, View] = {"aerial": "aerial", "map": "map"}
 GREY = ("mnist", "usps", "digits")
 EMBEDDED = {"synth": load_street_digits, "digits": load_handwritten_digits}
 EMBEDDED_NOTES = {"synth": STREET_NOTE, "digits": HANDWRITTEN_NOTE}
-
-
-def data_root(given: Path | None) -> Path:
-    """Where data sets lie: what was given, else $UDA_DATA, else a folder in the user's cache, which the first download makes."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "uda"
-    if given is not None:
-        if not given.is_dir() and given.absolute() != cache.absolute():
-            raise UserError(f"--data-root {given} is not a folder; give one that holds the data sets")
-        return given
-    if os.environ.get("UDA_DATA"):
-        root = Path(os.environ["UDA_DATA"])
-        if not root.is_dir():
-            raise UserError(f"$UDA_DATA is {root}, which is not a folder; point it to one that holds the data sets, or unset it")
-        return root
-    return cache
+Role = Literal["source", "source_test", "target", "target_test"]
+ROLES: tuple[Role, ...] = get_args(Role)
 
 
 def resolve_frame(wanted: DataSettings, source: Found | None, target: Found | None, published: Frame | None = None) -> Frame:
@@ -70,111 +58,176 @@ def resolve_frame(wanted: DataSettings, source: Found | None, target: Found | No
     return Frame(size, wanted.channels or (1 if not colour and all_grey() else 3), resize, interpolation or "bilinear")
 
 
-def find_frame(wanted: DataSettings, classifies: bool = True, published: Frame | None = None) -> Frame:
+def find_frame(wanted: DataSettings, roots: Sequence[Path], classifies: bool = True, published: Frame | None = None) -> Frame:
     """As `resolve_frame`, for images that are still to be found (see `find_all`)."""
-    labelled, unlabelled = find_all(wanted, classifies)
-    return resolve_frame(wanted, labelled.get(wanted.source), unlabelled, published)
+    found = find_all(wanted, roots, classifies)
+    return resolve_frame(wanted, found.get("source"), found.get("target"), published)
 
 
-def load_named(name: str, split: Split, root: Path, size: int, channels: int) -> LabelledDomain:
-    """One split of a data set by name."""
+def load_named(name: str, split: Split, roots: Sequence[Path], size: int, channels: int) -> LabelledDomain:
+    """One split of a data set by name, which is looked for under the `roots` (see `uda.data.names.data_roots`)."""
     if name in EMBEDDED:
         return EMBEDDED[name](split, size, channels)
     if name in VIEWS:
-        return load_city(VIEWS[name], split, root, size, channels)
+        return load_city(VIEWS[name], split, roots, size, channels)
     if name == "mnist-m":
-        return load_mnist_m(split, root, size, channels)
+        return load_mnist_m(split, roots, size, channels)
     if name not in NAMES:
-        raise UserError.unknown("data set", name, DATA_SETS, "a folder, a .csv or an .npz")
-    return load_digits(name, split, root, size, channels)
+        raise UserError.unknown("data set", name, DATA_SETS, OTHERWISE)
+    return load_digits(name, split, roots, size, channels)
 
 
-def load_named_test(name: str, classes: tuple[str, ...], root: Path, size: int, channels: int) -> LabelledDomain:
+def load_named_test(name: str, classes: tuple[str, ...], roots: Sequence[Path], size: int, channels: int) -> LabelledDomain:
     """A data set's test split by name.
 
     Raises:
         UserError: where its classes are not `classes`.
     """
-    domain = load_named(name, "test", root, size, channels)
+    domain = load_named(name, "test", roots, size, channels)
     if domain.classes != classes:
         raise UserError(f"{name} has the classes {', '.join(domain.classes)}, not {', '.join(classes)}")
     return domain
 
 
-def find_all(wanted: DataSettings, classifies: bool = True) -> tuple[dict[str, Found], Found | None]:
-    """A user's own images, of which none is decoded: the labelled ones by what the recipe calls them, and the target's.
+def find_all(wanted: DataSettings, roots: Sequence[Path], classifies: bool = True) -> dict[Role, Found]:
+    """What a recipe's images are, where they do not go by a data set's name alone. None is decoded.
+
+    They have labels (where nobody `classifies`, all the same one), except those of a target that is given by its path. Sets of
+    photographs that bring lists of test images give these where the recipe names no others.
 
     Raises:
         UserError: where there are none, their labels are missing, or a name is neither a path nor a data set's.
     """
-    tests = [name for name in (wanted.source_test, wanted.target_test) if name is not None]
-    labelled = {name: find(Path(name), labelled=classifies) for name in (wanted.source, *tests) if is_path(name)}
-    if not classifies:
-        labelled = {name: replace(found, labels=np.full(len(found), *UNLABELLED)) for name, found in labelled.items()}
-    for name in (wanted.source, wanted.target, *tests):
-        if not (is_path(name) or name in DATA_SETS):
-            raise UserError.unknown("data set", name, DATA_SETS, "a folder, a .csv or an .npz")
-    return labelled, find(Path(wanted.target), labelled=False) if is_path(wanted.target) else None
+    found: dict[Role, Found] = {}
+    for role in ROLES:
+        name = _name(wanted, role)
+        if name is None or name in DATA_SETS:
+            continue
+        if is_path(name):
+            found[role] = find(Path(name), labelled=classifies and role != "target")
+        elif is_domain(name):
+            place = require(name, roots)
+            if getattr(wanted, role) is not None or place.has_lists:
+                found[role] = place.find("test" if role.endswith("test") else "train")
+        else:
+            raise UserError.unknown("data set", name, DATA_SETS, OTHERWISE)
+    if classifies:
+        return found
+    unlabelled = {role for role, part in found.items() if role == "target" and part.labels is None}
+    return {r: f if r in unlabelled else replace(f, labels=np.full(len(f), *UNLABELLED)) for r, f in found.items()}
 
 
-def load_pair(wanted: DataSettings, root: Path, display: Display, classifies: bool = True, look: bool = True) -> Pair:
-    """Train and test splits of both domains, in one frame, which `wanted` holds (see `find_frame`).
+def _name(wanted: DataSettings, role: Role) -> str | None:
+    """What the recipe says of a role; where it says nothing of test images, a set that may bring its own."""
+    name: str | None = getattr(wanted, role)
+    if name is None:
+        name = getattr(wanted, role.removesuffix("_test"))
+        return name if name is not None and is_domain(name) else None
+    return name
 
-    Data sets go by name, or by the path of a user's own images. Of those, the target's are read without labels, and its test
-    images are `wanted.target_test`, if any; a source without `source_test` gives every tenth image of a class to testing. Where
-    nobody `classifies`, a user's own source and test images need no labels either: all are of the one class ``image``.
 
-    With `look`, every file is decoded once, so that a damaged one is known; without, none is: a frozen body will read them.
+def check_all_classes(found: dict[Role, Found], classes: Iterable[str]) -> None:
+    """Compares all labels with the source's `classes`; of the target, where some may be missing, no other ones may be there.
+
+    Raises:
+        UserError: where they differ.
+    """
+    for role, part in found.items():
+        if part.labels is not None:
+            check_classes(part, classes, every_class=not role.startswith("target"))
+
+
+def load_pair(wanted: DataSettings, roots: Sequence[Path], display: Display, classifies: bool = True, look: bool = True) -> Pair:
+    """Train and test splits of both domains, in one frame.
+
+    Data sets go by name, or by the path of a user's own images. A target that is given by its path has no labels, and its test
+    images are `wanted.target_test`, if any. Photographs as SET/DOMAIN have labels: where they come in one part, all are adapted
+    to and tested on, as in the papers; the method is given none of the labels (see `Pair`). A source without test images gives
+    every tenth of a class to testing, or, without `wanted.held_out`, is tested on what it was trained on. Where nobody
+    `classifies`, images need no labels: all are of the one class ``image``.
+
+    Args:
+        wanted: which images, and how they are framed.
+        roots: folders that data sets are looked for in, and downloaded to the first of.
+        display: shows how reading goes on.
+        classifies: whether labels have a meaning.
+        look: whether every file is decoded once, so that a damaged one is known; else none is: a frozen body will read them.
 
     Raises:
         UserError: for an unknown name (with the nearest right one), or files that are missing or damaged.
     """
     # All that can be known without decoding images is looked at before any is decoded.
-    labelled, unlabelled = find_all(wanted, classifies)
-    channels, size, _ = wanted.shape
-    frame = wanted.frame, int(wanted.memory * 2**30) if look else None, display
-    named = None if wanted.source in labelled else load_named(wanted.source, "train", root, size, channels)
-    classes = named.classes if named is not None else tuple(wanted.classes or class_names(labelled[wanted.source]))
-    for found in labelled.values():
-        check_classes(found, classes)
-    source = named if named is not None else load_labelled(labelled[wanted.source], classes, *frame)
+    found = find_all(wanted, roots, classifies)
+    settled = resolve_frame(wanted, found.get("source"), found.get("target"))
+    frame, size, channels = (settled, int(wanted.memory * 2**30) if look else None, display), settled.size, settled.channels
+    named = None if "source" in found else load_named(wanted.source, "train", roots, size, channels)
+    classes = named.classes if named is not None else tuple(wanted.classes or class_names(found["source"]))
+    check_all_classes(found, classes)
 
-    def test(name: str) -> LabelledDomain:
-        if name in labelled:
-            return load_labelled(labelled[name], classes, *frame)
-        return load_named_test(name, classes, root, size, channels)
+    def own(role: Role) -> LabelledDomain:
+        return _titled(load_labelled(found[role], classes, *frame), _name(wanted, role))
 
-    if wanted.source_test is not None:
-        source_test = test(wanted.source_test)
-    elif wanted.source in labelled:
+    def test(role: Role, name: str) -> LabelledDomain:
+        return own(role) if role in found else load_named_test(name, classes, roots, size, channels)
+
+    source = named if named is not None else own("source")
+    if wanted.source_test is not None or "source_test" in found or named is not None:
+        source_test = test("source_test", wanted.source_test or wanted.source)
+    elif wanted.held_out:
         source, source_test = hold_out(source)
     else:
-        source_test = test(wanted.source)
+        source = source_test = replace(source, note=f"{source.note}, tested on what it was trained on")
     target: Domain
-    if unlabelled is not None:
-        target = load_unlabelled(unlabelled, classes, *frame)
-        target_test = test(wanted.target_test) if wanted.target_test is not None else None
+    target_test: LabelledDomain | None = None
+    if "target" not in found:
+        target = load_named(wanted.target, "train", roots, size, channels)
+        target_test = test("target_test", wanted.target_test or wanted.target)
+    elif found["target"].labels is None:
+        target = load_unlabelled(found["target"], classes, *frame)
+        target_test = test("target_test", wanted.target_test) if wanted.target_test is not None else None
+    elif wanted.target_test is not None or "target_test" in found:
+        target, target_test = own("target"), test("target_test", wanted.target_test or wanted.target)
     else:
-        target = load_named(wanted.target, "train", root, size, channels)
-        target_test = test(wanted.target_test or wanted.target)
-    return Pair(source, source_test, target, target_test)
+        whole = own("target")
+        target = target_test = replace(whole, note=f"{whole.note}, all of them adapted to and tested on (transductive)")
+    return Pair(source, source_test, target, target_test and with_missing_classes(target_test))
 
 
-def describe(given_root: Path | None) -> list[tuple[str, str, str, str]]:
-    """(name, split, state, what it is) of every data set, for `uda data`. Reads notes, not images."""
-    root = data_root(given_root)
+def _titled(domain: LabelledDomain, name: str | None) -> LabelledDomain:
+    """Photographs are called SET/DOMAIN; a folder of one's own by its own name."""
+    return replace(domain, name=name) if name is not None and is_domain(name) else domain
+
+
+def with_missing_classes(domain: LabelledDomain) -> LabelledDomain:
+    """The domain with a note that says which classes it has no image of."""
+    present = set(domain.labels.unique().tolist())
+    missing = [name for number, name in enumerate(domain.classes) if number not in present]
+    if not missing:
+        return domain
+    which = ", ".join(missing[:8]) + (", ..." if len(missing) > 8 else "")
+    return replace(domain, note=f"{domain.note}, without images of {len(missing)} of {len(domain.classes)} classes: {which}")
+
+
+def describe(roots: Sequence[Path]) -> list[tuple[str, str, str, str]]:
+    """(name, split, state, what it is) of every data set that has one name, for `uda data`. Reads notes, not images."""
     rows: list[tuple[str, str, str, str]] = []
     splits: tuple[Split, ...] = ("train", "test")
     for name, split in itertools.product(NAMES, splits):
-        place = locate(name, split, root)
+        place = locate(name, split, roots)
         if place.kind == "arrays":
             rows.append((name, split, f"here: {place.path}", read_note(place.path)))
         elif place.kind == "official":
-            rows.append((name, split, f"here: {root}, official files", NOTES[name]))
+            rows.append((name, split, f"here: {place.path}, official files", NOTES[name]))
         else:
-            rows.append((name, split, f"not here; would be downloaded to {root}", NOTES[name]))
-    rows += [("mnist-m", split, "made of mnist and photographs", MNIST_M_NOTE) for split in splits]
+            rows.append((name, split, f"not here; would be downloaded to {place.path}", NOTES[name]))
+    for split in splits:
+        path = published_file(split, roots)
+        state, note = (
+            ("made of mnist and photographs", MNIST_M_NOTE) if path is None else (f"here: {path}", read_published_note(path))
+        )
+        rows.append(("mnist-m", split, state, note))
     for view, split in itertools.product(VIEWS, splits):
-        here = bool(real_files(split, root))
-        rows.append((view, split, f"here: {root / 'maps'}" if here else "made on the spot", REAL_NOTE if here else DRAWN_NOTE))
+        files = real_files(split, roots)
+        state, note = (f"here: {files[0].parent}", REAL_NOTE) if files else ("made on the spot", DRAWN_NOTE)
+        rows.append((view, split, state, note))
     return [*rows, *((name, split, "made on the spot", note) for name, note in EMBEDDED_NOTES.items() for split in splits)]

@@ -18,13 +18,16 @@ class DataSettings(Section):
     """Which images, and how they are framed."""
 
     source: str
-    """data set with labels: mnist, usps, svhn, svhn-extra, mnist-m, synth or digits; or a folder, .csv or .npz of your own"""
+    """data set with labels: mnist, usps, svhn, svhn-extra, mnist-m, synth or digits; photographs as SET/DOMAIN, such as
+    office31/amazon; or a folder, .csv or .npz of your own"""
     target: str
     """data set whose training images are used without their labels, or a path"""
     source_test: str | None = None
-    """labelled source images to test on; left out: the data set's own, or every tenth of each class of your images"""
+    """labelled source images to test on; left out: the data set's own, or as `held_out` says"""
     target_test: str | None = None
-    """labelled target images to test on; left out: the data set's own, or none"""
+    """labelled target images to test on; left out: the data set's own, all of SET/DOMAIN, or none"""
+    held_out: bool = True
+    """whether every tenth labelled image of your own source is kept for testing; false: all train and are tested on, too"""
     classes: tuple[str, ...] | None = None
     """the class names in the order of the classifier's outputs; left out: folders in alphabetical order"""
     size: PositiveInt | None = None

@@ -75,7 +75,7 @@ def select(rows: Sequence[Row]) -> Row:
 
 def describe(train: Domain, test: Domain | None) -> DomainResult:
     """A domain's name and note, and how many images it has."""
-    return {"name": train.name.split()[0], "note": train.note, "train": len(train), "test": len(test) if test else 0}
+    return {"name": train.name.removesuffix(" train"), "note": train.note, "train": len(train), "test": len(test) if test else 0}
 
 
 def classifier_results(

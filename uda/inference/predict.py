@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,11 @@ from rich.table import Table
 
 from uda.atomic import atomic_write
 from uda.console import Display
+from uda.data.datasets.photographs import require
 from uda.data.domain import LabelledDomain
 from uda.data.folders import check_classes, find, load_labelled
-from uda.data.load import data_root as find_data_root
 from uda.data.load import load_named_test
-from uda.data.names import is_path
+from uda.data.names import data_roots, is_domain, is_path
 from uda.evaluation.evaluator import on_labelled, predict
 from uda.evaluation.outputs import accuracy, confusion, per_class_accuracy
 from uda.runs.run import Run
@@ -53,8 +54,8 @@ def write_predictions(run: Run, images: Path, out: Path, which: str, display: Di
     return len(found) - len(unreadable)
 
 
-def evaluate(run: Run, data: str, which: str, data_root: Path | None, display: Display) -> dict[str, Any]:
-    """Accuracy of a run's classifier on labelled images: a folder, .csv, .npz, or a data set's test images by name.
+def evaluate(run: Run, data: str, which: str, data_root: str | Path | None, display: Display) -> dict[str, Any]:
+    """Accuracy of a run's classifier on labelled images: a folder, .csv, .npz, a data set's test images by name, or SET/DOMAIN.
 
     Returns:
         ``data``, ``note``, ``images``, ``accuracy``, ``per_class`` (None for a class without images), ``confusion`` (row = true
@@ -66,12 +67,14 @@ def evaluate(run: Run, data: str, which: str, data_root: Path | None, display: D
     classifier = run.load_classifier(which)
     channels, size, _ = run.recipe.data.shape
     domain: LabelledDomain
-    if is_path(data):
-        found = find(Path(data), labelled=True)
+    if is_path(data) or is_domain(data):
+        own = is_path(data)
+        found = find(Path(data), labelled=True) if own else require(data, data_roots(data_root)).find("test")
         check_classes(found, run.classes, every_class=False)
         domain = load_labelled(found, run.classes, run.recipe.data.frame, int(run.recipe.data.memory * 2**30), display)
+        domain = domain if own else replace(domain, name=data)
     else:
-        domain = load_named_test(data, run.classes, find_data_root(data_root), size, channels)
+        domain = load_named_test(data, run.classes, data_roots(data_root), size, channels)
     logits, labels = on_labelled(classifier, domain.to(run.runtime.device), run.runtime)
     matrix = confusion(logits, labels)
     return {

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from uda.data.datasets.city import UNLABELLED
 from uda.data.datasets.digits import DIGITS
-from uda.data.folders import check_classes, class_names
-from uda.data.load import VIEWS, data_root, describe, find_all, resolve_frame
+from uda.data.folders import class_names
+from uda.data.load import ROLES, VIEWS, check_all_classes, describe, find_all, resolve_frame
+from uda.data.names import data_roots
 from uda.errors import UserError
 from uda.methods import find_method
 from uda.models.published import check_published
@@ -17,36 +18,34 @@ from uda.runs.build import Networks, build_checked, published_frame, starts_publ
 from uda.runtime import choose_runtime
 
 
-def check(recipe: Recipe, root: Path | None, device: str, precision: str) -> Iterator[str]:
+def check(recipe: Recipe, data_root: str | Path | None, device: str, precision: str) -> Iterator[str]:
     """A line for each thing that is right.
 
     Args:
         recipe: a resolved one.
-        root, device, precision: as in `uda.fit`.
+        data_root, device, precision: as in `uda.fit`.
 
     Raises:
         UserError: for the first thing that is wrong.
     """
     runtime = choose_runtime(device, precision)
     yield f"device and precision: {runtime}"
-    wanted, root = recipe.data, data_root(root)
-    labelled, unlabelled = find_all(wanted, recipe.classifies)
-    states = {(name, split): state for name, split, state, _ in describe(root)}
-    for role in ("source", "target", "source_test", "target_test"):
+    wanted, roots = recipe.data, data_roots(data_root)
+    found = find_all(wanted, roots, recipe.classifies)
+    states = {(name, split): state for name, split, state, _ in describe(roots)}
+    for role in ROLES:
         name = getattr(wanted, role)
-        found = unlabelled if role == "target" and unlabelled is not None else labelled.get(name)
-        if found is not None:
-            yield f"{role}: {len(found):,} images, {found.note}"
+        if role in found:
+            yield f"{role}: {len(found[role]):,} images, {found[role].note}"
         elif name is not None:
             yield f"{role}: {name}, {states[name, 'test' if role.endswith('test') else 'train']}"
-    frame = resolve_frame(wanted, labelled.get(wanted.source), unlabelled, published_frame(recipe.classifier))
-    if wanted.source in labelled:
-        classes = tuple(wanted.classes or class_names(labelled[wanted.source]))
+    frame = resolve_frame(wanted, found.get("source"), found.get("target"), published_frame(recipe.classifier))
+    if "source" in found:
+        classes = tuple(wanted.classes or class_names(found["source"]))
     else:
         classes = UNLABELLED if wanted.source in VIEWS else DIGITS
-    for found in labelled.values():
-        check_classes(found, classes)
-    if unlabelled is not None and find_method(recipe.method.name).reads_target_labels:
+    check_all_classes(found, classes)
+    if "target" in found and found["target"].labels is None and find_method(recipe.method.name).reads_target_labels:
         raise UserError(f"{recipe.method.name} trains on target labels, which {wanted.target} has none of; take another --method")
     shape = frame.channels, frame.size, frame.size
     yield f"classes and images: {len(classes)} wherever there are labels; (channels, height, width) = {shape}"

@@ -12,8 +12,8 @@ from torch import nn
 
 from uda.console import Display, duration
 from uda.data.domain import Pair
-from uda.data.load import data_root as find_data_root
 from uda.data.load import find_frame, load_pair
+from uda.data.names import data_roots, join_roots, split_roots
 from uda.errors import UserError
 from uda.evaluation.diagnostics import Diagnostic
 from uda.evaluation.evaluator import Evaluator
@@ -54,7 +54,7 @@ def fit(
         model: a classifier that is already trained on the source, in place of the recipe's; it is left as it is. Its own
             preprocessing is ``classifier__mean`` and ``classifier__std`` (left out: images in 0..1).
         out: the run folder; left out, ``runs/RECIPE-METHOD-SEED-TIME``.
-        data_root: where data sets lie; left out, $UDA_DATA, else a folder in the user's cache.
+        data_root: where data sets lie, one folder or several as in PATH; left out, $UDA_DATA, else one in the user's cache.
         device: ``"auto"`` or a torch device.
         precision: ``"auto"`` (a probe decides), ``"bf16"`` or ``"fp32"``.
         display: where to say how it goes; left out, nothing is said.
@@ -71,13 +71,13 @@ def fit(
     keywords = {key.replace("__", "."): value for key, value in settings.items()}
     display = display or Display(quiet=True)
     wanted = asked_for(recipe, model, {**(overrides or {}), **keywords}, display)
-    root = find_data_root(Path(data_root) if data_root is not None else None).absolute()
+    roots = data_roots(data_root)
     runtime = choose_runtime(device, precision)
-    wanted = wanted.with_frame(find_frame(wanted.data, wanted.classifies, published_frame(wanted.classifier)))
+    wanted = wanted.with_frame(find_frame(wanted.data, roots, wanted.classifies, published_frame(wanted.classifier)))
     with runtime.computing():
-        pair = load_pair(wanted.data, root, display, wanted.classifies, look=not wanted.classifier.freezes)
+        pair = load_pair(wanted.data, roots, display, wanted.classifies, look=not wanted.classifier.freezes)
         return start(
-            wanted, pair, runtime, display, out=out, data_root=root, model=model, report=report, cache=cache, observers=observers
+            wanted, pair, runtime, display, out=out, roots=roots, model=model, report=report, cache=cache, observers=observers
         )
 
 
@@ -97,7 +97,7 @@ def start(
     display: Display,
     *,
     out: str | Path | None,
-    data_root: Path | None = None,
+    roots: Sequence[Path] = (),
     model: nn.Module | None = None,
     report: bool = True,
     cache: bool = True,
@@ -110,7 +110,7 @@ def start(
         environment = {
             "device": str(runtime.device),
             "precision": runtime.precision,
-            "data_root": str(data_root),
+            "data_root": join_roots(roots),
             "cache": cache,
             "images": counts(pair),
             "versions": versions(),
@@ -151,8 +151,8 @@ def resume(
     environment, recipe = folder.read_json("environment.json"), folder.recipe
     runtime = choose_runtime(environment["device"], environment["precision"])
     with runtime.computing():
-        root, look = Path(environment["data_root"]), not recipe.classifier.freezes
-        pair = load_pair(recipe.data, root, display, recipe.classifies, look)
+        roots, look = split_roots(environment["data_root"]), not recipe.classifier.freezes
+        pair = load_pair(recipe.data, roots, display, recipe.classifies, look)
     if counts(pair) != environment["images"]:
         raise UserError(
             f"the images have changed since {folder.path} began ({environment['images']}, now {counts(pair)}); fit anew"
@@ -219,6 +219,8 @@ def introduce(job: Job) -> None:
     kinds = ("labelled images", "images without labels") if recipe.classifies else ("images", "images")
     for role, domain, kind in zip(("source", "target"), (pair.source, pair.target), kinds, strict=True):
         say(f"  {role} {domain.name}: {len(domain):,} {kind} ({domain.note})")
+    if pair.target_test is not None and pair.target_test.note != pair.target.note:
+        say(f"  tested on {pair.target_test.name}: {len(pair.target_test):,} images ({pair.target_test.note})")
     if job.classifier is not None and job.classifier.parts:
         say(f"  classifier {recipe.classifier.backbone}: {job.classifier.parts}")
     if job.classifier is not None and job.classifier.start:

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from uda.console import Display
-from uda.data.load import data_root as find_data_root
+from uda.data.names import data_roots, join_roots
 from uda.errors import UserError
 from uda.recipe.load import load_recipe
 from uda.recipe.schema import Recipe
@@ -47,9 +47,8 @@ def fit_seeds(
     if not wanted.classifies:
         raise UserError(f"{wanted.method.name} has no accuracy to compare over seeds; run it once, with --seed")
     path = Path(out) if out is not None else default_path(wanted, f"{seeds}-seeds")
-    root = find_data_root(Path(data_root) if data_root is not None else None).absolute()
     asked = [wanted.seed + number for number in range(seeds)]
-    where = {"data_root": str(root), "device": device, "precision": precision}
+    where = {"data_root": join_roots(data_roots(data_root)), "device": device, "precision": precision}
     RunFolder.create(path, wanted, {"seeds": asked, **where}, (RECIPE, ASKED))
     try:
         return resume_seeds(path, display, model, observers)

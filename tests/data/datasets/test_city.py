@@ -30,10 +30,10 @@ def test_a_view_shows_the_city_of_its_map() -> None:
 def test_training_cities_differ_between_domains_and_test_cities_do_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("uda.data.datasets.city.COUNTS", {"train": 4, "test": 4})
     drawn = {split: draw_cities(4, seed, 32)[1] for split, seed in (("test", 2), ("train", 1))}
-    assert torch.equal(load_city("map", "test", tmp_path, 32, 3).images, drawn["test"])
-    assert torch.equal(load_city("map", "train", tmp_path, 32, 3).images, drawn["train"])
-    assert torch.equal(load_city("aerial", "test", tmp_path, 32, 3).images, draw_cities(4, 2, 32)[0])
-    assert not torch.equal(load_city("aerial", "train", tmp_path, 32, 3).images, draw_cities(4, 1, 32)[0])
+    assert torch.equal(load_city("map", "test", (tmp_path,), 32, 3).images, drawn["test"])
+    assert torch.equal(load_city("map", "train", (tmp_path,), 32, 3).images, drawn["train"])
+    assert torch.equal(load_city("aerial", "test", (tmp_path,), 32, 3).images, draw_cities(4, 2, 32)[0])
+    assert not torch.equal(load_city("aerial", "train", (tmp_path,), 32, 3).images, draw_cities(4, 1, 32)[0])
 
 
 def test_real_pairs_are_cut_in_two_and_training_halves_are_of_different_files(tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_real_pairs_are_cut_in_two_and_training_halves_are_of_different_files(tm
             both[:, :40], both[:, 40:] = 10 * number, 200 + 10 * number
             Image.fromarray(both).save(tmp_path / "maps" / split / f"{number}.jpg", quality=100)
     levels = {
-        (view, split): load_city(view, split, tmp_path, 32, 3).images.float().mean((1, 2, 3)).tolist()
+        (view, split): load_city(view, split, (tmp_path,), 32, 3).images.float().mean((1, 2, 3)).tolist()
         for view in ("aerial", "map")
         for split in ("train", "test")
     }
@@ -52,4 +52,4 @@ def test_real_pairs_are_cut_in_two_and_training_halves_are_of_different_files(tm
     assert levels["map", "test"] == pytest.approx([200, 210, 220, 230], abs=2)
     assert levels["aerial", "train"] == pytest.approx([0, 10], abs=2)
     assert levels["map", "train"] == pytest.approx([220, 230], abs=2)
-    assert "Isola" in load_city("map", "test", tmp_path, 32, 3).note
+    assert "Isola" in load_city("map", "test", (tmp_path,), 32, 3).note

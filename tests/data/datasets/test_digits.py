@@ -13,7 +13,7 @@ import torch
 from uda import UserError
 from uda.console import Display
 from uda.data.arrays import fit_frame
-from uda.data.datasets.digits import load_digits, locate
+from uda.data.datasets.digits import Location, load_digits, locate
 from uda.data.load import load_pair
 from uda.data.settings import DataSettings
 
@@ -78,7 +78,7 @@ def write_arrays(root: Path, name: str, split: str, **changes: object) -> Path:
 @pytest.mark.parametrize("packed", [False, True])
 def test_official_mnist(tmp_path: Path, packed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     images = write_mnist(tmp_path, monkeypatch, packed)
-    domain = load_digits("mnist", "test", tmp_path, size=28, channels=1)
+    domain = load_digits("mnist", "test", (tmp_path,), size=28, channels=1)
     assert np.array_equal(domain.images[:, 0].numpy(), images)
     assert domain.labels.tolist() == LABELS.tolist()
     assert "official split" in domain.note
@@ -86,27 +86,27 @@ def test_official_mnist(tmp_path: Path, packed: bool, monkeypatch: pytest.Monkey
 
 def test_official_usps(tmp_path: Path) -> None:
     images = write_usps(tmp_path)
-    domain = load_digits("usps", "test", tmp_path, size=16, channels=1)
+    domain = load_digits("usps", "test", (tmp_path,), size=16, channels=1)
     assert np.abs(domain.images[:, 0].numpy().astype(int) - images).max() <= 1
     assert domain.labels.tolist() == LABELS.tolist()
 
 
 def test_official_svhn_with_zero_as_label_0(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = write_svhn(tmp_path, monkeypatch)
-    domain = load_digits("svhn", "test", tmp_path)
+    domain = load_digits("svhn", "test", (tmp_path,))
     assert np.array_equal(domain.images.permute(0, 2, 3, 1).numpy(), images)
     assert domain.labels.tolist() == LABELS.tolist()
 
 
 def test_arrays_bring_their_note(tmp_path: Path) -> None:
     write_arrays(tmp_path, "mnist", "train", note="a third of MNIST")
-    assert load_digits("mnist", "train", tmp_path).note == "a third of MNIST"
+    assert load_digits("mnist", "train", (tmp_path,)).note == "a third of MNIST"
 
 
 def test_official_files_come_before_arrays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_mnist(tmp_path, monkeypatch)
     write_arrays(tmp_path, "mnist", "test")
-    assert locate("mnist", "test", tmp_path).kind == "official"
+    assert locate("mnist", "test", (tmp_path,)).kind == "official"
 
 
 def test_a_failed_download_names_files_folder_and_the_offline_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +115,7 @@ def test_a_failed_download_names_files_folder_and_the_offline_recipe(tmp_path: P
 
     monkeypatch.setattr("torchvision.datasets.MNIST.download", fail)
     with pytest.raises(UserError) as error:
-        load_digits("mnist", "test", tmp_path)
+        load_digits("mnist", "test", (tmp_path,))
     text = str(error.value)
     assert "\n" not in text
     for part in ("t10k-images-idx3-ubyte", "mnist_test.npz", str(tmp_path), "--data-root", "synth2digits"):
@@ -125,7 +125,7 @@ def test_a_failed_download_names_files_folder_and_the_offline_recipe(tmp_path: P
 def test_a_damaged_official_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "usps.t.bz2").write_bytes(b"not bzip2")
     with pytest.raises(UserError, match=r"usps\.t\.bz2"):
-        load_digits("usps", "test", tmp_path)
+        load_digits("usps", "test", (tmp_path,))
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_a_damaged_official_file_is_named(tmp_path: Path) -> None:
 def test_wrong_arrays_are_refused_in_one_line(tmp_path: Path, changes: dict[str, object], said: str) -> None:
     write_arrays(tmp_path, "mnist", "test", **changes)
     with pytest.raises(UserError, match=said) as error:
-        load_digits("mnist", "test", tmp_path)
+        load_digits("mnist", "test", (tmp_path,))
     assert "\n" not in str(error.value)
 
 
@@ -149,18 +149,18 @@ def test_wrong_arrays_are_refused_in_one_line(tmp_path: Path, changes: dict[str,
 def test_a_damaged_array_file_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "mnist_test.npz").write_bytes(content)
     with pytest.raises(UserError, match=r"mnist_test\.npz"):
-        load_digits("mnist", "test", tmp_path)
+        load_digits("mnist", "test", (tmp_path,))
 
 
 def test_arrays_cannot_execute_code(tmp_path: Path) -> None:
     np.savez(tmp_path / "mnist_test.npz", images=np.array([print], dtype=object), labels=LABELS)
     with pytest.raises(UserError, match="cannot be read"):
-        load_digits("mnist", "test", tmp_path)
+        load_digits("mnist", "test", (tmp_path,))
 
 
 def test_an_unknown_set_gets_the_nearest_name(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="did you mean 'mnist'"):
-        load_pair(DataSettings(source="synth", target="mnits"), tmp_path, Display(quiet=True))
+        load_pair(DataSettings(source="synth", target="mnits"), (tmp_path,), Display(quiet=True))
 
 
 def test_fit_frame_turns_colour_grey_and_grey_colour() -> None:
@@ -175,7 +175,7 @@ def test_fit_frame_turns_colour_grey_and_grey_colour() -> None:
 def test_all_real_sets_share_range_and_polarity(real_digits: Path) -> None:
     """A famous bug fed USPS as 0..255 and MNIST as 0..1. Handwriting is light on dark: bright middle, dark border."""
     for name in ("mnist", "usps", "svhn"):
-        images = load_digits(name, "test", real_digits, size=32, channels=1).images
+        images = load_digits(name, "test", (real_digits,), size=32, channels=1).images
         assert images.dtype == torch.uint8
         assert images.min() < 10
         assert images.max() > 245
@@ -187,6 +187,16 @@ def test_all_real_sets_share_range_and_polarity(real_digits: Path) -> None:
 def test_svhn_10k_is_not_taken_for_svhn(real_digits: Path) -> None:
     if not (real_digits / "svhn_train.npz").exists():
         pytest.skip("no SVHN arrays here")
-    domain = load_digits("svhn", "train", real_digits)
+    domain = load_digits("svhn", "train", (real_digits,))
     assert len(domain) == 7501
     assert "test" in domain.note.lower()
+
+
+def test_the_first_root_that_has_a_split_wins_and_downloads_go_to_the_first(tmp_path: Path) -> None:
+    roots = tmp_path / "a", tmp_path / "b", tmp_path / "c"
+    for root in roots:
+        root.mkdir()
+    for root in roots[1:]:
+        write_arrays(root, "mnist", "train", note=root.name)
+    assert load_digits("mnist", "train", roots).note == "b"
+    assert locate("mnist", "test", roots) == Location("missing", roots[0])

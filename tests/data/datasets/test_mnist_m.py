@@ -1,7 +1,9 @@
-"""MNIST-M as it is made here."""
+"""MNIST-M: as it is published, and as it is made here."""
 
 from pathlib import Path
 
+import numpy as np
+import pytest
 import torch
 
 from uda.data.datasets.mnist_m import blend, load_mnist_m, load_photographs
@@ -34,8 +36,20 @@ def test_photographs_are_large_enough_and_not_grey() -> None:
 
 
 def test_the_real_set_has_mnists_labels_and_says_what_it_is(real_digits: Path) -> None:
-    first, again = (load_mnist_m("test", real_digits, 32, 3) for _ in range(2))
+    first, again = (load_mnist_m("test", (real_digits,), 32, 3) for _ in range(2))
     assert first.images.shape == (10000, 3, 32, 32)
     assert torch.equal(first.images, again.images)
     assert first.labels[:5].tolist() == [7, 2, 1, 0, 4]
     assert "NOT the published" in first.note
+
+
+@pytest.mark.parametrize("folder", ["", "mnist-m"])
+def test_the_published_images_are_read_where_they_are_and_say_so(tmp_path: Path, folder: str) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
+    (tmp_path / "second" / folder).mkdir(parents=True)
+    arrays = {"images": images, "labels": np.array([7, 2, 1]), "note": "the first three"}
+    np.savez(tmp_path / "second" / folder / "mnist-m_test.npz", **arrays)
+    domain = load_mnist_m("test", (tmp_path, tmp_path / "second"), 32, 3)
+    assert np.array_equal(domain.images.permute(0, 2, 3, 1).numpy(), images)
+    assert domain.labels.tolist() == [7, 2, 1]
+    assert domain.note == "published MNIST-M, 3 images: the first three"

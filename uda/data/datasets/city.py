@@ -1,6 +1,6 @@
 """Aerial photographs and street maps: the real pairs where they are at hand, else cities drawn twice.
 
-Real: the maps data of Isola et al. 2017, ``maps/train/*.jpg`` and ``maps/val/*.jpg`` under the data root, each file a photograph
+Real: the maps data of Isola et al. 2017, ``maps/train/*.jpg`` and ``maps/val/*.jpg`` under a data root, each file a photograph
 (left half) beside its map (right half). Drawn: a random city plan as a flat map, and as a textured, shadowed, noisy view from
 above. For training, the two domains show different cities: no pair can be learned from. Test images are pairs, in order.
 """
@@ -97,16 +97,18 @@ def _draw(count: int, size: int, draws: Generator) -> tuple[Tensor, Tensor]:
     return tuple((part.clamp(0, 1) * 255).round().byte() for part in (view, paint(kinds, MAP_COLOURS)))  # type: ignore[return-value]
 
 
-def real_files(split: Split, root: Path) -> list[Path]:
-    return sorted((root / "maps" / ("train" if split == "train" else "val")).glob("*.jpg"))
+def real_files(split: Split, roots: Sequence[Path]) -> list[Path]:
+    """The real pairs of one split, of the first root that has any."""
+    folders = (root / "maps" / ("train" if split == "train" else "val") for root in roots)
+    return next((files for folder in folders if (files := sorted(folder.glob("*.jpg")))), [])
 
 
-def load_city(view: View, split: Split, root: Path, size: int, channels: int) -> LabelledDomain:
+def load_city(view: View, split: Split, roots: Sequence[Path], size: int, channels: int) -> LabelledDomain:
     """One split of one domain; its one class is `UNLABELLED`.
 
     Of real training files, the first half gives photographs and the second half maps.
     """
-    files = real_files(split, root)
+    files = real_files(split, roots)
     if files:
         half = len(files) // 2
         files = files if split == "test" else files[:half] if view == "aerial" else files[half:]

@@ -1,16 +1,17 @@
 """MNIST, USPS and SVHN: official files, or arrays beside them, or a download; one size, one value range, one polarity rule.
 
-Where a set comes from, in this order:
-1. the official files, as torchvision lays them out, under `root`;
-2. ``{name}_{split}.npz`` under `root`: ``images`` uint8 (N, H, W) or (N, H, W, 3), ``labels`` (N,), and ``note``, a sentence
+Where a set comes from, in this order, of the first data root that has it:
+1. the official files, as torchvision lays them out, under the root;
+2. ``{name}_{split}.npz`` under the root: ``images`` uint8 (N, H, W) or (N, H, W, 3), ``labels`` (N,), and ``note``, a sentence
    that says what the file is and that every table shows;
-3. torchvision's download into `root`.
+3. torchvision's download into the first root.
 
 MNIST and USPS are light digits on dark ground, 0..255 both. SVHN has both polarities, as found.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,6 +21,7 @@ import torch
 
 from uda.data.arrays import as_pixels, fit_frame, open_arrays, read_note
 from uda.data.domain import LabelledDomain
+from uda.data.names import listed
 from uda.errors import UserError
 
 Split = Literal["train", "test"]
@@ -56,40 +58,39 @@ def _svhn_split(name: str, split: Split) -> str:
     return "extra" if name == "svhn-extra" and split == "train" else split
 
 
-def locate(name: str, split: Split, root: Path) -> Location:
-    """Finds one split under `root` without reading it."""
-    files = official_files(name, split, root)
-    if all(any(path.exists() for path in spellings) for spellings in files):
-        return Location("official", root)
-    arrays = root / f"{name}_{split}.npz"
-    if arrays.exists():
-        return Location("arrays", arrays)
-    return Location("missing", root)
+def locate(name: str, split: Split, roots: Sequence[Path]) -> Location:
+    """Finds one split under the first of the `roots` that has it, without reading it."""
+    for root in roots:
+        if all(any(path.exists() for path in spellings) for spellings in official_files(name, split, root)):
+            return Location("official", root)
+        arrays = root / f"{name}_{split}.npz"
+        if arrays.exists():
+            return Location("arrays", arrays)
+    return Location("missing", roots[0])
 
 
-def load_digits(name: str, split: Split, root: Path, size: int = 32, channels: int = 3) -> LabelledDomain:
+def load_digits(name: str, split: Split, roots: Sequence[Path], size: int = 32, channels: int = 3) -> LabelledDomain:
     """One split as uint8 (N, channels, size, size) with labels 0..9 (also for SVHN's 0).
 
     Raises:
         UserError: where the files are neither there nor to be had, or are damaged.
     """
-    place = locate(name, split, root)
+    place = locate(name, split, roots)
     if place.kind == "arrays":
         with open_arrays(place.path) as file:
             pixels, labels = as_pixels(file["images"], str(place.path)), file["labels"].astype(np.int64)
         note = read_note(place.path)
     else:
-        images, labels = _read_official(name, split, root)
+        images, labels = _read_official(name, split, place, roots)
         pixels, note = as_pixels(images, name), NOTES[name]
     return LabelledDomain(f"{name} {split}", fit_frame(pixels, size, channels), DIGITS, note, torch.from_numpy(labels))
 
 
-def _read_official(name: str, split: Split, root: Path) -> tuple[np.ndarray, np.ndarray]:
+def _read_official(name: str, split: Split, place: Location, roots: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
     """Reads the official files by torchvision, which downloads what is not there."""
     from torchvision import datasets
 
-    train = split == "train"
-    here = locate(name, split, root).kind == "official"
+    train, root = split == "train", place.path
     try:
         if name == "mnist":
             mnist = datasets.MNIST(str(root), train=train, download=True)
@@ -101,10 +102,10 @@ def _read_official(name: str, split: Split, root: Path) -> tuple[np.ndarray, np.
         return svhn.data.transpose(0, 2, 3, 1), svhn.labels.astype(np.int64)
     except Exception as error:  # torchvision raises whatever its reader or the network stack raised
         files = ", ".join(str(spellings[0].relative_to(root)) for spellings in official_files(name, split, root))
-        if here:
+        if place.kind == "official":
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UserError(f"{name} {split}: {files} in {root} cannot be read ({reason}); delete and download again") from error
         raise UserError(
-            f"no {name} {split} data: looked for {files} and {name}_{split}.npz in {root}, and the download failed "
+            f"no {name} {split} data: looked for {files} and {name}_{split}.npz in {listed(roots)}, and the download failed "
             f"({type(error).__name__}); put one there, give --data-root, or run offline with: uda fit --recipe synth2digits"
         ) from error

@@ -1,20 +1,23 @@
-"""MNIST-M: MNIST's digits blended over patches of photographs, after Ganin et al. 2016. Made here; not the published file.
+"""MNIST-M: MNIST's digits blended over patches of photographs (Ganin et al. 2016). The published images, or made here.
 
-The published file took its patches from BSDS500. These are cut from eight sample photographs that scikit-learn and scikit-image
-come with, at half their size: for training images from the left two thirds, for test images from the right third, so no
-background is in both.
+Published: ``mnist-m_{split}.npz`` under a data root or in its folder ``mnist-m``: ``images`` uint8 (N, 32, 32, 3), ``labels``
+(N,), ``note``. It took its patches from BSDS500. Where it is not at hand, patches are cut from eight sample photographs that
+scikit-learn and scikit-image come with, at half their size: for training images from the left two thirds, for test images from
+the right third, so no background is in both.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from uda.data.arrays import fit_frame
-from uda.data.datasets.digits import Split, load_digits
+from uda.data.arrays import as_pixels, fit_frame, open_arrays
+from uda.data.datasets.digits import DIGITS, Split, load_digits
 from uda.data.domain import LabelledDomain
 from uda.errors import UserError
 
@@ -62,9 +65,27 @@ def blend(digits: Tensor, photographs: list[Tensor], split: Split, seed: int) ->
     return blended
 
 
-def load_mnist_m(split: Split, root: Path, size: int, channels: int) -> LabelledDomain:
-    """One split, as large as MNIST's."""
-    mnist = load_digits("mnist", split, root, size, 3)
+def published_file(split: Split, roots: Sequence[Path]) -> Path | None:
+    """The published images of one split, of the first root that has them."""
+    places = (root / folder / f"mnist-m_{split}.npz" for root in roots for folder in ("mnist-m", ""))
+    return next((place for place in places if place.exists()), None)
+
+
+def read_published_note(path: Path) -> str:
+    """How many images are published here, and which, without reading them."""
+    with open_arrays(path) as file:
+        which = f": {file['note']}" if "note" in file else ""
+        return f"published MNIST-M, {len(file['labels']):,} images{which}"
+
+
+def load_mnist_m(split: Split, roots: Sequence[Path], size: int, channels: int) -> LabelledDomain:
+    """One split: the published images that are at hand, else as many made here as MNIST has."""
+    path = published_file(split, roots)
+    if path is not None:
+        with open_arrays(path) as file:
+            images, labels = as_pixels(file["images"], str(path)), torch.from_numpy(file["labels"].astype(np.int64))
+        return LabelledDomain(f"mnist-m {split}", fit_frame(images, size, channels), DIGITS, read_published_note(path), labels)
+    mnist = load_digits("mnist", split, roots, size, 3)
     assert isinstance(mnist.images, Tensor)
     images = blend(mnist.images, load_photographs(), split, seed=0 if split == "train" else 1)
     return LabelledDomain(
