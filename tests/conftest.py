@@ -24,6 +24,7 @@ from uda.training.loop import Observer, Row, Stop
 page.MAPPED = 30
 synthetic.COUNTS.update(train=200, test=100)
 translation.STEPS = 3
+os.environ["UDA_CACHE_GIB"] = "0"  # what one test computes, no other test reads
 torch.set_num_threads(1)  # tests run side by side; two thread pools on two cores spin against each other
 
 CHECKOUT = Path(__file__).parent.parent

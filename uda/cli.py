@@ -28,6 +28,12 @@ app = typer.Typer(
 )
 recipes_app = typer.Typer(help="List the recipes, or show one.", invoke_without_command=True, rich_markup_mode=None)
 app.add_typer(recipes_app, name="recipes")
+cache_app = typer.Typer(
+    help="List what is kept for other runs, or delete it.", invoke_without_command=True, rich_markup_mode=None
+)
+app.add_typer(cache_app, name="cache")
+PUBLISHED = ("timm:", "torchvision:")
+"""what the names of networks begin with that come pretrained"""
 
 START = """Try it, in two minutes and without a download:
   uda fit --recipe synth2digits
@@ -106,7 +112,9 @@ def start(
 @app.command()
 def fit(
     context: typer.Context,
-    recipe: Annotated[str | None, typer.Option(help="A name from `uda recipes` or a .toml file; with --source: folders.")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="A name from `uda recipes` or a .toml file; with --source: photos or folders.")
+    ] = None,
     resume: Annotated[Path | None, typer.Option(help="Continue an interrupted run folder instead.")] = None,
     source: Annotated[str | None, typer.Option(help="Labelled images: a folder CLASS/IMAGE.png, .csv, .npz, or a name.")] = None,
     target: Annotated[str | None, typer.Option(help="Images without labels: a folder, .csv, .npz, or a name.")] = None,
@@ -125,6 +133,7 @@ def fit(
     device: Device = "auto",
     precision: Precision = "auto",
     set_: Annotated[list[str] | None, typer.Option("--set", help="Any key: --set method.feature_norm=l2. Repeatable.")] = None,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Compute all anew, and keep nothing for other runs.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show every setting with its origin, check, and stop.")] = False,
 ) -> None:
     """Adapt a classifier: the source classifier first, then the method, then the figures.
@@ -137,13 +146,13 @@ def fit(
     size, want a GPU (days on a CPU).
     """
     if recipe is None and (source or target):
-        recipe = "folders"
+        recipe = "photos" if (model or "").startswith(PUBLISHED) and weights is None else "folders"
     if (recipe is None) == (resume is None):
         raise UserError("give either --recipe NAME or --resume RUN; `uda recipes` lists the names")
     flags = context.params
     if resume is not None:
         asked = any(flags[flag] is not None for flag in (*FLAGS, "seeds", "out", "data_root"))
-        if asked or set_ or dry_run or (device, precision) != ("auto", "auto"):
+        if asked or set_ or dry_run or no_cache or (device, precision) != ("auto", "auto"):
             raise UserError("--resume goes on as the run began; leave out all other settings, or start anew with --recipe")
         _resume(resume)
         return
@@ -152,7 +161,7 @@ def fit(
     if dry_run:
         _check(str(recipe), overrides, origins, data_root, device, precision or "auto")
     else:
-        where = {"data_root": data_root, "device": device, "precision": precision or "auto"}
+        where = {"data_root": data_root, "device": device, "precision": precision or "auto", "cache": not no_cache}
         _fit(str(recipe), seeds, overrides=overrides, out=out, **where)
 
 
@@ -413,6 +422,40 @@ def data(data_root: DataRoot = None) -> None:
         f"{', '.join(EMBEDDED)} are made on the spot; the others lie under --data-root, else $UDA_DATA, else ~/.cache/uda",
         markup=False,
     )
+
+
+@cache_app.callback()
+def cache(context: typer.Context) -> None:
+    """List what is kept for other runs: features of frozen bodies, and source classifiers."""
+    if context.invoked_subcommand is None:
+        from datetime import datetime
+
+        from rich.console import Console
+        from rich.table import Table
+
+        from uda.runs.cache import cache_root, limit, user_cache
+
+        table = Table("last read", "MiB", "what it is", box=None, pad_edge=False)
+        entries = user_cache().entries()
+        for entry in entries:
+            when = datetime.fromtimestamp(entry.used)
+            table.add_row(f"{when:%Y-%m-%d %H:%M}", f"{entry.bytes / 2**20:,.1f}", str(entry.about.get("what")))
+        console, total = Console(), sum(entry.bytes for entry in entries)
+        if entries:
+            console.print(table, markup=False)
+        console.print(
+            f"{total / 2**30:.2f} GiB of {limit() / 2**30:g} ($UDA_CACHE_GIB) in {cache_root()}; uda cache clear deletes it",
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+@cache_app.command("clear")
+def cache_clear() -> None:
+    """Delete all that is kept for other runs; finished runs need none of it."""
+    from uda.runs.cache import Cache, cache_root
+
+    print(f"{Cache(cache_root()).clear() / 2**20:,.1f} MiB deleted")
 
 
 def main() -> None:

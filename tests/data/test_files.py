@@ -15,7 +15,8 @@ from uda import UserError
 from uda.data.augment import Augment
 from uda.data.batches import Batches, Stream
 from uda.data.domain import LabelledDomain
-from uda.data.files import ImageFiles, check, decode, in_order, read
+from uda.data.files import ImageFiles, check, in_order, read
+from uda.data.frame import Frame, decode
 from uda.runtime import Runtime
 
 RNG = np.random.default_rng(0)
@@ -32,31 +33,31 @@ def write(root: Path, count: int, size: int = 8) -> np.ndarray:
 
 def files(root: Path, size: int = 8, channels: int = 1) -> ImageFiles:
     names = np.array(sorted(os.fsencode(path.name) for path in root.iterdir()), dtype=np.bytes_)
-    return ImageFiles(root, names, size, channels)
+    return ImageFiles(root, names, Frame(size, channels))
 
 
 def test_decoding_keeps_pixels_and_copies_grey_to_three_channels(tmp_path: Path) -> None:
     pixels = write(tmp_path, 1)[0]
-    assert np.array_equal(decode(tmp_path / "000.png", 8, 1)[0], pixels)
-    assert np.array_equal(decode(tmp_path / "000.png", 8, 3), np.stack([pixels] * 3))
+    assert np.array_equal(decode(tmp_path / "000.png", Frame(8, 1)).numpy()[0], pixels)
+    assert np.array_equal(decode(tmp_path / "000.png", Frame(8, 3)).numpy(), np.stack([pixels] * 3))
 
 
 def test_decoding_takes_the_central_square(tmp_path: Path) -> None:
     wide = np.zeros((8, 16), np.uint8)
     wide[:, 4:12] = 200
     Image.fromarray(wide).save(tmp_path / "wide.png")
-    assert (decode(tmp_path / "wide.png", 8, 1) == 200).all()
+    assert (decode(tmp_path / "wide.png", Frame(8, 1)).numpy() == 200).all()
 
 
 def test_sixteen_bits_are_cut_to_eight(tmp_path: Path) -> None:
     Image.fromarray(np.full((8, 8), 0x4020, np.uint16)).save(tmp_path / "deep.png")
-    assert (decode(tmp_path / "deep.png", 8, 1) == 0x40).all()
+    assert (decode(tmp_path / "deep.png", Frame(8, 1)).numpy() == 0x40).all()
 
 
 @pytest.mark.parametrize("ending", ["jpg", "bmp", "gif", "tif", "webp", "ppm"])
 def test_other_formats_and_colour_decode(tmp_path: Path, ending: str) -> None:
     Image.new("RGB", (20, 20), (255, 0, 0)).save(tmp_path / f"red.{ending}")
-    pixels = decode(tmp_path / f"red.{ending}", 8, 3)
+    pixels = decode(tmp_path / f"red.{ending}", Frame(8, 3)).numpy()
     assert pixels[0].min() > 240
     assert pixels[1:].max() < 15
 
@@ -88,7 +89,7 @@ def test_too_many_unreadable_files_are_an_error(tmp_path: Path) -> None:
     write(tmp_path, 8)
     for number in range(4):
         (tmp_path / f"00{number}.png").write_bytes(b"")
-    with pytest.raises(UserError, match=r"4 of the first 8 images .* cannot be read.*mend or remove"):
+    with pytest.raises(UserError, match=r"4 of the first 8 images cannot be read.*mend or remove"):
         check(files(tmp_path), 1 << 20)
 
 
@@ -112,15 +113,15 @@ def test_a_stream_of_files_goes_on_where_one_of_pixels_would(
     for images in (held, files(root)):
         torch.manual_seed(0)
         stream = Stream(images, size)
-        drawn = [stream.next() for _ in range(taken)]
+        drawn = [stream.next(Augment()) for _ in range(taken)]
         state = stream.state_dict()
-        expected = [stream.next() for _ in range(3)]
+        expected = [stream.next(Augment()) for _ in range(3)]
         other = Stream(images, size)
         other.load_state_dict(state)
         if isinstance(images, ImageFiles):  # positions ahead are in the state; later ones come from the random state
-            assert torch.equal(other.next()[1], expected[0][1])
+            assert torch.equal(other.next(Augment())[2], expected[0][2])
         streams.append(drawn)
-    for (pixels, positions), (decoded, same) in zip(*streams, strict=True):
+    for (pixels, _, positions), (decoded, _, same) in zip(*streams, strict=True):
         assert torch.equal(pixels, decoded)
         assert torch.equal(positions, same)
 

@@ -11,11 +11,12 @@ from uda import UserError
 from uda.console import Display
 from uda.data.domain import LabelledDomain
 from uda.data.folders import class_names, find, hold_out, load_labelled, load_unlabelled, own_size
-from uda.data.load import load_pair, resolve_image_size
+from uda.data.frame import Frame
+from uda.data.load import load_pair, resolve_frame
 from uda.data.settings import DataSettings
 
 QUIET = Display(quiet=True)
-FRAME = 8, 1, 1 << 20, QUIET
+FRAME = Frame(8, 1), 1 << 20, QUIET
 
 
 def image(path: Path, value: int = 0, size: tuple[int, int] = (8, 8), mode: str = "L") -> None:
@@ -66,7 +67,7 @@ def test_arrays_of_any_layout_and_label_type(tmp_path: Path) -> None:
     loaded = []
     for name, images in (("first", pixels), ("last", pixels.transpose(0, 2, 3, 1))):
         np.savez(tmp_path / f"{name}.npz", images=images, labels=np.array(["dog", "cat"]))
-        loaded.append(load_labelled(find(tmp_path / f"{name}.npz", labelled=True), ("cat", "dog"), 8, 3, 0, QUIET))
+        loaded.append(load_labelled(find(tmp_path / f"{name}.npz", labelled=True), ("cat", "dog"), Frame(8, 3), 0, QUIET))
     assert torch.equal(loaded[0].images, torch.from_numpy(pixels))
     assert torch.equal(loaded[0].images, loaded[1].images)
     assert loaded[0].labels.tolist() == [1, 0]
@@ -123,10 +124,10 @@ def test_colour_in_either_domain_makes_three_channels(tmp_path: Path) -> None:
     image(tmp_path / "grey/a/x.png")
     image(tmp_path / "colour/x.png", mode="RGB")
     grey, colour = find(tmp_path / "grey", True), find(tmp_path / "colour", False)
-    assert resolve_image_size(DataSettings(source="own", target="usps"), grey, None) == (8, 1)
-    assert resolve_image_size(DataSettings(source="own", target="own"), grey, colour) == (8, 3)
-    assert resolve_image_size(DataSettings(source="mnist", target="svhn"), None, None) == (32, 3)
-    assert resolve_image_size(DataSettings(source="own", target="own", size=16, channels=1), grey, colour) == (16, 1)
+    assert resolve_frame(DataSettings(source="own", target="usps"), grey, None) == Frame(8, 1)
+    assert resolve_frame(DataSettings(source="own", target="own"), grey, colour) == Frame(8, 3)
+    assert resolve_frame(DataSettings(source="mnist", target="svhn"), None, None) == Frame(32, 3)
+    assert resolve_frame(DataSettings(source="own", target="own", size=16, channels=1), grey, colour) == Frame(16, 1)
 
 
 @pytest.mark.parametrize(

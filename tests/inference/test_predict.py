@@ -5,13 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from uda import UserError
 from uda.console import Display
 from uda.data.augment import to_float
-from uda.data.files import decode
+from uda.data.frame import Frame, decode
 from uda.inference.predict import evaluate, evaluation_table, write_predictions
 from uda.runs.run import Run
 
@@ -28,7 +27,7 @@ def test_every_image_gets_the_class_that_the_classifier_gives_it(own_run: Run, f
     table = rows(tmp_path / "p.csv")
     assert count == len(table) == 96
     for row in table[::10]:
-        image = to_float(torch.tensor(decode(folders / "test" / row["path"], 16, 1))[None])
+        image = to_float(decode(folders / "test" / row["path"], Frame(16, 1))[None])
         probability, number = (own_run.classifier(image) / own_run.temperature()).softmax(1).max(1)
         assert row["class"] == own_run.classes[int(number)]
         assert float(row["probability"]) == pytest.approx(float(probability), abs=1e-3)

@@ -11,9 +11,10 @@ from torch import nn
 
 from tests.models.nets import SmallResNet, squeezing
 from uda import UserError
+from uda.data.frame import Frame
 from uda.recipe.load import load_recipe
 from uda.recipe.schema import Recipe
-from uda.runs.build import build_checked, build_source_classifier, starts_published
+from uda.runs.build import build_checked, build_networks, starts_published
 from uda.runtime import Runtime
 
 SPOILS = """
@@ -36,19 +37,19 @@ def test_the_check_of_a_method_leaves_the_classifier_and_the_random_state_alone(
     built = []
     for method in ("dann", f"{tmp_path / 'own.py'}:Spoils"):
         torch.manual_seed(0)
-        recipe = load_recipe("synth2digits", {"method.name": method, "classifier.width": 8}).with_image_size(3, 32)
+        recipe = load_recipe("synth2digits", {"method.name": method, "classifier.width": 8}).with_frame(Frame(32, 3))
         built.append((build_checked(recipe, 10, fp32), torch.get_rng_state()))
     (first, state), (second, other) = built
     assert first is not None
     assert second is not None
     assert torch.equal(state, other)
-    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(first.classifier.parameters(), second.classifier.parameters(), strict=True))
 
 
 def recipe(backbone: str, **settings: Any) -> Recipe:
     overrides = {"classifier.backbone": backbone, "method.name": "shot"}
     overrides |= {f"classifier.{key}": str(value) if isinstance(value, Path) else value for key, value in settings.items()}
-    return load_recipe("synth2digits", overrides).with_image_size(3, 32)
+    return load_recipe("synth2digits", overrides).with_frame(Frame(32, 3))
 
 
 def parameters(module: nn.Module) -> torch.Tensor:
@@ -97,7 +98,7 @@ def test_a_pretrained_body_gets_a_head_that_does_not_depend_on_it(fp32: Runtime,
         torch.manual_seed(0)
         classifier = build_checked(recipe(f"{tmp_path / 'own.py'}:build", **settings), 10, fp32)
         assert classifier is not None
-        built.append(classifier)
+        built.append(classifier.classifier)
     started, fresh = built
     assert torch.equal(parameters(started.head), parameters(fresh.head))
     assert torch.equal(next(started.backbone.parameters()), body["module.conv1.weight"])
@@ -106,9 +107,9 @@ def test_a_pretrained_body_gets_a_head_that_does_not_depend_on_it(fp32: Runtime,
 
 
 def test_a_body_of_ours_loads_too(fp32: Runtime, tmp_path: Path) -> None:
-    first = build_source_classifier(recipe("lenet"), 10, fp32)
+    first = build_networks(recipe("lenet"), 10, fp32).classifier
     torch.save(first.state_dict(), tmp_path / "body.pt")
-    other = build_source_classifier(recipe("lenet", backbone_weights=tmp_path / "body.pt"), 10, fp32, begin=True)
+    other = build_networks(recipe("lenet", backbone_weights=tmp_path / "body.pt"), 10, fp32, begin=True).classifier
     assert torch.equal(parameters(other.backbone), parameters(first.backbone))
     assert not torch.equal(parameters(other.head), parameters(first.head))
 
@@ -116,17 +117,17 @@ def test_a_body_of_ours_loads_too(fp32: Runtime, tmp_path: Path) -> None:
 def test_what_is_read_from_a_run_needs_neither_download_nor_file(fp32: Runtime, tmp_path: Path) -> None:
     """Nor does it wait for a connection."""
     for settings in ({}, {"backbone_weights": tmp_path / "gone.pt"}):
-        assert build_source_classifier(recipe("timm:resnet10t", **settings), 10, fp32).start == ""
+        assert build_networks(recipe("timm:resnet10t", **settings), 10, fp32).classifier.start == ""
 
 
 def test_squeezenet_keeps_its_head_only_where_it_comes_trained(fp32: Runtime, tmp_path: Path) -> None:
-    fresh = build_source_classifier(recipe("torchvision:squeezenet1_1", pretrained=False), 10, fp32, begin=True)
+    fresh = build_networks(recipe("torchvision:squeezenet1_1", pretrained=False), 10, fp32, begin=True).classifier
     assert type(fresh.head) is nn.Linear
     assert fresh.backbone.feature_dim == 512
     (tmp_path / "own.py").write_text("from tests.models.nets import squeezing\ndef build(): return squeezing(True)\n")
     torch.save(squeezing(True).state_dict(), tmp_path / "net.pt")
-    grey = recipe(f"{tmp_path / 'own.py'}:build", weights=tmp_path / "net.pt").with_image_size(1, 16)
-    trained = build_source_classifier(grey, 10, fp32, begin=True).eval()
+    grey = recipe(f"{tmp_path / 'own.py'}:build", weights=tmp_path / "net.pt").with_frame(Frame(16, 1))
+    trained = build_networks(grey, 10, fp32, begin=True).classifier.eval()
     network = squeezing(True).eval()
     network.load_state_dict(torch.load(tmp_path / "net.pt", weights_only=True))
     images = torch.rand(2, 1, 16, 16)

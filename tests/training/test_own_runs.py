@@ -19,7 +19,8 @@ from uda.console import Display
 from uda.data.augment import to_float
 from uda.data.domain import Pair
 from uda.data.files import ImageFiles
-from uda.data.folders import find, frame
+from uda.data.folders import find, in_frame
+from uda.data.frame import Frame
 from uda.runs.run import Run
 from uda.training.fit import fit, resume
 from uda.training.loop import Interrupted
@@ -66,7 +67,7 @@ def test_a_run_from_files_on_disk_stops_and_resumes_to_the_same_end(folders: Pat
         folders, **{"data.memory": 0, "classifier.refine_steps": 0, "training.log_every": 1, "training.steps": 6}
     )
     whole = run(tmp_path / "whole", settings)
-    assert isinstance(frame(find(folders / "target", False), 16, 1, 0, Display(quiet=True))[1], ImageFiles)
+    assert isinstance(in_frame(find(folders / "target", False), Frame(16, 1), 0, Display(quiet=True))[1], ImageFiles)
     with pytest.raises(Interrupted):
         run(tmp_path / "stopped", settings, observers=[StopAfter(3)])
     again = resume(tmp_path / "stopped")

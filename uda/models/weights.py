@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import itertools
 import pickle
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from uda.errors import UserError
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Writes tensors as safetensors; those that lie in the same memory are written under each of their names."""
+    save_file({name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}, path)
 
 
 def load_weights(path: Path, module: nn.Module) -> None:

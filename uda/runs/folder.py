@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from uda.atomic import atomic_write
@@ -19,7 +19,7 @@ from uda.data.files import in_order, read
 from uda.errors import UserError
 from uda.evaluation.evaluator import Examples
 from uda.evaluation.outputs import Outputs
-from uda.models.weights import load_weights
+from uda.models.weights import load_weights, save_tensors
 from uda.recipe.load import dump_recipe, load_recipe
 from uda.recipe.schema import Recipe
 
@@ -162,7 +162,7 @@ class RunFolder:
 
     def _write_tensors(self, name: str, tensors: dict[str, Tensor]) -> None:
         with atomic_write(self.path / name) as path:
-            save_file({key: value.detach().cpu().clone().contiguous() for key, value in tensors.items()}, path)
+            save_tensors(tensors, path)
 
     def _tensors(self, name: str) -> dict[str, Tensor]:
         path = self.path / name

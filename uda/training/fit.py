@@ -196,7 +196,7 @@ def new_job(
     own = Progress(display), metrics, Checkpoints(folder), Signals()
     loop, evaluator = Loop(folder, recipe.training.log_every, [*own, *observers]), Evaluator(pair, runtime)
     environment = folder.read_json("environment.json")
-    cache = user_cache(environment["cache"])
+    cache = user_cache(environment.get("cache", True))
     return Job(folder, recipe, pair, runtime, display, loop, metrics, evaluator, environment, cache, networks)
 
 

@@ -31,6 +31,7 @@ def fit_seeds(
     data_root: str | Path | None = None,
     device: str = "auto",
     precision: str = "auto",
+    cache: bool = True,
     display: Display | None = None,
     observers: Sequence[Observer] = (),
     overrides: dict[str, Any] | None = None,
@@ -48,7 +49,7 @@ def fit_seeds(
         raise UserError(f"{wanted.method.name} has no accuracy to compare over seeds; run it once, with --seed")
     path = Path(out) if out is not None else default_path(wanted, f"{seeds}-seeds")
     asked = [wanted.seed + number for number in range(seeds)]
-    where = {"data_root": join_roots(data_roots(data_root)), "device": device, "precision": precision}
+    where = {"data_root": join_roots(data_roots(data_root)), "device": device, "precision": precision, "cache": cache}
     RunFolder.create(path, wanted, {"seeds": asked, **where}, (RECIPE, ASKED))
     try:
         return resume_seeds(path, display, model, observers)
@@ -70,7 +71,7 @@ def resume_seeds(
             if (out / "recipe.toml").exists():
                 resume(out, display, model, observers=observers)
             else:
-                where = {name: asked[name] for name in ("data_root", "device", "precision")}
+                where = {name: asked[name] for name in ("data_root", "device", "precision")} | {"cache": asked.get("cache", True)}
                 recipe = load_recipe(path / RECIPE, {"seed": seed})
                 fit(recipe, model=model, out=out, display=display, observers=observers, **where)
         except Interrupted as stop:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import uda
@@ -29,7 +28,7 @@ from uda.methods.translating import PairDrawing, Translating
 from uda.models.backbones import Classifier
 from uda.models.custom import whole_state_dict
 from uda.models.layers import SOURCE, TARGET
-from uda.models.weights import load_weights
+from uda.models.weights import load_weights, save_tensors
 from uda.players import Players
 from uda.recipe.schema import Recipe
 from uda.report.grids import draw_translations
@@ -157,7 +156,7 @@ def _kept_or_trained(job: Job, classifier: Classifier) -> None:
         return
     _supervised(job, SOURCE_STAGE, recipe.classifier.steps)
     with job.cache.writing(key) as kept:
-        save_file({name: value.cpu() for name, value in classifier.state_dict().items()}, kept / "weights.safetensors")
+        save_tensors(classifier.state_dict(), kept / "weights.safetensors")
         write_about(kept, {"what": f"source classifier {recipe.classifier.backbone} of {recipe.name}, seed {recipe.seed}"})
 
 

@@ -1,0 +1,64 @@
+"""What is cut out of images, and views of them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms import InterpolationMode, v2
+
+from uda.data.frame import VIEWS, Frame, as_tensor, centre, decode, draw_views
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module")
+def photograph() -> Image.Image:
+    """Wider than high, and smooth, as photographs are."""
+    small = Image.fromarray(RNG.integers(0, 256, (6, 9, 3), dtype=np.uint8))
+    return small.resize((90, 60), Image.Resampling.BICUBIC)
+
+
+def test_the_centre_is_what_torchvision_cuts_out(photograph: Image.Image) -> None:
+    """The published evaluation of ImageNet networks: the short side first, then the central square."""
+    frame = Frame(28, 3, 32, "bicubic")
+    published = v2.Compose([v2.Resize(32, InterpolationMode.BICUBIC, antialias=True), v2.CenterCrop(28)])
+    difference = as_tensor(centre(photograph, frame)).float() - as_tensor(published(photograph)).float()
+    assert difference.abs().mean() < 1.5
+
+
+def test_without_a_resize_nothing_but_what_is_beside_the_square_is_cut_off() -> None:
+    pixels = np.zeros((8, 12, 3), np.uint8)
+    pixels[:, 2:10] = 200
+    assert (as_tensor(centre(Image.fromarray(pixels), Frame(8, 3))) == 200).all()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_views_are_the_same_for_a_number_and_differ_between_numbers(photograph: Image.Image, channels: int) -> None:
+    image, names = photograph.convert("L" if channels == 1 else "RGB"), tuple(VIEWS)
+    first, again, other = (draw_views(image, Frame(16, channels), names, number) for number in (3, 3, 4))
+    assert first.shape == (len(names), channels, 16, 16)
+    assert torch.equal(first, again)
+    same = [torch.equal(a, b) for a, b in zip(first, other, strict=True)]
+    assert same == [name in ("centre", "flip") for name in names]
+
+
+def test_a_kind_that_comes_twice_is_drawn_twice(photograph: Image.Image) -> None:
+    one, two = draw_views(photograph, Frame(16, 3), ("crop", "crop"), 0)
+    assert not torch.equal(one, two)
+
+
+def test_half_of_a_masked_view_is_grey_in_patches(photograph: Image.Image) -> None:
+    views = torch.stack([draw_views(photograph, Frame(32, 3), ("masked",), number)[0] for number in range(20)])
+    patches = views.unfold(2, 4, 4).unfold(3, 4, 4)  # 8 along a side
+    grey = (patches == 127).all(-1).all(-1).all(1)
+    assert 0.4 < grey.float().mean() < 0.6
+
+
+def test_a_file_keeps_its_shape_until_the_square_is_cut(tmp_path: Path) -> None:
+    """An image is not squeezed."""
+    pixels = np.zeros((10, 40), np.uint8)
+    pixels[:, 15:25] = 255
+    Image.fromarray(pixels).save(tmp_path / "wide.png")
+    assert (decode(tmp_path / "wide.png", Frame(8, 1, 10)) == 255).all()

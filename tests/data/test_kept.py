@@ -1,0 +1,67 @@
+"""Views of images as a frozen body keeps them."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests.conftest import domain
+from uda.data.augment import Augment
+from uda.data.batches import Batches
+from uda.data.domain import LabelledDomain
+from uda.data.kept import Kept
+from uda.runtime import Runtime
+
+CPU = torch.device("cpu")
+
+
+def kept(count: int = 12, views: int = 5, weak: int = 2) -> Kept:
+    """Features (2,) of each view: the image's number and the view's."""
+    numbers = torch.stack(torch.meshgrid(torch.arange(count), torch.arange(views), indexing="ij"), -1)
+    return Kept(numbers.to(torch.bfloat16), weak, CPU)
+
+
+def test_the_first_view_is_tested_on() -> None:
+    assert kept().tested(torch.tensor([4, 7])).tolist() == [[4, 0], [7, 0]]
+    assert kept().tested(torch.tensor([4])).dtype == torch.float32
+
+
+@pytest.mark.parametrize(("kind", "views"), [("weak", {0, 1}), ("strong", {2, 3, 4}), ("any", {0, 1, 2, 3, 4})])
+def test_views_of_one_kind_are_drawn_for_the_images_asked_for(kind: str, views: set[int]) -> None:
+    positions = torch.arange(12).repeat(20)
+    drawn = kept().drawn(positions, kind)  # type: ignore[arg-type]
+    assert torch.equal(drawn[:, 0].long(), positions)
+    assert set(drawn[:, 1].long().tolist()) == views
+
+
+def test_where_all_views_are_weak_any_of_them_stands_for_a_strong_one() -> None:
+    drawn = kept(views=2, weak=2).drawn(torch.arange(12).repeat(20), "strong")
+    assert set(drawn[:, 1].long().tolist()) == {0, 1}
+
+
+def with_kept(name: str, count: int, seed: int) -> LabelledDomain:
+    return replace(domain(name, count, seed), kept=kept(count))
+
+
+def test_batches_hold_views_in_place_of_images_and_go_on_where_they_were(fp32: Runtime) -> None:
+    source, target = with_kept("s", 12, 0), with_kept("t", 12, 1)
+
+    def batches() -> Batches:
+        return Batches(source, target.without_labels(), 4, 6, Augment(rotate=90), Augment(erase=1), fp32)
+
+    torch.manual_seed(0)
+    stream = batches()
+    stream.next()
+    state, random = stream.state_dict(), torch.get_rng_state()
+    expected = stream.next()
+    assert expected.source.shape == (4, 2)
+    assert torch.equal(expected.source_labels, source.labels[expected.source[:, 0].long()])
+    assert torch.equal(expected.target[:, 0], expected.target_weak[:, 0])
+    assert torch.equal(expected.target[:, 0].long(), expected.target_positions)
+    assert expected.target_weak[:, 1].max() < 2 <= expected.target[:, 1].min()
+    other = batches()
+    other.load_state_dict(state)
+    torch.set_rng_state(random)
+    got = other.next()
+    assert torch.equal(got.target, expected.target)
+    assert torch.equal(got.source, expected.source)

@@ -1,0 +1,104 @@
+"""What is kept for other runs."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from uda import UserError
+from uda.runs.cache import Cache, digest, digest_of_images, limit, map_file, write_about, write_maps
+
+
+def keep(cache: Cache, key: str, count: int = 100, used: float | None = None) -> None:
+    with cache.writing(key) as folder:
+        shape, dtype = write_maps(folder, [torch.zeros(count, 2)])
+        write_about(folder, {"what": key, "shape": shape, "dtype": dtype})
+    if used is not None and cache.root is not None:
+        os.utime(cache.root / key / "about.json", (used, used))
+
+
+@given(st.lists(st.integers(0, 5), max_size=5), st.sampled_from([torch.float32, torch.bfloat16]))
+def test_maps_come_back_as_they_were_written(counts: list[int], dtype: torch.dtype) -> None:
+    folder = Path(tempfile.mkdtemp())
+    blocks = [torch.randn(count + 1, 2, 3).to(dtype) for count in counts] or [torch.zeros(1, 2, 3, dtype=dtype)]
+    shape, name = write_maps(folder, blocks)
+    assert torch.equal(map_file(folder, shape, name), torch.cat(blocks))
+
+
+def test_a_file_that_is_too_short_is_not_read(tmp_path: Path) -> None:
+    write_maps(tmp_path, [torch.zeros(2, 3)])
+    with pytest.raises(UserError, match="uda cache clear"):
+        map_file(tmp_path, [3, 3], "float32")
+
+
+def test_what_is_kept_is_found_under_its_key_alone(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "kept")
+    keep(cache, "one")
+    assert cache.find("two") is None
+    found = cache.find("one")
+    assert found is not None
+    assert found[0]["what"] == "one"
+
+
+def test_what_is_not_finished_is_not_kept(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "kept")
+
+    def interrupted() -> None:
+        with cache.writing("one") as folder:
+            write_about(folder, {})
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert cache.find("one") is None
+    assert list((tmp_path / "kept").iterdir()) == []
+
+
+def test_a_cache_without_a_root_keeps_nothing_but_maps_stay_readable() -> None:
+    cache = Cache(None)
+    with cache.writing("one") as folder:
+        shape, dtype = write_maps(folder, [torch.ones(2, 3)])
+        maps = map_file(folder, shape, dtype)
+    assert not folder.exists()
+    assert torch.equal(maps, torch.ones(2, 3))
+    assert cache.find("one") is None
+    assert cache.entries() == []
+
+
+def test_what_was_not_read_for_longest_is_deleted_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = Cache(tmp_path)
+    monkeypatch.setenv("UDA_CACHE_GIB", "1")
+    for number, key in enumerate("abc"):
+        keep(cache, key, 10_000, used=1000.0 + number)
+    cache.find("a")
+    monkeypatch.setenv("UDA_CACHE_GIB", str(200_000 / 2**30))  # of 80 kB each, two fit
+    keep(cache, "d", 10_000)
+    assert {entry.path.name for entry in cache.entries()} == {"a", "d"}
+    assert cache.clear() > 160_000
+    assert cache.entries() == []
+
+
+def test_a_limit_that_is_no_number_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UDA_CACHE_GIB", "much")
+    with pytest.raises(UserError, match="UDA_CACHE_GIB"):
+        limit()
+
+
+def test_a_digest_tells_values_shapes_and_types_apart() -> None:
+    zeros = torch.zeros(4)
+    same = [zeros, torch.zeros(4)]
+    others = [torch.zeros(2, 2), torch.zeros(4, dtype=torch.float64), torch.zeros(3), "zeros", nn.Linear(2, 2), nn.Linear(2, 2)]
+    assert digest(same[0]) == digest(same[1])
+    assert len({digest(part) for part in (zeros, *others)}) == 1 + len(others)
+    assert digest("a", "b") != digest("ab")
+
+
+def test_images_are_known_by_content_and_order() -> None:
+    images = torch.randint(0, 256, (3, 1, 2, 2), dtype=torch.uint8)
+    assert digest_of_images(images) == digest_of_images(images.clone())
+    assert digest_of_images(images) != digest_of_images(images.flip(0))
