@@ -42,5 +42,6 @@ def test_a_recipe_is_read_after_what_it_extends(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", presets.names())
 def test_on_top_of_a_shipped_recipe_stand_its_command_and_what_to_expect(name: str) -> None:
     first, second, *_ = presets.find(name).read_text().splitlines()
-    assert first.startswith(f"# uda fit --recipe {name}" if name != "folders" else "# uda fit --model")
+    own = {"folders": "# uda fit --model", "photos": "# uda fit --source"}
+    assert first.startswith(own.get(name, f"# uda fit --recipe {name}"))
     assert second.startswith("# Expect")

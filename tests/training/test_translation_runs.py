@@ -75,7 +75,7 @@ def test_there_is_no_classifier_to_ask_for(images: dict, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("given", [{"classifier.weights": "net.pt"}, {"classifier.backbone": "nets.py:Net"}])
 def test_a_classifier_that_would_not_be_used_is_refused(given: dict, images: dict, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="has no classifier; leave out --model and --weights"):
+    with pytest.raises(UserError, match="has no classifier; leave out --model, --weights and --backbone-weights"):
         fit("translate", out=tmp_path / "run", overrides=FEW | images | given, **WHERE)
     assert not (tmp_path / "run").exists()
 
