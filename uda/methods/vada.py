@@ -77,4 +77,4 @@ class VADA(DANN):
 def unit(perturbation: Tensor) -> Tensor:
     """Each image's perturbation, of Euclidean length 1."""
     length: Tensor = perturbation.flatten(1).norm(dim=1).clamp_min(1e-12)
-    return perturbation / length.view(-1, 1, 1, 1)
+    return perturbation / length.view(-1, *[1] * (perturbation.ndim - 1))
