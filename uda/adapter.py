@@ -141,7 +141,7 @@ class Adapter(ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         runtime = choose_runtime("cpu", "fp32")
         networks = build_networks(self.recipe_, len(self.classes_), runtime, self._module)
-        classifier = networks.whole(build_method(self.recipe_, networks.classifier, runtime).classifier())
+        classifier = networks.whole(build_method(self.recipe_, networks, runtime).classifier())
         classifier.load_state_dict(self.state_)
         return classifier.eval()
 

@@ -52,9 +52,10 @@ class ByHand:
     """E_i, G_j and D_i of a method, and its objective in the words of the header."""
 
     def __init__(self, method: UNIT, batch: Batch) -> None:
-        self.m, self.s, self.count = method, method.settings, len(batch.source)
-        self.x = {1: batch.source, 2: batch.target_weak[: self.count]}
-        self.batch, self.c, self.labels = batch, method.discriminators.class_head, batch.source_labels
+        self.m, self.s, (source, target) = method, method.settings, batch.pixels
+        self.count = min(len(source), method.settings.drawn_batch or len(source))
+        self.x = {1: source[: self.count], 2: target[: self.count]}
+        self.batch, self.c, self.labels = batch, method.discriminators.class_head, batch.source_labels[: self.count]
         self.distance = {"l1": by_hand.l1, "l2": by_hand.l2}
 
     def q(self, x: dict[int, Tensor]) -> list[tuple[Tensor, Tensor]]:
@@ -77,8 +78,12 @@ class ByHand:
         trunks = self.m.discriminators.trunks
         return trunks[(i - 1) % len(trunks)](self.m.discriminators.stems[i - 1](x))
 
+    def seen(self, x: Tensor, i: int) -> Tensor:
+        """Features of images that are drawn, or beside drawn ones: behind a frozen body."""
+        return self.features(self.m.read_drawn(x) if self.m.read_drawn else x, i)
+
     def d(self, x: Tensor, i: int) -> Tensor:
-        return self.m.discriminators.real_head(self.features(x, i))
+        return self.m.discriminators.real_head(self.seen(x, i))
 
     def objective_of_d(self, x: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
         """`x`: streams by name, such as "12"."""
@@ -89,22 +94,24 @@ class ByHand:
             adversarial = adversarial + by_hand.is_real(self.d(self.x[i], i)) + by_hand.is_fake(self.d(torch.cat(drawn), i))
         norm = self.distance[s.feature_norm]
         anchored = s.information_weight or s.pseudo_label_weight
-        logits = self.c(self.features(self.batch.target if anchored else self.x[2], 2))
+        logits = self.c(self.features(self.batch.target, 2) if anchored else self.seen(self.x[2], 2))
         teacher = self.m.teacher(self.batch.target_weak).detach() if s.pseudo_label_weight else logits
         terms = {
             "discriminator_adversarial": (s.adversarial_weight, adversarial),
-            "class": (s.class_weight, by_hand.cross_entropy(self.c(self.features(self.x[1], 1)), self.labels)),
+            "class": (
+                s.class_weight,
+                by_hand.cross_entropy(self.c(self.features(self.batch.source, 1)), self.batch.source_labels),
+            ),
             "feature": (
                 s.feature_weight,
-                norm(self.features(x["11"], 1), self.features(x["12"], 2))
-                + norm(self.features(x["21"], 1), self.features(x["22"], 2)),
+                norm(self.seen(x["11"], 1), self.seen(x["12"], 2)) + norm(self.seen(x["21"], 1), self.seen(x["22"], 2)),
             ),
             "target_entropy": (s.information_weight, by_hand.entropy(logits)),
             "target_marginal_entropy": (-s.information_weight, by_hand.marginal_entropy(logits)),
             "pseudo_label": (s.pseudo_label_weight, by_hand.sure_cross_entropy(logits, teacher, s.confidence)),
             "translated_class": (
                 s.translated_class_weight_discriminator,
-                by_hand.cross_entropy(self.c(self.features(x["12"], 2)), self.labels),
+                by_hand.cross_entropy(self.c(self.seen(x["12"], 2)), self.labels),
             ),
         }
         if not s.feature_weight:
@@ -118,13 +125,17 @@ class ByHand:
             drawn = [x[f"{j}{i}"], *([x[f"{i}{i}"]] if s.adversarial_on_reconstructions else [])]
             adversarial = adversarial + by_hand.is_real(self.d(torch.cat(drawn), i))
         read = [x["12"], *([self.batch.augment(x["12"])] if s.translated_class_augmented else [])]
-        of_class = [by_hand.cross_entropy(self.c(self.features(images, 2)), self.labels) for images in read]
+        of_class = [by_hand.cross_entropy(self.c(self.seen(images, 2)), self.labels) for images in read]
         terms = {
             "generator_adversarial": (s.adversarial_weight, adversarial),
             "reconstruction": (s.reconstruction_weight, norm(x["11"], self.x[1]) + norm(x["22"], self.x[2])),
             "kl": (s.kl_weight, by_hand.kl_to_normal(*q[0]) + by_hand.kl_to_normal(*q[1])),
             "generator_class": (s.translated_class_weight, sum(of_class) / len(of_class)),
         }
+        if s.translated_pseudo_label_weight:
+            teacher = self.m.teacher(self.batch.target_weak[: self.count]).detach()
+            of_teacher = by_hand.sure_cross_entropy(self.c(self.seen(x["21"], 1)), teacher, s.confidence)
+            terms["generator_pseudo_label"] = (s.translated_pseudo_label_weight, of_teacher)
         if s.cycle_weight or s.cycle_kl_weight:
             back = self.q({1: x["21"], 2: x["12"]})
             z = self.sample(back)
@@ -144,6 +155,8 @@ class ByHand:
         WITH_CYCLE,
         {"posterior": "learned", **WITH_CYCLE},
         {"translated_class_augmented": True},
+        {"translated_pseudo_label_weight": 0.8},
+        {"drawn_batch": 4},
         {"tied_trunk": False},
         {"feature_weight": 0.0},
         {"information_weight": 0.0},
@@ -154,8 +167,22 @@ class ByHand:
 )
 def test_a_step_by_hand(settings: dict[str, Any], batch: Batch, fp32: Runtime) -> None:
     """D first; then E and G, against the D that this has made."""
+    assert_step_by_hand(batch, *twins(UNIT, fp32, weight_decay=1e-3, **{**ALL_WEIGHTS, **settings}))
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"drawn_batch": 4, "translated_pseudo_label_weight": 0.8}, {"feature_weight": 0.0}], ids=str
+)
+def test_a_step_behind_a_frozen_body_by_hand(settings: dict[str, Any], batch: Batch, fp32: Runtime) -> None:
+    """Pixels beside what the body has made of images; it makes mirror images of the former, so that one can tell."""
+    pair = twins(UNIT, fp32, weight_decay=1e-3, **{**ALL_WEIGHTS, **settings})
+    for method in pair:
+        method.read_drawn = lambda images: 0.7 * images.flip(3)
+    assert_step_by_hand(dataclasses.replace(batch, small=(0.9 * batch.source.flip(1), 0.9 * batch.target_weak.flip(1))), *pair)
+
+
+def assert_step_by_hand(batch: Batch, method: UNIT, twin: UNIT) -> None:
     batch = dataclasses.replace(batch, augment=lambda images: 0.5 * images.flip(2))
-    method, twin = twins(UNIT, fp32, weight_decay=1e-3, **{**ALL_WEIGHTS, **settings})
     hand = ByHand(twin, batch)
     of_d = adam(twin.discriminators.parameters(), twin.settings)
     of_g = adam([*twin.encoders.parameters(), *twin.generators.parameters()], twin.settings)

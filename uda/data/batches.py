@@ -32,6 +32,7 @@ class Batch:
         target_weak: the same target images as they are.
         target_positions: which images of the target domain they are, int64 (B,).
         augment: what made `target` of `target_weak`, for a method that has more images to be seen so.
+        small: source and target images, (B, C, s, s) each, where a body is frozen and the method draws images.
     """
 
     source: Tensor
@@ -41,6 +42,12 @@ class Batch:
     target_weak: Tensor
     target_positions: Tensor
     augment: Augment = field(default_factory=Augment)
+    small: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def pixels(self) -> tuple[Tensor, Tensor]:
+        """Source images and target images, these as they are: what a method that draws images takes them from."""
+        return self.small or (self.source, self.target_weak)
 
 
 class Shuffle:
@@ -143,6 +150,9 @@ class Batches:
         self.source_augment, self.target_augment = source_augment, target_augment
         self.source = Stream(source.inputs, size, source.labels, class_shares) if source else None
         self.target = Stream(target.inputs, target_size) if target else None
+        self.small: tuple[Tensor, Tensor] | None = None
+        if source is not None and target is not None and source.small is not None and target.small is not None:
+            self.small = source.small, target.small
 
     def next(self) -> Batch:
         source = target = plain = None
@@ -154,7 +164,11 @@ class Batches:
             plain, target, target_picked = self.target.next(self.target_augment)
         none = next(images[:0] for images in (source, target) if images is not None)
         source, target, plain = (none if part is None else self.runtime.arrange(part) for part in (source, target, plain))
-        return Batch(source, labels, picked, target, plain, target_picked, self.target_augment)
+        small = self.small and (self._drawn_from(self.small[0], picked), self._drawn_from(self.small[1], target_picked))
+        return Batch(source, labels, picked, target, plain, target_picked, self.target_augment, small)
+
+    def _drawn_from(self, images: Tensor, positions: Tensor) -> Tensor:
+        return self.runtime.arrange(to_float(images[positions.cpu()].to(self.runtime.device)))
 
     def close(self) -> None:
         """Ends the processes that decode files ahead, if there are any."""

@@ -23,6 +23,7 @@ class Domain:
         note: what the data is, in a reader's words; shown in every table and report.
         unreadable: a line for each file that was left out because it cannot be decoded.
         kept: what a frozen body makes of the images; None where no part of the network is frozen.
+        small: the images at the side that a method draws at, uint8 (N, C, s, s); None where it reads `images` or draws none.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Domain:
     note: str
     unreadable: tuple[str, ...] = field(default=(), kw_only=True)
     kept: Kept | None = field(default=None, kw_only=True)
+    small: Tensor | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         if isinstance(self.images, Tensor) and (self.images.dtype != torch.uint8 or self.images.ndim != 4):
@@ -45,6 +47,11 @@ class Domain:
     def inputs(self) -> Inputs:
         """What methods and evaluations read: the images, or what a frozen body has made of them."""
         return self.images if self.kept is None else self.kept
+
+    @property
+    def pixels(self) -> Images:
+        """The images as a method that draws some reads them."""
+        return self.images if self.small is None else self.small
 
     def only(self, positions: Tensor) -> Domain:
         """Some of the images; `positions` int64 (n,), on the CPU."""
@@ -71,7 +78,9 @@ class Domain:
 
     def without_labels(self) -> Domain:
         """The images alone; labels, where there were some, are not reachable from what is returned."""
-        return Domain(self.name, self.images, self.classes, self.note, unreadable=self.unreadable, kept=self.kept)
+        return Domain(
+            self.name, self.images, self.classes, self.note, unreadable=self.unreadable, kept=self.kept, small=self.small
+        )
 
 
 @dataclass(frozen=True)

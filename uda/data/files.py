@@ -165,6 +165,17 @@ def read(images: Inputs, blocks: Iterable[Tensor]) -> Generator[Tensor, None, No
         yield part.to(images.device)
 
 
+def read_in(frame: Frame, images: Images) -> Iterator[Tensor]:
+    """All images, block by block, in a smaller frame than their own, uint8 (B, C, S, S), on the CPU."""
+    if isinstance(images, ImageFiles):
+        yield from read(ImageFiles(images.root, images.names, frame), in_order(len(images)))
+        return
+    from torchvision.transforms.v2 import InterpolationMode, functional
+
+    for part in images.split(BLOCK):
+        yield functional.resize(part.cpu(), [frame.size, frame.size], InterpolationMode(frame.interpolation), antialias=True)
+
+
 def in_order(count: int, size: int = BLOCK) -> tuple[Tensor, ...]:
     """Blocks 0..count-1 of at most `size` positions."""
     return tuple(torch.arange(count).split(size))

@@ -16,16 +16,21 @@ from torch import Tensor
 from uda.data.augment import Augment, to_float, to_pixels
 from uda.data.batches import Batches
 from uda.data.domain import Domain, LabelledDomain, Pair
+from uda.data.files import read
 from uda.evaluation.evaluator import features_and_logits, on_labelled
 from uda.evaluation.outputs import accuracy
 from uda.methods.source_only import SourceOnly, SourceOnlySettings
 from uda.models import build_classifier
 from uda.models.backbones import Classifier
+from uda.models.layers import SOURCE, TARGET
 from uda.players import Players
-from uda.runtime import Runtime, scoped_seed
+from uda.runtime import Runtime, evaluating, scoped_seed
 
 STEPS, BATCH, WIDTH = 200, 128, 32
 COUNT = 10_000  # images of each kind that are looked at, at most
+JUDGED, PART = 1000, 32  # such images where a pretrained body looks at them, and how many at once
+
+Translate = Callable[[Tensor, int, int], Tensor]
 
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:
@@ -93,6 +98,49 @@ def evaluate_translation(
         found["untranslated_distance"] = frechet_distance(before, real)
     trained = f"trained {STEPS} steps on labelled target images" if "class_consistency" in found else "with random weights"
     return found | {"feature_network": f"strided, width {WIDTH}, {trained}"}
+
+
+def judge_translations(
+    pair: Pair, translate: Translate, classifier: Classifier, read_drawn: Callable[[Tensor], Tensor], runtime: Runtime
+) -> dict[str, Any]:
+    """What the source classifier says of translations both ways, beside what it says of the same images untranslated.
+
+    Of up to 1,000 test images of each domain, at the side that the method draws at.
+
+    Args:
+        pair: on the runtime's device.
+        translate: float images (N, C, s, s) in -1..1, and the domains that they are of and become, to their translations.
+        classifier: the source classifier, which follows the frozen body.
+        read_drawn: float images (N, C, s, s) to what the body makes of them.
+        runtime: what to compute with.
+
+    Returns:
+        ``class_consistency`` and ``untranslated_consistency``: the shares of source images, translated to the target and as they
+        are, that are given the class of their label. ``class_consistency_back``, ``untranslated_consistency_back``: the same of
+        target images, where their labels are known. ``feature_distance``, ``untranslated_distance``: as in
+        `evaluate_translation`. ``feature_network``: whose features these are.
+    """
+
+    def judge(images: Tensor) -> tuple[Tensor, Tensor]:
+        with evaluating(classifier), runtime.autocast():
+            features = classifier.backbone(read_drawn(runtime.arrange(images)))
+            return features.float(), classifier.head(features).float()
+
+    found: dict[str, Any] = {}
+    features: dict[str, Tensor] = {}
+    for domain, origin, way in ((pair.source_test, SOURCE, ""), (pair.target_test or pair.target, TARGET, "_back")):
+        images = to_float(next(read(domain.pixels, [domain.sampled(JUDGED)])).to(runtime.device))
+        translations = (to_float(to_pixels(translate(part, origin, 1 - origin))) for part in images.split(PART))
+        for what, parts in (("untranslated", images.split(PART)), ("class", translations)):
+            seen, logits = (torch.cat(made) for made in zip(*map(judge, parts), strict=True))
+            features[what + way] = seen
+            if isinstance(domain, LabelledDomain):
+                found[f"{what}_consistency{way}"] = accuracy(logits.cpu(), domain.sample_labels(JUDGED).cpu())
+    real = features["untranslated_back"]
+    if min(map(len, features.values())) > 1:
+        found["feature_distance"] = frechet_distance(features["class"], real)
+        found["untranslated_distance"] = frechet_distance(features["untranslated"], real)
+    return found | {"feature_network": "the source classifier, which reads them through the frozen body"}
 
 
 def train_evaluation_classifier(target: Domain, runtime: Runtime) -> Classifier:

@@ -61,7 +61,7 @@ def write_translations(
     """
     method, found = open_translator(run), find(images, labelled=False)
     destination = _domain(to)
-    frame = run.recipe.data.frame
+    frame = run.recipe.drawn_frame
     styled, given = (method if isinstance(method, Styled) else None), None
     if samples and reference is not None:
         raise UserError("give --samples or --reference: the one draws styles, the other takes an image's")
@@ -116,7 +116,7 @@ def write_strip(run: Run, first: Path, second: Path, out: Path, to: str = "targe
         UserError: where the run's method does not translate, or an image cannot be read.
     """
     method, destination = open_translator(run), _domain(to)
-    ends = torch.cat([_one(path, run.recipe.data.frame) for path in (first, second)]).to(run.runtime.device)
+    ends = torch.cat([_one(path, run.recipe.drawn_frame) for path in (first, second)]).to(run.runtime.device)
     codes, origin = method.encode(ends, 1 - destination), 1 - destination
     share = torch.linspace(0, 1, stops, device=ends.device).view(-1, *[1] * (codes.values.ndim - 1))
     between = Codes(torch.lerp(codes.values[:1].float(), codes.values[1:].float(), share).to(codes.values.dtype), origin)

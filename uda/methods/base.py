@@ -22,6 +22,8 @@ from uda.types import Section, UnitInterval
 
 Shape = tuple[int, int, int]
 """(C, S, S): channels and side of all images"""
+Read = Callable[[Tensor], Tensor]
+"""what sends images (N, C, S, S) in -1..1 through a frozen body, for its output (N, ...); gradients pass"""
 
 
 class TrainingSettings(Section):
@@ -57,6 +59,7 @@ class Method(nn.Module):
         shape: (C, S, S) of the images.
         steps: how many times `step` will be called.
         runtime: what to compute with.
+        read: where a body is frozen and the method `reads_pixels`, the way from images to what the classifier reads.
 
     A subclass makes its networks in ``__init__``, and its optimisers in `setup`. Target labels cannot reach it: a `Domain` and a
     `Batch` have no place for them. The first paragraph of its file says what it is: NAME: authors, "title", venue year.
@@ -75,6 +78,9 @@ class Method(nn.Module):
     """whether it is no adaptation, but gets the labelled target in the source's place"""
     reads_masked: ClassVar[bool] = False
     """whether its target images are to come with patches hidden: it needs ``augment.target.mask``"""
+    reads_pixels: ClassVar[bool] = False
+    """whether, with a frozen body, it draws images of side `data.drawn_size` and has them read by the body (`Batch.pixels`); its
+    ``__init__`` then takes `read`"""
     classifies: ClassVar[bool] = True
     """whether it makes a classifier: else it only translates, and needs no labels"""
     translates: ClassVar[bool] = False
@@ -86,10 +92,17 @@ class Method(nn.Module):
     players: Players
 
     def __init__(
-        self, settings: MethodSettings, classifier: Classifier | None, shape: Shape, steps: int, runtime: Runtime
+        self,
+        settings: MethodSettings,
+        classifier: Classifier | None,
+        shape: Shape,
+        steps: int,
+        runtime: Runtime,
+        read: Read | None = None,
     ) -> None:
         super().__init__()
         self.settings, self.shape, self.steps, self.runtime = settings, shape, steps, runtime
+        self.read_drawn = read
 
     @property
     def done(self) -> int:
@@ -114,6 +127,10 @@ class Method(nn.Module):
     def classifier(self) -> nn.Module:
         """The adapted classifier: images (N, C, H, W) in -1..1 to logits (N, K)."""
         raise NotImplementedError
+
+    def seen(self, images: Tensor) -> Tensor:
+        """Images (N, C, s, s) in -1..1 as the classifier reads them: where a body is frozen, what it makes of them."""
+        return images if self.read_drawn is None else self.read_drawn(images)
 
     def advance(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
         """Ends a step: learning rates and averages move on, and the losses are handed out without their graph."""

@@ -25,7 +25,7 @@ from uda import losses
 from uda.data.batches import Batch
 from uda.data.domain import Domain
 from uda.methods.adversarial import AdversarialSettings, add_adversaries
-from uda.methods.base import Shape, TrainingSettings
+from uda.methods.base import Read, Shape, TrainingSettings
 from uda.methods.translating import PairDrawing
 from uda.methods.unit import TiedDiscriminators, starting_point
 from uda.models.backbones import Classifier
@@ -43,6 +43,8 @@ class CoGANSettings(AdversarialSettings):
     """of the generators' last layers; the published widths fall from 1,024 to 128"""
     noise_dim: PositiveInt = 100
     private_generator_layers: NonNegativeInt = 1
+    drawn_batch: PositiveInt | None = None
+    """how many pairs are drawn in a step, where a body is frozen; left out: as many as there are source images in a batch"""
     warm_start: bool = True
     """whether D starts from the source classifier's weights, or afresh"""
     adversarial_weight: NonNegativeFloat = 0.02
@@ -60,8 +62,18 @@ class CoGAN(PairDrawing):
     settings: CoGANSettings
     default_training = TrainingSettings(steps=600, batch=64, target_batch=64, evaluate_every=100)
 
-    def __init__(self, settings: CoGANSettings, classifier: Classifier, shape: Shape, steps: int, runtime: Runtime) -> None:
-        super().__init__(settings, classifier, shape, steps, runtime)
+    reads_pixels = True
+
+    def __init__(
+        self,
+        settings: CoGANSettings,
+        classifier: Classifier,
+        shape: Shape,
+        steps: int,
+        runtime: Runtime,
+        read: Read | None = None,
+    ) -> None:
+        super().__init__(settings, classifier, shape, steps, runtime, read)
         s = settings
         start = starting_point(classifier, s.warm_start)
         self.generators = TiedGenerators(shape[0], shape[1], s.width, s.noise_dim, s.private_generator_layers)
@@ -80,12 +92,15 @@ class CoGAN(PairDrawing):
         """One update of D with G fixed, then one of G with D fixed; returns every loss, unweighted."""
         s, class_head, real_head = self.settings, self.discriminators.class_head, self.discriminators.real_head
         with self.runtime.autocast():
-            fakes = self._pairs(torch.randn(len(batch.source), s.noise_dim, device=batch.source.device))
-            by_1 = {"real": batch.source, "fake": fakes[SOURCE].detach()}
-            by_2 = {"real": batch.target_weak, "fake": fakes[TARGET].detach()}
+            source, target = (images[: s.drawn_batch] for images in batch.pixels)
+            fakes = [self.seen(drawn) for drawn in self._pairs(torch.randn(len(source), s.noise_dim, device=source.device))]
+            by_1 = {"real": self.seen(source), "fake": fakes[SOURCE].detach()}
+            by_2 = {"real": self.seen(target), "fake": fakes[TARGET].detach()}
+            labelled = "real" if self.read_drawn is None else "labelled"
+            by_1.setdefault(labelled, batch.source)
             of_1, of_2 = self.discriminators(by_1, by_2)
             is_real, is_fake = ([real_head(features[name]) for features in (of_1, of_2)] for name in ("real", "fake"))
-            logits = class_head(of_1["real"])
+            logits = class_head(of_1[labelled])
             log_p_1, log_p_2 = (class_head(features["fake"]).float().log_softmax(1) for features in (of_1, of_2))
         values = {
             "discriminator_adversarial": torch.stack(

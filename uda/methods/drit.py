@@ -32,7 +32,8 @@ from torch import Tensor, nn
 from uda import losses
 from uda.data.batches import Batch
 from uda.data.domain import Domain
-from uda.methods.base import Shape, TeacherSettings, TrainingSettings, WithTeacher
+from uda.errors import UserError
+from uda.methods.base import Read, Shape, TeacherSettings, TrainingSettings, WithTeacher
 from uda.methods.translating import Codes, Styled
 from uda.models.backbones import Classifier, strided
 from uda.models.layers import SOURCE, TARGET, convert_domain_batch_norm
@@ -75,6 +76,8 @@ class DRITSettings(TeacherSettings):
     translated_class_augmented: bool = False
     """whether C reads these images augmented, too; then generators can hardly learn to deceive it (as UNIT's setting)"""
 
+    drawn_batch: PositiveInt | None = None
+    """how many source images of a batch are translated, and as many of the target; left out: all of the source"""
     draws: PositiveInt = 3
     """translations of each source image that the classifier learns from"""
     draws_augmented: bool = False
@@ -164,11 +167,23 @@ class DRIT(Styled, WithTeacher):
 
     Settings = DRITSettings
     settings: DRITSettings
+    reads_pixels = True
     default_training = TrainingSettings(steps=600, batch=48, target_batch=48, evaluate_every=100)
 
-    def __init__(self, settings: DRITSettings, classifier: Classifier, shape: Shape, steps: int, runtime: Runtime) -> None:
+    def __init__(
+        self,
+        settings: DRITSettings,
+        classifier: Classifier,
+        shape: Shape,
+        steps: int,
+        runtime: Runtime,
+        read: Read | None = None,
+    ) -> None:
         super().__init__(settings, classifier, shape, steps, runtime)
+        self.read_drawn = read
         s, (channels, size, _) = settings, shape
+        if read is not None and s.encoder == "backbone":
+            raise UserError('what follows a frozen body reads no images; set method.encoder to "map"')
         content: tuple[int, ...]
         if s.encoder == "backbone":
             backbone, content = copy.deepcopy(classifier.backbone), (s.code_dim,)
@@ -211,9 +226,8 @@ class DRIT(Styled, WithTeacher):
         return {name: value.detach() for name, value in values.items()} | super().step(batch)
 
     def _update_translator(self, batch: Batch) -> dict[str, Tensor]:
-        s, count = self.settings, len(batch.source)
-        encoders, styles = self.networks.encoders, self.networks.styles
-        x_1, x_2 = batch.source, batch.target_weak[:count]
+        s, (x_1, x_2) = self.settings, self._pixels(batch)
+        encoders, styles, count = self.networks.encoders, self.networks.styles, len(x_1)
         r, r_other = (torch.randn(count, s.style_dim, device=x_1.device) for _ in range(2))
         with self.runtime.autocast():
             contents = encoders(x_1, x_2).mean
@@ -257,6 +271,11 @@ class DRIT(Styled, WithTeacher):
         self.players.step("translator", total)
         return values
 
+    def _pixels(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Source images that are translated, and as many of the target."""
+        source, target = (images[: self.settings.drawn_batch] for images in batch.pixels)
+        return source, target[: len(source)]
+
     def _generate(self, domain: int, *wanted: tuple[Tensor, Tensor]) -> Tensor:
         """G_domain of (contents, styles), several of them in one pass."""
         return self.networks.generators.decode(torch.cat([with_style(*pair) for pair in wanted]), domain)
@@ -273,8 +292,10 @@ class DRIT(Styled, WithTeacher):
         """Cross-entropy of C's reading of translated source images, which come in two styles, and the source labels."""
         if self.settings.translated_class_augmented:
             translated = torch.cat([translated, self.runtime.arrange(batch.augment(translated.float()))])
-        logits = self.classify(self.features(translated, TARGET))
-        return losses.cross_entropy(logits, batch.source_labels.repeat(len(translated) // len(batch.source)))
+        with self.runtime.autocast():
+            seen = self.seen(translated)
+        logits, labels = self.classify(self.features(seen, TARGET)), batch.source_labels[: self.settings.drawn_batch]
+        return losses.cross_entropy(logits, labels.repeat(len(translated) // len(labels)))
 
     def _update_discriminators(
         self, contents: Tensor, real: tuple[Tensor, Tensor], fake: tuple[Tensor, Tensor]
@@ -308,7 +329,8 @@ class DRIT(Styled, WithTeacher):
         values = {"class": losses.cross_entropy(source[1], batch.source_labels)}
         total = s.source_weight * values["class"]
         if translating:
-            values["translated_class"] = losses.cross_entropy(others[-1][1], batch.source_labels.repeat(s.draws))
+            labels = batch.source_labels[: s.drawn_batch].repeat(s.draws)
+            values["translated_class"] = losses.cross_entropy(others[-1][1], labels)
             total = total + values["translated_class"]
         if self_training:
             values |= self.self_training(others[0][1], batch.target_weak, s.confidence)
@@ -318,11 +340,13 @@ class DRIT(Styled, WithTeacher):
 
     @torch.no_grad()
     def translations(self, batch: Batch) -> Tensor:
-        """Translated source images (draws x N, C, S, S) as C sees them: each in the styles that were drawn for it, once."""
-        styles = self.kept_styles[:, batch.source_positions.cpu() % STYLES_KEPT].to(batch.source.device)
-        contents = self.encode(batch.source, SOURCE)
+        """Translated source images as C reads them, (draws x N, ...): each in the styles that were drawn for it, once."""
+        source, _ = self._pixels(batch)
+        styles = self.kept_styles[:, batch.source_positions[: len(source)].cpu() % STYLES_KEPT].to(source.device)
+        contents = self.encode(source, SOURCE)
         drawn = torch.cat([self.runtime.arrange(self.decode(contents, TARGET, style)) for style in styles])
-        return self.runtime.arrange(batch.augment(drawn)) if self.settings.draws_augmented else drawn
+        with self.runtime.autocast():
+            return self.seen(self.runtime.arrange(batch.augment(drawn)) if self.settings.draws_augmented else drawn)
 
     @torch.no_grad()
     def decode(self, codes: Codes, domain: int, style: Tensor | None = None) -> Tensor:

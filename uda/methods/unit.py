@@ -18,6 +18,11 @@ Self-training and the translated class are ours, and need no target label: the p
 adversarial and feature terms alone, and it drifts. Ours too: where the backbone has dropout, feature matching reads features
 after it; and of eq. 5's two KL terms the translated code's alone is computed, since eq. 3 holds the other.
 
+Where a body is frozen, D is that body with what is trained above it: stem_i reads what the body makes of an image. The class head
+learns from what is kept of whole images; all that is compared with drawn images is brought to their side first, and both go
+through the body, whose weights stay and whose gradients pass. Translations keep their class in both directions then: the
+teacher says it of the target's.
+
 The step does no work twice: one pass through encoders and generators serves both players, and each player makes one pass
 through each stem and one through the trunk.
 """
@@ -28,18 +33,21 @@ import copy
 from typing import Literal
 
 import torch
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from uda import losses
 from uda.data.batches import Batch
 from uda.data.domain import Domain
+from uda.errors import UserError
 from uda.methods.adversarial import AdversarialSettings, add_adversaries
-from uda.methods.base import Shape
+from uda.methods.base import Read, Shape
 from uda.methods.translating import Translating
 from uda.models.backbones import Backbone, Classifier
 from uda.models.layers import SOURCE, TARGET, by_domain, convert_domain_batch_norm, draw_weights, widen_for_coordinates
+from uda.models.shuffled import ShuffledEncoders, ShuffledGenerators
 from uda.models.translators import (
+    GeneratorPair,
     Posterior,
     Streams,
     TiedEncoders,
@@ -57,8 +65,9 @@ class UNITSettings(AdversarialSettings):
     """UNIT's settings. Weights are the lambdas of the objective; a weight of 0 leaves its term out."""
 
     name: str = "unit"
-    encoder: Literal["backbone", "convolutional"] = "backbone"
-    """the source classifier's own network (so that codes know classes from the start), or the paper's convolutions"""
+    encoder: Literal["backbone", "convolutional", "pixels"] = "backbone"
+    """the source classifier's own network (so that codes know classes from the start), the paper's convolutions, or, for
+    photographs, maps of pixels, whose generators begin as the identity"""
     width: PositiveInt = 16
     """base width of the generators, and of convolutional encoders"""
     code_dim: PositiveInt = 256
@@ -71,6 +80,14 @@ class UNITSettings(AdversarialSettings):
     """whether the discriminators share all layers above their stems"""
     coordinates: Literal["none", "encoder", "discriminator", "both"] = "encoder"
     """whose input gets two channels with each pixel's x and y"""
+    blocks: NonNegativeInt = 3
+    """of encoders of pixels and their generators: residual blocks of each"""
+    tied_layers: NonNegativeInt = 1
+    """how many of them, next to the code, are one for both domains"""
+    code_scale: PositiveFloat = 30.0
+    """how many times as large as pixels (-1..1) codes of pixels begin, beside noise of variance 1"""
+    drawn_batch: PositiveInt | None = None
+    """how many source images of a batch are translated, and as many of the target; left out: all of the source"""
     posterior: Literal["unit", "learned"] = "unit"
     """variance of q(z|x): 1, as in the paper, or learned, as in the released code"""
     warm_start: bool = True
@@ -99,6 +116,8 @@ class UNITSettings(AdversarialSettings):
     translated_class_augmented: bool = False
     """whether C_2 reads these images augmented, too, as self-training reads real ones: then generators can hardly learn to
     deceive it, and the weight can be higher"""
+    translated_pseudo_label_weight: NonNegativeFloat = 0.0
+    """for E and G: translated target images keep the class that the teacher is sure of"""
     translated_class_weight_discriminator: NonNegativeFloat = 0.0
     """for D: C_2 learns from translated source images, which makes it more forgiving of bad ones"""
 
@@ -143,24 +162,44 @@ class TiedDiscriminators(nn.Module):
         return Classifier(Backbone(self.stems[TARGET], self.trunks[-1], self.feature_dim), self.class_head)
 
 
+def translators(s: UNITSettings, shape: Shape, backbone: Backbone) -> tuple[TiedEncoders | ShuffledEncoders, GeneratorPair]:
+    """E and G, as the settings say; of the classifier's network where these ask for that."""
+    channels, size, _ = shape
+    if s.encoder == "pixels":
+        options = s.width, s.blocks, s.tied_layers, s.code_scale
+        return ShuffledEncoders(channels, size, *options), ShuffledGenerators(channels, *options)
+    if s.encoder == "backbone":
+        layers, features = backbone_layers(backbone), backbone.feature_dim
+    else:
+        layers, features = convolutional_layers(channels, size, s.width), 8 * s.width
+    encoders = TiedEncoders(
+        layers, features, s.code_dim, s.private_encoder_layers, s.posterior == "learned", s.coordinates in ("encoder", "both")
+    )
+    return encoders, TiedGenerators(channels, size, s.width, s.code_dim, s.private_generator_layers)
+
+
 class UNIT(Translating):
     """The two players and their alternating updates."""
 
     Settings = UNITSettings
     settings: UNITSettings
+    reads_pixels = True
 
-    def __init__(self, settings: UNITSettings, classifier: Classifier, shape: Shape, steps: int, runtime: Runtime) -> None:
-        super().__init__(settings, classifier, shape, steps, runtime)
-        s, (channels, size, _) = settings, shape
+    def __init__(
+        self,
+        settings: UNITSettings,
+        classifier: Classifier,
+        shape: Shape,
+        steps: int,
+        runtime: Runtime,
+        read: Read | None = None,
+    ) -> None:
+        super().__init__(settings, classifier, shape, steps, runtime, read)
+        s = settings
         start = starting_point(classifier, s.warm_start)
-        if s.encoder == "backbone":
-            layers, features = backbone_layers(start.backbone), start.backbone.feature_dim
-        else:
-            layers, features = convolutional_layers(channels, size, s.width), 8 * s.width
-        self.encoders = TiedEncoders(
-            layers, features, s.code_dim, s.private_encoder_layers, s.posterior == "learned", s.coordinates in ("encoder", "both")
-        )
-        self.generators = TiedGenerators(channels, size, s.width, s.code_dim, s.private_generator_layers)
+        if read is not None and s.encoder == "backbone":
+            raise UserError('what follows a frozen body reads no images; set method.encoder to "pixels" or "convolutional"')
+        self.encoders, self.generators = translators(s, shape, start.backbone)
         self.discriminators = TiedDiscriminators(start, s.coordinates in ("discriminator", "both"), s.tied_trunk)
         # With weights averaged over the last steps: the teacher, which classifies in the end, and the translator.
         self.teacher = copy.deepcopy(self.discriminators.target_classifier()).requires_grad_(False).eval()
@@ -173,7 +212,8 @@ class UNIT(Translating):
 
         def read(images: Tensor) -> None:
             student(images)
-            self.encoders.encode(images, TARGET)
+            if self.settings.encoder == "backbone":
+                self.encoders.encode(images, TARGET)
 
         self.update_bn(nn.ModuleList([student, self.encoders]), read, target)
         add_adversaries(players, self.settings, self.discriminators, self.encoders, self.generators)
@@ -184,26 +224,41 @@ class UNIT(Translating):
         """One update of D with E, G fixed, then one of E, G with D fixed; returns every loss, unweighted."""
         # As many target images as there are source images, as they are: what translations are to look like. Self-training
         # reads the augmented ones, all of them: more than are translated, since those cost little.
-        target = batch.target_weak[: len(batch.source)]
+        source, target = (images[: self.settings.drawn_batch] for images in batch.pixels)
+        target = target[: len(source)]
         with self.runtime.autocast():
-            posterior = self.encoders(batch.source, target)
+            posterior = self.encoders(source, target)
             streams = self.generators(posterior.sample())
-        values = self._update_discriminators(batch, target, Streams(*(stream.detach() for stream in streams)))
-        values |= self._update_generators(batch, target, posterior, streams)
+            drawn = self._drawn(streams)
+        values = self._update_discriminators(batch, (source, target), drawn)
+        values |= self._update_generators(batch, (source, target), posterior, streams, drawn)
         return self.advance(values)
 
-    def _update_discriminators(self, batch: Batch, target: Tensor, streams: Streams) -> dict[str, Tensor]:
+    def _drawn(self, streams: Streams) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """What D_1 and D_2 read of what was drawn, by name; both players' passes begin with it."""
+        by_1, by_2 = {"translated": streams.target_source}, {"translated": streams.source_target}
+        if self.settings.feature_weight or self.settings.adversarial_on_reconstructions:
+            by_1["reconstructed"], by_2["reconstructed"] = streams.source_source, streams.target_target
+        seen_1, seen_2 = ({name: self.seen(images) for name, images in by.items()} for by in (by_1, by_2))
+        return seen_1, seen_2
+
+    def _update_discriminators(
+        self, batch: Batch, real: tuple[Tensor, Tensor], drawn: tuple[dict[str, Tensor], dict[str, Tensor]]
+    ) -> dict[str, Tensor]:
         s = self.settings
         self_training = s.information_weight > 0 or s.pseudo_label_weight > 0
-        by_1 = {"real": batch.source, "translated": streams.target_source}
-        by_2 = {"real": target, **({"augmented": batch.target} if self_training else {}), "translated": streams.source_target}
-        if s.feature_weight or s.adversarial_on_reconstructions:
-            by_1["reconstructed"], by_2["reconstructed"] = streams.source_source, streams.target_target
+        with self.runtime.autocast():
+            by_1, by_2 = {"real": self.seen(real[SOURCE])}, {"real": self.seen(real[TARGET])}
+        labelled = "real" if self.read_drawn is None else "labelled"  # behind a frozen body, the class head reads whole images
+        by_1.setdefault(labelled, batch.source)
+        if self_training:
+            by_2["augmented"] = batch.target
+        by_1, by_2 = (by | {name: seen.detach() for name, seen in of.items()} for by, of in zip((by_1, by_2), drawn, strict=True))
         fakes = ("translated", "reconstructed") if s.adversarial_on_reconstructions else ("translated",)
         with self.runtime.autocast():
             of_1, of_2 = self.discriminators(by_1, by_2)
             class_head, real_head = self.discriminators.class_head, self.discriminators.real_head
-            source_logits, target_logits = class_head(of_1["real"]), class_head(of_2["augmented" if self_training else "real"])
+            source_logits, target_logits = class_head(of_1[labelled]), class_head(of_2["augmented" if self_training else "real"])
             translated_logits = class_head(of_2["translated"])
             teacher_logits = self.teacher(batch.target_weak) if s.pseudo_label_weight else target_logits
             is_real = [real_head(features["real"]) for features in (of_1, of_2)]
@@ -216,7 +271,7 @@ class UNIT(Translating):
             "target_entropy": losses.entropy(target_logits),
             "target_marginal_entropy": losses.marginal_entropy(target_logits),
             "pseudo_label": losses.pseudo_label(target_logits, teacher_logits, s.confidence),
-            "translated_class": losses.cross_entropy(translated_logits, batch.source_labels),
+            "translated_class": losses.cross_entropy(translated_logits, batch.source_labels[: len(translated_logits)]),
         }
         total = (
             s.adversarial_weight * values["discriminator_adversarial"]
@@ -234,26 +289,32 @@ class UNIT(Translating):
         self.players.step("discriminators", total)
         return values
 
-    def _update_generators(self, batch: Batch, target: Tensor, posterior: Posterior, streams: Streams) -> dict[str, Tensor]:
-        s = self.settings
-        by_1, by_2 = {"translated": streams.target_source}, {"translated": streams.source_target}
-        if s.translated_class_augmented:
-            by_2["augmented"] = self.runtime.arrange(batch.augment(streams.source_target.float()))
-        if s.adversarial_on_reconstructions:
-            by_1["reconstructed"], by_2["reconstructed"] = streams.source_source, streams.target_target
+    def _update_generators(
+        self,
+        batch: Batch,
+        real: tuple[Tensor, Tensor],
+        posterior: Posterior,
+        streams: Streams,
+        drawn: tuple[dict[str, Tensor], dict[str, Tensor]],
+    ) -> dict[str, Tensor]:
+        s, count = self.settings, len(real[SOURCE])
+        judged = ("translated", "reconstructed") if s.adversarial_on_reconstructions else ("translated",)
+        by_1, by_2 = ({name: seen[name] for name in judged} for seen in drawn)
         with self.runtime.autocast():
+            if s.translated_class_augmented:
+                by_2["augmented"] = self.seen(self.runtime.arrange(batch.augment(streams.source_target.float())))
             of_1, of_2 = self.discriminators(by_1, by_2)
             classified = [of_2["translated"], *([of_2.pop("augmented")] if s.translated_class_augmented else [])]
             is_real = self.discriminators.real_head(torch.cat([*of_1.values(), *of_2.values()]))
             translated_logits = self.discriminators.class_head(torch.cat(classified))
         # Means over both domains at once, doubled, are the sums over i of the objective.
-        originals = torch.cat([batch.source, target])
+        originals = torch.cat(real)
         rebuilt = torch.cat([streams.source_source, streams.target_target])
         values = {
             "generator_adversarial": 2 * losses.real_fake(is_real, True),
             "reconstruction": 2 * losses.distance(rebuilt, originals, s.reconstruction_norm),
             "kl": 2 * losses.kl_to_standard_normal(*posterior),
-            "generator_class": losses.cross_entropy(translated_logits, batch.source_labels.repeat(len(classified))),
+            "generator_class": losses.cross_entropy(translated_logits, batch.source_labels[:count].repeat(len(classified))),
         }
         total = (
             s.adversarial_weight * values["generator_adversarial"]
@@ -261,6 +322,11 @@ class UNIT(Translating):
             + s.kl_weight * values["kl"]
             + s.translated_class_weight * values["generator_class"]
         )
+        if s.translated_pseudo_label_weight:
+            with self.runtime.autocast():
+                told, teacher = self.discriminators.class_head(of_1["translated"]), self.teacher(batch.target_weak[:count])
+            values["generator_pseudo_label"] = losses.pseudo_label(told, teacher, s.confidence)
+            total = total + s.translated_pseudo_label_weight * values["generator_pseudo_label"]
         if s.cycle_weight or s.cycle_kl_weight:
             with self.runtime.autocast():
                 back = self.encoders(streams.target_source, streams.source_target)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights
@@ -33,7 +35,7 @@ class Body(nn.Module):
     def fused(self) -> Body:
         """A copy that computes the same with fewer passes over memory: batch norm lies within the convolution before it.
 
-        A module that is called otherwise than its children are listed would compute something else, so the caller compares.
+        A module that is called otherwise than its children are listed would compute something else: see `fastest`.
         """
         network = copy.deepcopy(self.network)
         for module in list(network.modules()):
@@ -43,6 +45,35 @@ class Body(nn.Module):
                     setattr(module, name, _fuse(before, child))
                 before = child
         return Body(network)
+
+    @torch.no_grad()
+    def fastest(self, images: Tensor) -> Body:
+        """The fused copy, where that computes the same of these images in float32; else the body itself."""
+        fused = self.fused()
+        try:
+            with torch.autocast(images.device.type, enabled=False):
+                expected, got = self(images.float()), fused(images.float())
+        except RuntimeError:
+            return self
+        return fused if torch.allclose(expected, got, rtol=1e-3, atol=1e-3 * float(expected.abs().max())) else self
+
+
+class Resized:
+    """A body that reads images of any side, (N, C, s, s) in -1..1, brought to `size` first. Its weights stay; gradients pass.
+
+    It is no module: what holds it neither trains nor saves the body.
+    """
+
+    def __init__(self, body: Body, size: int) -> None:
+        self.body, self.size = body, size
+        self.fastest: Body | None = None
+
+    def __call__(self, images: Tensor) -> Tensor:
+        images = F.interpolate(images, (self.size, self.size), mode="bilinear", align_corners=False)
+        if self.fastest is None:
+            self.fastest = self.body.fastest(images.detach())
+        inputs: Tensor = self.fastest(images)
+        return inputs
 
 
 def _fuse(convolution: nn.Conv2d, norm: _BatchNorm) -> nn.Module:

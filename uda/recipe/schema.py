@@ -52,6 +52,16 @@ class Recipe(Section):
         masked = "masked" in self.data.views.strong if self.classifier.freezes else self.augment.target.mask
         return find_method(self.method.name).reads_masked and not masked
 
+    @property
+    def reads_pixels(self) -> bool:
+        """Whether the method reads images at a side of their own, beside what a frozen body has kept."""
+        return self.classifier.freezes and find_method(self.method.name).reads_pixels
+
+    @property
+    def drawn_frame(self) -> Frame:
+        """The frame of the images that a method draws, and takes them from."""
+        return self.data.drawn_frame if self.reads_pixels else self.data.frame
+
     def with_frame(self, frame: Frame) -> Recipe:
         """The same recipe with the frame of its images, which it may have left to the data and the network."""
         return self.model_copy(update={"data": self.data.model_copy(update=frame._asdict())})

@@ -40,7 +40,14 @@ def result_table(result: Result) -> Table:
         low, high = result["estimated"]["interval"]
         table.add_row("estimated", f"{result['estimated']['accuracy']:.4f}", f"{MEANINGS['estimated']} ({low:.3f} .. {high:.3f})")
     if translation := result.get("translation"):
-        if "class_consistency" in translation:
+        for way, images in (("", "source"), ("_back", "target")):
+            if f"untranslated_consistency{way}" in translation:
+                table.add_row(
+                    f"class consistency{way.replace('_', ' ')}", f"{translation[f'class_consistency{way}']:.4f}",
+                    f"translated {images} images that the source classifier gives their class "
+                    f"(untranslated: {translation[f'untranslated_consistency{way}']:.4f})",
+                )  # fmt: skip
+        if "class_consistency" in translation and "untranslated_consistency" not in translation:
             table.add_row(
                 "class consistency", f"{translation['class_consistency']:.4f}",
                 "translated source images that an evaluation classifier gives their class"

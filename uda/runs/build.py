@@ -15,10 +15,11 @@ from uda.errors import UserError
 from uda.methods import find_method
 from uda.methods.base import Method
 from uda.methods.source_only import SourceClassifierSettings
+from uda.methods.translating import PairDrawing, Translating
 from uda.models import GIVEN_IN_PYTHON, build_classifier, build_foreign
 from uda.models.backbones import Classifier
 from uda.models.custom import find_head, module_before, split_network
-from uda.models.frozen import Body, Whole, freeze, with_head
+from uda.models.frozen import Body, Resized, Whole, freeze, with_head
 from uda.models.heads import pool_before_head
 from uda.models.layers import Normalize
 from uda.models.preprocessing import preprocessing_of
@@ -77,6 +78,12 @@ class Networks(NamedTuple):
         """A classifier that a method has made of the source's, as it takes images."""
         return classifier if self.body is None else Whole(self.body, classifier)
 
+    def reader(self, recipe: Recipe) -> Resized | None:
+        """How images of the side that the recipe's method draws at are read; None where it draws none, or nothing is frozen."""
+        if self.body is None or not recipe.reads_pixels:
+            return None
+        return Resized(self.body, recipe.data.drawn_read_size or recipe.data.shape[1])
+
 
 def published_frame(wanted: SourceClassifierSettings) -> Frame | None:
     """How the network that is named wants its images, where its description says so."""
@@ -127,9 +134,12 @@ def build_networks(
     return Networks(body, classifier)
 
 
-def build_method(recipe: Recipe, classifier: Classifier | None, runtime: Runtime) -> Method:
-    """The recipe's method, not yet set up, starting from `classifier` (None where it does not classify)."""
-    method = find_method(recipe.method.name)(recipe.method, classifier, recipe.data.shape, recipe.training.steps, runtime)
+def build_method(recipe: Recipe, networks: Networks | None, runtime: Runtime) -> Method:
+    """The recipe's method, not yet set up, starting from the source classifier (None where it does not classify)."""
+    make, frame, steps = find_method(recipe.method.name), recipe.drawn_frame, recipe.training.steps
+    given = recipe.method, networks and networks.classifier, (frame.channels, frame.size, frame.size), steps, runtime
+    read = networks and networks.reader(recipe)
+    method = make(*given) if read is None else make(*given, read)
     runtime.place(method)
     return method
 
@@ -145,9 +155,11 @@ def build_checked(
     Raises:
         UserError: where the network cannot be imported or split, the weights are another's, or the method cannot use it.
     """
-    networks, wanted = None, recipe.classifier
-    if wanted.freezes and (find_method(recipe.method.name).translates or not recipe.classifies):
+    networks, wanted, method = None, recipe.classifier, find_method(recipe.method.name)
+    if wanted.freezes and not method.reads_pixels and (issubclass(method, Translating | PairDrawing) or not method.classifies):
         raise UserError(f'{recipe.method.name} makes images, and reads no features; set classifier.trainable to "all"')
+    if recipe.reads_pixels and wanted.first_trained is not None and recipe.data.drawn_read_size not in (None, recipe.data.size):
+        raise UserError(f"{recipe.method.name} compares maps, which are of one size alone; leave data.drawn_read_size out")
     if recipe.classifies:
         networks = build_networks(recipe, classes, runtime, model, begin)
     elif model is not None or ":" in wanted.backbone or wanted.weights is not None or wanted.backbone_weights is not None:
@@ -155,7 +167,5 @@ def build_checked(
             f"{recipe.method.name} translates images and has no classifier; leave out --model, --weights and --backbone-weights"
         )
     with torch.random.fork_rng(devices=[]):  # on the CPU, whatever the run's device: no other generator is drawn from
-        build_method(
-            recipe, networks and copy.deepcopy(networks.classifier), replace(runtime, device=torch.device("cpu"))
-        ).read_files()
+        build_method(recipe, copy.deepcopy(networks), replace(runtime, device=torch.device("cpu"))).read_files()
     return networks

@@ -185,7 +185,7 @@ def map_file(folder: Path, shape: list[int], dtype: str) -> Tensor:
         UserError: where the file is missing or too short.
     """
     size = torch.Size(shape).numel()
-    path, kind = folder / MAPS, {"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]
+    path, kind = folder / MAPS, {"float32": torch.float32, "bfloat16": torch.bfloat16, "uint8": torch.uint8}[dtype]
     if not path.is_file() or path.stat().st_size != size * kind.itemsize:
         raise UserError(f"{folder} is damaged; delete it with: uda cache clear")
     return torch.from_file(str(path), shared=False, size=size, dtype=kind).view(*shape)

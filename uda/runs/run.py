@@ -13,7 +13,6 @@ from uda.evaluation.evaluator import Examples
 from uda.evaluation.outputs import Outputs
 from uda.evaluation.results import Result, Row
 from uda.methods.base import Method
-from uda.models.backbones import Classifier
 from uda.models.custom import whole_state_dict
 from uda.models.layers import Normalize
 from uda.recipe.schema import Recipe
@@ -116,7 +115,7 @@ class Run:
 
     def method(self) -> Method:
         """The trained method; one that makes images translates them with ``.translate(images, origin, destination)``."""
-        method = build_method(self.recipe, self._networks().classifier if self.recipe.classifies else None, self.runtime)
+        method = build_method(self.recipe, self._networks() if self.recipe.classifies else None, self.runtime)
         self._folder.read_weights("method", method)
         return method
 
@@ -127,12 +126,13 @@ class Run:
         logits (N, K).
         """
         networks = self._networks()
-        return networks.whole(self._load(networks.classifier, which)).eval()
+        return networks.whole(self._load(networks, which)).eval()
 
-    def _load(self, source: Classifier, which: str) -> nn.Module:
+    def _load(self, networks: Networks, which: str) -> nn.Module:
         if which not in ("last", "selected", "source"):
             raise UserError.unknown("classifier", which, ("last", "selected", "source"))
-        classifier = source if which == "source" else build_method(self.recipe, source, self.runtime).classifier()
+        source = which == "source"
+        classifier = networks.classifier if source else build_method(self.recipe, networks, self.runtime).classifier()
         self._folder.read_weights(which, classifier)
         return classifier.eval()
 
@@ -148,7 +148,7 @@ class Run:
             UserError: where the network was one of ours, or the method has changed its layers.
         """
         networks = self._networks()
-        state = whole_state_dict(self._load(networks.classifier, which), networks.classifier)
+        state = whole_state_dict(self._load(networks, which), networks.classifier)
         if state is None:
             raise UserError(
                 f"the adapted classifier does not fit {self.recipe.classifier.backbone} as it was written: use Run.classifier"

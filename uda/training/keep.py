@@ -12,7 +12,7 @@ from torch import Tensor
 from uda.console import Display
 from uda.data.augment import to_float
 from uda.data.domain import Domain, LabelledDomain, Pair
-from uda.data.files import ImageFiles, in_order, read_views, refuse_too_many
+from uda.data.files import ImageFiles, in_order, read_in, read_views, refuse_too_many
 from uda.data.frame import View
 from uda.data.kept import Kept
 from uda.data.settings import DataSettings
@@ -34,6 +34,7 @@ class Keeper:
         data: the frame of the images, and the views.
         runtime, display: what to compute with, and where to say how it goes.
         cache: where they are kept.
+        small: whether the images themselves are kept too, at the side that methods draw at.
     """
 
     body: Body
@@ -41,12 +42,14 @@ class Keeper:
     runtime: Runtime
     display: Display
     cache: Cache
+    small: bool = False
 
     def __post_init__(self) -> None:
-        versions = versions_of("torch", "torchvision", "timm", "pillow")
+        self.versions = versions_of("torch", "torchvision", "timm", "pillow")
         where = f"{self.runtime.device.type} {self.runtime.precision}"
-        self.of_body = digest(self.body, self.data.frame, where, versions)
-        self.fused: Body | None = None
+        self.of_body = digest(self.body, self.data.frame, where, self.versions)
+        self.fastest: Body | None = None
+        self.shrunk: dict[str, Tensor] = {}
         self.made: dict[str, tuple[Kept, Tensor, tuple[str, ...]]] = {}
 
     def keep_pair(self, pair: Pair) -> Pair:
@@ -71,7 +74,21 @@ class Keeper:
         if len(readable) < len(domain):
             note = f"{domain.note}, {len(unreadable)} unreadable ones left out"
             domain = replace(domain.only(readable), note=note, unreadable=unreadable)
-        return replace(domain, kept=kept)
+        return replace(domain, kept=kept, small=self._shrunk(domain, images) if self.small else None)
+
+    def _shrunk(self, domain: Domain, images: str) -> Tensor:
+        """Images whose digest is `images`, small: uint8 (N, C, s, s), memory-mapped."""
+        frame = self.data.drawn_frame
+        key = digest("small", images, frame, self.versions)
+        if key not in self.shrunk and (found := self.cache.find(key)) is not None:
+            about, folder = found
+            self.shrunk[key] = map_file(folder, about["shape"], about["dtype"])
+        elif key not in self.shrunk:
+            with self.cache.writing(key) as folder:
+                shape, dtype = write_maps(folder, read_in(frame, domain.images))
+                write_about(folder, {"what": f"{domain.name} at {frame.size} pixels", "shape": shape, "dtype": dtype})
+                self.shrunk[key] = map_file(folder, shape, dtype)
+        return self.shrunk[key]
 
     def _found(self, key: str) -> tuple[Kept, Tensor, tuple[str, ...]] | None:
         if (found := self.cache.find(key)) is None:
@@ -123,19 +140,9 @@ class Keeper:
         made = []
         for part in images.split(ROWS.get(self.runtime.device.type, 8)):
             inputs = self.runtime.arrange(to_float(part.to(self.runtime.device)))
-            if self.fused is None:
-                self.fused = self._fastest(inputs)
+            if self.fastest is None:
+                self.fastest = self.body.fastest(inputs)
             with self.runtime.autocast():
-                made.append(self.fused(inputs))
+                made.append(self.fastest(inputs))
         maps = torch.cat(made).cpu()
         return maps.float() if maps.ndim == 2 else maps.bfloat16()
-
-    def _fastest(self, images: Tensor) -> Body:
-        """The body with its batch norms fused, where that computes the same in float32."""
-        fused = self.body.fused()
-        self.runtime.place(fused)
-        try:
-            expected, got = self.body(images), fused(images)
-        except RuntimeError:
-            return self.body
-        return fused if torch.allclose(expected, got, rtol=1e-3, atol=1e-3 * float(expected.abs().max())) else self.body

@@ -20,7 +20,7 @@ from uda.evaluation.evaluator import Evaluator, Examples
 from uda.evaluation.outputs import Outputs
 from uda.evaluation.results import Result, Row, classifier_results, describe, select
 from uda.evaluation.selection import SCORES, entropy
-from uda.evaluation.translation import evaluate_translation
+from uda.evaluation.translation import evaluate_translation, judge_translations
 from uda.methods import find_method
 from uda.methods.base import Method
 from uda.methods.source_only import SourceOnly
@@ -107,7 +107,7 @@ def keep_inputs(job: Job) -> Job:
         folder.read_weights("body", body)
     else:
         folder.write_weights("body", body)
-    keeper = Keeper(body, job.recipe.data, job.runtime, job.display, job.cache)
+    keeper = Keeper(body, job.recipe.data, job.runtime, job.display, job.cache, job.recipe.reads_pixels)
     began = time.perf_counter()
     try:
         pair = keeper.keep_pair(job.pair)
@@ -184,7 +184,7 @@ def adapt(job: Job, source: SourceStage | None) -> Method:
     """The method's steps. It is handed the target without its labels."""
     recipe, training, runtime = job.recipe, job.recipe.training, job.runtime
     seed_everything(recipe.seed + 1)
-    method, players = build_method(recipe, job.classifier, runtime), Players(runtime, training.steps)
+    method, players = build_method(recipe, job.networks, runtime), Players(runtime, training.steps)
     unlabelled = job.pair.target.without_labels()
     if recipe.data.target_inverted_copies:
         unlabelled = unlabelled.with_inverted_copies()
@@ -282,6 +282,9 @@ def _measure_translations(job: Job, method: Method) -> dict[str, Any]:
     if not isinstance(method, Translating):
         return {}
     pair, paired = job.pair, job.recipe.data.paired_test and not method.classifies
+    if job.networks is not None and (read_drawn := job.networks.reader(job.recipe)) is not None:
+        classifier = job.networks.classifier
+        return {"translation": judge_translations(pair, method.translate, classifier, read_drawn, job.runtime)}
     if not method.classifies:
         pair = replace(pair, target=pair.target.without_labels())
     return {
@@ -294,7 +297,7 @@ def _draw_translations(job: Job, method: Method) -> bytes | None:
     if not isinstance(method, Translating | PairDrawing):
         return None
     tests = job.pair.source_test, job.pair.target_test or job.pair.target
-    source, target = (next(read(part.images, [torch.linspace(0, len(part) - 1, 12).long()])) for part in tests)
+    source, target = (next(read(part.pixels, [torch.linspace(0, len(part) - 1, 12).long()])) for part in tests)
     out = job.folder.path / "translations.png"
     draw_translations(method, to_float(source), to_float(target), out)
     return out.read_bytes()
