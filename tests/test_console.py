@@ -88,3 +88,22 @@ def test_the_table_shows_the_notes_of_the_data_and_what_each_figure_is() -> None
         "56.7",
     ):
         assert part in text
+
+
+def test_the_table_shows_what_the_source_classifier_says_of_translations_both_ways() -> None:
+    data = {"name": "x", "note": "drawn", "train": 10, "test": 10}
+    translation = {
+        "class_consistency": 0.61,
+        "untranslated_consistency": 0.72,
+        "feature_distance": 1.0,
+        "untranslated_distance": 2.0,
+    }
+    translation |= {"class_consistency_back": 0.53, "untranslated_consistency_back": 0.44}
+    shown, out = watched(terminal=False)
+    shown.show(
+        result_table({"recipe": "r", "method": "unit", "seed": 0, "source": data, "target": data, "translation": translation})
+    )
+    text = out.getvalue()
+    for part in ("0.6100", "source images", "(untranslated: 0.7200)", "0.5300", "target images", "(untranslated: 0.4400)"):
+        assert part in text
+    assert text.count("class consistency") == 2

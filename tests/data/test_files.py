@@ -15,8 +15,9 @@ from uda import UserError
 from uda.data.augment import Augment
 from uda.data.batches import Batches, Stream
 from uda.data.domain import LabelledDomain
-from uda.data.files import ImageFiles, check, in_order, read
+from uda.data.files import ImageFiles, check, in_order, read, read_in
 from uda.data.frame import Frame, decode
+from uda.data.settings import DataSettings
 from uda.runtime import Runtime
 
 RNG = np.random.default_rng(0)
@@ -155,3 +156,18 @@ def test_workers_outlive_an_interrupt_from_the_keyboard(tmp_path: Path) -> None:
         assert len(list(parts)) == 39
     finally:
         signal.signal(signal.SIGINT, old)
+
+
+def test_images_are_read_in_a_smaller_frame_whether_they_are_files_or_in_memory(tmp_path: Path) -> None:
+    """The same part of them: a black border, which a central square leaves out, is not in it."""
+    pixels = np.zeros((64, 64, 3), np.uint8)
+    pixels[8:56, 8:56] = 200
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    settings = DataSettings(source="a", target="b", size=48, resize=64, channels=3, drawn_size=12)
+    assert settings.drawn_frame == Frame(12, 3, 16)
+    files = ImageFiles(tmp_path, np.array([b"a.png"]), settings.frame)
+    for images in (files, next(read(files, in_order(1)))):
+        (small,) = read_in(settings.drawn_frame, images)
+        assert small.shape == (1, 3, 12, 12)
+        assert small.dtype == torch.uint8
+        assert (small == 200).all()

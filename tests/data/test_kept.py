@@ -65,3 +65,23 @@ def test_batches_hold_views_in_place_of_images_and_go_on_where_they_were(fp32: R
     got = other.next()
     assert torch.equal(got.target, expected.target)
     assert torch.equal(got.source, expected.source)
+
+
+def test_batches_hold_small_images_of_the_same_positions_where_a_method_draws(fp32: Runtime) -> None:
+    def small(count: int) -> torch.Tensor:
+        """Each image as grey as its number."""
+        return torch.arange(count, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 8, 8)
+
+    source, target = (replace(with_kept(name, 12, 0), small=small(12)) for name in "st")
+    batch = Batches(source, target.without_labels(), 4, 6, Augment(), Augment(erase=1), fp32).next()
+    for pixels, positions in zip(batch.pixels(), (batch.source_positions, batch.target_positions), strict=True):
+        assert pixels.shape == (len(positions), 3, 8, 8)
+        assert torch.equal(((pixels + 1) * 127.5).round()[:, 0, 0, 0].long(), positions)
+    assert torch.equal(batch.source_positions, batch.source[:, 0].long())
+
+
+def test_a_batch_without_small_images_is_drawn_from_as_it_is(fp32: Runtime) -> None:
+    batch = Batches(with_kept("s", 12, 0), with_kept("t", 12, 1).without_labels(), 4, 6, Augment(), Augment(), fp32).next()
+    assert batch.small is None
+    assert batch.pixels()[0] is batch.source
+    assert batch.pixels()[1] is batch.target_weak

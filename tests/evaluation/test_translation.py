@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,12 @@ from uda.data.augment import to_float
 from uda.data.domain import Pair
 from uda.evaluation import translation
 from uda.evaluation.evaluator import predict
-from uda.evaluation.translation import evaluate_translation, frechet_distance, train_evaluation_classifier
+from uda.evaluation.translation import (
+    evaluate_translation,
+    frechet_distance,
+    judge_translations,
+    train_evaluation_classifier,
+)
 from uda.runtime import Runtime
 
 
@@ -78,3 +84,27 @@ def test_the_evaluation_classifier_learns(small_pair: Pair, fp32: Runtime, monke
     network = train_evaluation_classifier(small_pair.target, fp32)
     right = predict(network, small_pair.target.images, fp32).argmax(1) == small_pair.target.labels
     assert right.float().mean() > 0.5
+
+
+def test_the_source_classifier_judges_translations_both_ways(small_pair: Pair, fp32: Runtime) -> None:
+    """The target is the source's negative here, so turning images into their negatives is the translation."""
+    source, target = small_pair.source_test, replace(small_pair.source_test, images=255 - small_pair.source_test.images)
+    pair = Pair(source, source, target, target)
+    judge = train_evaluation_classifier(source, fp32)
+
+    def judged(factor: float) -> dict[str, Any]:
+        return judge_translations(pair, lambda images, *_: factor * images, judge, lambda images: images, fp32)
+
+    good, none = judged(-1), judged(1)
+    assert good["class_consistency_back"] == good["untranslated_consistency"] == none["class_consistency"]
+    assert good["class_consistency"] == good["untranslated_consistency_back"] == none["class_consistency_back"]
+    assert good["feature_distance"] == pytest.approx(0, abs=1e-3) < none["feature_distance"]
+    assert none["feature_distance"] == pytest.approx(good["untranslated_distance"])
+
+
+def test_images_without_labels_have_no_class_to_keep(small_pair: Pair, fp32: Runtime) -> None:
+    pair = Pair(small_pair.source, small_pair.source_test, small_pair.target.without_labels(), None)
+    judge = train_evaluation_classifier(pair.target, fp32)
+    found = judge_translations(pair, lambda images, *_: images, judge, lambda images: images, fp32)
+    assert "class_consistency" in found
+    assert "class_consistency_back" not in found

@@ -52,7 +52,7 @@ class ByHand:
     """E_i, G_j and D_i of a method, and its objective in the words of the header."""
 
     def __init__(self, method: UNIT, batch: Batch) -> None:
-        self.m, self.s, (source, target) = method, method.settings, batch.pixels
+        self.m, self.s, (source, target) = method, method.settings, batch.pixels()
         self.count = min(len(source), method.settings.drawn_batch or len(source))
         self.x = {1: source[: self.count], 2: target[: self.count]}
         self.batch, self.c, self.labels = batch, method.discriminators.class_head, batch.source_labels[: self.count]

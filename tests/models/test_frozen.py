@@ -2,13 +2,14 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from tests.conftest import small_classifier
 from tests.models.nets import SmallResNet
 from uda.models.backbones import Classifier
 from uda.models.custom import split_network
-from uda.models.frozen import Body, DomainNorm, Whole, freeze, with_head
+from uda.models.frozen import Body, DomainNorm, Resized, Whole, freeze, with_head
 from uda.models.layers import by_domain, convert_domain_batch_norm, learn_statistics
 from uda.models.published import timm_network
 
@@ -85,3 +86,30 @@ def test_our_own_networks_can_be_frozen_too() -> None:
     network, images = small_classifier().eval(), torch.rand(2, 3, 16, 16)
     body, rest = freeze(network, whole_backbone=True)
     assert torch.allclose(Whole(body, rest)(images), network(images), atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [16, 24])
+def test_images_of_another_side_are_read_at_one_side_and_only_they_have_a_gradient(size: int) -> None:
+    body, _ = freeze(resnet(), whole_backbone=True)
+    images = (torch.rand(4, 1, 8, 8) * 2 - 1).requires_grad_()
+    seen = Resized(body, size)(images)
+    larger = F.interpolate(images, (size, size), mode="bilinear")
+    assert torch.allclose(seen, body(larger), rtol=1e-3, atol=1e-4)
+    seen.square().sum().backward()
+    assert images.grad is not None
+    assert images.grad.abs().sum((1, 2, 3)).min() > 0
+    assert all(parameter.grad is None for parameter in body.parameters())
+
+
+def test_a_body_that_cannot_be_fused_reads_them_itself() -> None:
+    """Its normalisation is called twice, of which a list of its modules says nothing."""
+
+    class Twice(nn.Sequential):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self[1](super().forward(images))
+
+    norm = nn.BatchNorm2d(4)
+    nn.init.uniform_(norm.running_var, 0.3, 0.6)  # type: ignore[arg-type]
+    body = Body(Twice(nn.Conv2d(1, 4, 3), norm))
+    assert body.fastest(IMAGES) is body
+    assert torch.equal(Resized(body, 16)(IMAGES), body(IMAGES))

@@ -44,10 +44,13 @@ class Batch:
     augment: Augment = field(default_factory=Augment)
     small: tuple[Tensor, Tensor] | None = None
 
-    @property
-    def pixels(self) -> tuple[Tensor, Tensor]:
-        """Source images and target images, these as they are: what a method that draws images takes them from."""
-        return self.small or (self.source, self.target_weak)
+    def pixels(self, count: int | None = None) -> tuple[Tensor, Tensor]:
+        """Source images and target images, these as they are: what a method that draws images takes them from.
+
+        The first `count` of both; left out, all.
+        """
+        source, target = self.small or (self.source, self.target_weak)
+        return (source, target) if count is None else (source[:count], target[:count])
 
 
 class Shuffle:

@@ -92,11 +92,11 @@ class CoGAN(PairDrawing):
         """One update of D with G fixed, then one of G with D fixed; returns every loss, unweighted."""
         s, class_head, real_head = self.settings, self.discriminators.class_head, self.discriminators.real_head
         with self.runtime.autocast():
-            source, target = (images[: s.drawn_batch] for images in batch.pixels)
+            source, target = batch.pixels(s.drawn_batch)
             fakes = [self.seen(drawn) for drawn in self._pairs(torch.randn(len(source), s.noise_dim, device=source.device))]
             by_1 = {"real": self.seen(source), "fake": fakes[SOURCE].detach()}
             by_2 = {"real": self.seen(target), "fake": fakes[TARGET].detach()}
-            labelled = "real" if self.read_drawn is None else "labelled"
+            labelled = "real" if source is batch.source else "labelled"
             by_1.setdefault(labelled, batch.source)
             of_1, of_2 = self.discriminators(by_1, by_2)
             is_real, is_fake = ([real_head(features[name]) for features in (of_1, of_2)] for name in ("real", "fake"))

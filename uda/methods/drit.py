@@ -273,7 +273,7 @@ class DRIT(Styled, WithTeacher):
 
     def _pixels(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Source images that are translated, and as many of the target."""
-        source, target = (images[: self.settings.drawn_batch] for images in batch.pixels)
+        source, target = batch.pixels(self.settings.drawn_batch)
         return source, target[: len(source)]
 
     def _generate(self, domain: int, *wanted: tuple[Tensor, Tensor]) -> Tensor:

@@ -224,7 +224,7 @@ class UNIT(Translating):
         """One update of D with E, G fixed, then one of E, G with D fixed; returns every loss, unweighted."""
         # As many target images as there are source images, as they are: what translations are to look like. Self-training
         # reads the augmented ones, all of them: more than are translated, since those cost little.
-        source, target = (images[: self.settings.drawn_batch] for images in batch.pixels)
+        source, target = batch.pixels(self.settings.drawn_batch)
         target = target[: len(source)]
         with self.runtime.autocast():
             posterior = self.encoders(source, target)
@@ -249,7 +249,8 @@ class UNIT(Translating):
         self_training = s.information_weight > 0 or s.pseudo_label_weight > 0
         with self.runtime.autocast():
             by_1, by_2 = {"real": self.seen(real[SOURCE])}, {"real": self.seen(real[TARGET])}
-        labelled = "real" if self.read_drawn is None else "labelled"  # behind a frozen body, the class head reads whole images
+        # The class head learns from all labelled images, and behind a frozen body from whole ones.
+        labelled = "real" if real[SOURCE] is batch.source else "labelled"
         by_1.setdefault(labelled, batch.source)
         if self_training:
             by_2["augmented"] = batch.target
