@@ -170,4 +170,5 @@ def test_images_are_read_in_a_smaller_frame_whether_they_are_files_or_in_memory(
         (small,) = read_in(settings.drawn_frame, images)
         assert small.shape == (1, 3, 12, 12)
         assert small.dtype == torch.uint8
-        assert (small == 200).all()
+        assert (small[..., 1:-1, 1:-1] == 200).all()
+        assert (small > 140).all(), "at the edge, what is outside has a share"

@@ -94,20 +94,32 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(folders: Path, tmp_path
     ("more", "message"),
     [
         ({"method.encoder": "backbone"}, 'method.encoder to "pixels"'),
-        ({"data.drawn_size": 10}, "multiple of 4"),
-        ({"method.name": "latent_mapping"}, 'classifier.trainable to "all"'),
         ({"classifier.trainable": "from layer2"}, "data.drawn_read_size"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused_before_a_folder_is_made(
     folders: Path, tmp_path: Path, more: dict[str, Any], message: str
 ) -> None:
-    own = {} if "method.name" in more else UNIT
     with pytest.raises(UserError, match=message):
-        fit("folders", out=tmp_path / "run", overrides=settings(folders, **own | {"data.drawn_read_size": 8} | more))
+        fit("folders", out=tmp_path / "run", overrides=settings(folders, **UNIT | {"data.drawn_read_size": 8} | more))
     assert not (tmp_path / "run").exists()
 
 
 def test_maps_are_read_as_pooled_features_are(folders: Path, tmp_path: Path) -> None:
     run = drawn(folders, tmp_path / "run", **{"classifier.trainable": "from layer2"})
     assert run.target_accuracy is not None
+
+
+@pytest.mark.parametrize(
+    "own",
+    [{"method.name": "drit", "method.draws_from": 0.0, "method.translated_class_weight": 1.0}, {"method.name": "cogan"}],
+    ids=str,
+)
+def test_other_methods_draw_through_the_body_too(folders: Path, tmp_path: Path, own: dict[str, Any]) -> None:
+    small = {key: value for key, value in UNIT.items() if key.startswith("data.")}
+    short = {"method.width": 4, "method.drawn_batch": 4, "training.steps": 2, "training.target_batch": 8}
+    made = fit("folders", out=tmp_path / "run", report=False, overrides=settings(folders, **small | short | own))
+    assert made.target_accuracy is not None
+    assert made.translations is not None
+    discriminators = made.method().get_submodule("discriminators")
+    assert all(bool(parameter.isfinite().all()) for parameter in discriminators.parameters())

@@ -141,7 +141,7 @@ def test_a_part_of_the_network_is_trained_from_a_stage_on(folders: Path, tmp_pat
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"method.name": "unit"}, 'classifier.trainable to "all"'),
+        ({"method.name": "latent_mapping"}, 'classifier.trainable to "all"'),
         ({"classifier.trainable": "from layer9"}, "layer9"),
         ({"classifier.trainable": "half"}, "classifier.trainable"),
         ({"classifier.backbone": "lenet", "classifier.trainable": "from x"}, "no stages"),

@@ -11,6 +11,8 @@ stems, judge them, and their trunk carries the class head. The players of the al
 C_2 = class head . trunk . stem_2 classifies the target. In the paper, that pairs share high-level features is all that carries it
 over (`pair_class_weight = 0`), and stem_2, which only the adversarial game trains, drifts from what the class head reads; that a
 pair is of one class says so to C_2 itself.
+
+Behind a frozen body, which is part of D then, pairs are small images, and so are the real ones beside them; C_1 reads whole ones.
 """
 
 from __future__ import annotations

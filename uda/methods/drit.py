@@ -16,6 +16,8 @@ paper's attribute). With u = G_1(c_2, a_1) and v = G_2(c_1, a_2), contents swapp
     C:     class         cross-entropy of the source, and of `draws` translations of each source image, with the source labels
            self-training  information maximisation and a mean teacher's pseudo-labels on the target; ours, off
 
+Behind a frozen body E, A, G and D work on small images; C reads their translations, and whole images, through the body.
+
 The paper's adaptation (its section 5) translates each source image `draws` times and trains C on them: every source image keeps
 the styles that it was given. Its code was not released.
 """

@@ -44,8 +44,8 @@ from uda.methods.adversarial import AdversarialSettings, add_adversaries
 from uda.methods.base import Read, Shape
 from uda.methods.translating import Translating
 from uda.models.backbones import Backbone, Classifier
+from uda.models.identity import IdentityEncoders, IdentityGenerators
 from uda.models.layers import SOURCE, TARGET, by_domain, convert_domain_batch_norm, draw_weights, widen_for_coordinates
-from uda.models.shuffled import ShuffledEncoders, ShuffledGenerators
 from uda.models.translators import (
     GeneratorPair,
     Posterior,
@@ -162,12 +162,12 @@ class TiedDiscriminators(nn.Module):
         return Classifier(Backbone(self.stems[TARGET], self.trunks[-1], self.feature_dim), self.class_head)
 
 
-def translators(s: UNITSettings, shape: Shape, backbone: Backbone) -> tuple[TiedEncoders | ShuffledEncoders, GeneratorPair]:
+def translators(s: UNITSettings, shape: Shape, backbone: Backbone) -> tuple[TiedEncoders | IdentityEncoders, GeneratorPair]:
     """E and G, as the settings say; of the classifier's network where these ask for that."""
     channels, size, _ = shape
     if s.encoder == "pixels":
         options = s.width, s.blocks, s.tied_layers, s.code_scale
-        return ShuffledEncoders(channels, size, *options), ShuffledGenerators(channels, *options)
+        return IdentityEncoders(channels, *options), IdentityGenerators(channels, *options)
     if s.encoder == "backbone":
         layers, features = backbone_layers(backbone), backbone.feature_dim
     else:
