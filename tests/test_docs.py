@@ -86,8 +86,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             small = domain(name, 60, seed, 32)
             pixels = small.images.movedim(1, -1).numpy() if name == "svhn" else small.images[:, 0].numpy()
             np.savez(root / "DIR" / f"{name}_{split}.npz", images=pixels, labels=small.labels.numpy(), note="a stand-in")
-    for seed, name in enumerate(("amazon", "webcam")):
-        write_folder(domain(name, 60, seed, 32), root / "DIR" / "office31" / name, True)
+    for seed, name in enumerate(("office31/amazon", "office31/dslr", "office31/webcam", "pacs/photo", "pacs/sketch")):
+        write_folder(domain(name, 60, seed, 32), root / "DIR" / name, True)
     own = {"data.source": str(root / "photos"), "data.target": str(root / "scans")}
     short = SHORT | {"training.steps": 2, "training.evaluate_every": 2, "classifier.steps": 2}
     tested = own | {"data.target_test": str(root / "labelled_scans")}

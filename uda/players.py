@@ -17,13 +17,19 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
 from uda.runtime import Runtime
 
+
+def mark_pretrained(module: nn.Module, rate: float) -> None:
+    """Marks a module, and copies that are made of it, as one whose weights move at `rate` of the learning rate of others."""
+    vars(module)["learning_rate_factor"] = rate
+
+
 Schedule = Callable[[Optimizer, int], LRScheduler]
 """an optimiser and the number of steps that it will take, to its learning-rate schedule"""
 
 
 def one_cycle(optimizer: Optimizer, steps: int) -> LRScheduler:
-    """Up to the optimiser's learning rate and down again in `steps` steps (Smith and Topin 2018)."""
-    return OneCycleLR(optimizer, optimizer.param_groups[0]["lr"], total_steps=steps)
+    """Up to the optimiser's learning rates and down again in `steps` steps (Smith and Topin 2018)."""
+    return OneCycleLR(optimizer, [group["lr"] for group in optimizer.param_groups], total_steps=steps)
 
 
 def linear_decay(share: float, within: int | None = None) -> Schedule:
@@ -81,6 +87,13 @@ class Players:
         self.runtime, self.steps, self.done = runtime, steps, 0
         self._players: dict[str, Player] = {}
         self._averages: list[Average] = []
+        self._rates: dict[nn.Parameter, float] = {}
+
+    def slow_down(self, method: nn.Module) -> None:
+        """Before any player is added: what `mark_pretrained` marked in a method is to move slower, whoever gets it."""
+        for module in method.modules():
+            rate = getattr(module, "learning_rate_factor", None)
+            self._rates |= {} if rate is None else dict.fromkeys(module.parameters(), rate)
 
     def add(
         self,
@@ -92,7 +105,11 @@ class Players:
     ) -> None:
         """A player: parameters (those that take gradients) under ``optimizer(parameters, **options)`` and a schedule."""
         own = [parameter for parameter in parameters if parameter.requires_grad]
-        made = optimizer(own, fused=self.runtime.fused, **options)
+        by_rate: dict[float, list[nn.Parameter]] = {}
+        for parameter in own:
+            by_rate.setdefault(self._rates.get(parameter, 1.0), []).append(parameter)
+        groups = [{"params": group, "lr": rate * options["lr"]} for rate, group in by_rate.items()]
+        made = optimizer(groups or own, fused=self.runtime.fused, **options)
         self._players[name] = Player(own, made, schedule(made, self.steps) if schedule else None)
 
     def add_ema(self, averaged: nn.Module, network: nn.Module, decay: float, steps: int | None = None) -> None:

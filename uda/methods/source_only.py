@@ -84,6 +84,8 @@ class SourceClassifierSettings(Section):
     """features of a new head, between the network's own and the classes; 0: the network's own head"""
     dropout: UnitInterval = 0.5
     """in the bottleneck"""
+    pretrained_rate: NonNegativeFloat = 0.1
+    """the learning rate of weights that came pretrained, as a part of that of new ones, for the source and for methods"""
     steps: NonNegativeInt = 600
     """0: the network is taken as it is"""
     refine_steps: NonNegativeInt = 0

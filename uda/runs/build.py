@@ -24,6 +24,7 @@ from uda.models.layers import Normalize
 from uda.models.preprocessing import preprocessing_of
 from uda.models.published import LIBRARIES, as_named_here
 from uda.models.weights import load_body, load_weights, read_state
+from uda.players import mark_pretrained
 from uda.recipe.schema import Recipe
 from uda.runtime import Runtime
 
@@ -120,6 +121,9 @@ def build_networks(
     if wanted.freezes:
         body, classifier = freeze(classifier, wanted.trainable == "head")
         runtime.place(body)
+    if starts_published(wanted) or wanted.backbone_weights is not None:
+        for part in (classifier.backbone.stem, classifier.backbone.trunk):
+            mark_pretrained(part, wanted.pretrained_rate)
     if wanted.bottleneck:
         classifier = with_head(classifier, classes, wanted.bottleneck, wanted.dropout)
     classifier.start = start

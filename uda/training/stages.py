@@ -164,6 +164,7 @@ def _supervised(job: Job, stage: str, steps: int) -> None:
     assert job.classifier is not None
     recipe, wanted, players = job.recipe, job.recipe.classifier, Players(job.runtime, steps)
     method = SourceOnly(wanted.training, job.classifier, recipe.data.shape, steps, job.runtime)
+    players.slow_down(method)
     method.setup(job.pair.target.without_labels(), players)
     batches = Batches(job.pair.source, None, wanted.batch, 0, recipe.augment.source, recipe.augment.target, job.runtime)
     job.loop.train(stage, method, players, batches)
@@ -188,6 +189,7 @@ def adapt(job: Job, source: SourceStage | None) -> Method:
     unlabelled = job.pair.target.without_labels()
     if recipe.data.target_inverted_copies:
         unlabelled = unlabelled.with_inverted_copies()
+    players.slow_down(method)
     method.setup(unlabelled, players)
     sizes = training.batch, training.target_batch or training.batch
     augments = recipe.augment.source, recipe.augment.target
