@@ -23,7 +23,9 @@ from uda.evaluation.sampling import Z, accuracy_of, difference_of, doubt, order,
 from uda.runs.run import Run
 
 LABELS = (50, 100)
-DRAWS = 1000  # from each stratum's posterior
+PLAIN, OURS = "Wilson, plain sample", "Wilson at the effective size, stratified (`uda check`)"
+DIFFERENCE = "adapted less source (`uda check`)"
+DRAWS = 400  # from each stratum's posterior
 
 
 class Population(NamedTuple):
@@ -47,7 +49,8 @@ def of_run(path: Path) -> Population:
     labels, logits = after.test[1], {"adapted": after.test[0], "source": before.test[0]}
     right = {who: said.argmax(1) == labels for who, said in logits.items()}
     confidence = {who: said.softmax(1).amax(1).numpy() for who, said in logits.items()}
-    return Population(path.name, doubt(logits["source"], logits["adapted"]), right, confidence)
+    name = f"{run.result['source']['name']} -> {run.result['target']['name']}, {run.result['method']}"
+    return Population(name, doubt(logits["source"], logits["adapted"]), right, confidence)
 
 
 def drawn(count: int = 2000) -> Iterator[Population]:
@@ -77,11 +80,6 @@ def wilson(share: float, size: float) -> Interval:
     return (middle - half) / scale, (middle + half) / scale
 
 
-def plain(right: np.ndarray, of: np.ndarray) -> Interval:
-    """Wilson's interval on a plain sample."""
-    return wilson(right[of].mean(), len(of))
-
-
 def prediction_powered(confidence: np.ndarray, right: np.ndarray, of: np.ndarray) -> Interval:
     """A plain sample with confidence as prediction, and the weight of least variance (Angelopoulos et al. 2023, PPI++)."""
     predicted, seen = confidence[of], right[of].astype(float)
@@ -101,29 +99,42 @@ def posterior(right: np.ndarray, strata: np.ndarray, of: np.ndarray, random: np.
     return float(low), float(high)
 
 
-def simulate(population: Population, labels: int, times: int) -> list[tuple[str, str, float, float]]:
-    """For each method and classifier: the share of intervals that cover, and their mean width."""
+class Row(NamedTuple):
+    """What many intervals of one kind came to; `ratio`: their mean width over that of Wilson's on a plain sample."""
+
+    labels: int
+    population: str
+    method: str
+    who: str
+    covered: float
+    ratio: float
+
+
+def simulate(population: Population, times: int) -> Iterator[Row]:
+    """All methods on one population, for both classifiers."""
     strata, random = stratify(population.doubts), np.random.default_rng(0)
-    found: dict[tuple[str, str], list[Interval]] = {}
     truth = {who: float(right.double().mean()) for who, right in population.right.items()}
-    truth["difference"] = truth["adapted"] - truth["source"]
+    found: dict[tuple[int, str, str], list[Interval]] = {}
     for time in range(times):
-        of, anywhere = order(strata, time)[:labels], random.choice(len(strata), labels, replace=False)
-        for who, right in population.right.items():
-            flags = right.numpy()
-            for method, interval in (
-                ("Wilson, plain sample", plain(flags, anywhere)),
-                ("prediction-powered, plain sample", prediction_powered(population.confidence[who], flags, anywhere)),
-                ("Jeffreys, stratified", posterior(flags, strata.numpy(), of.numpy(), random)),
-                ("Wilson at the effective size, stratified (`uda check`)", accuracy_of(right[of], strata, of).interval),
-            ):
-                found.setdefault((method, who), []).append(interval)
-        interval = difference_of(population.right["source"][of], population.right["adapted"][of], strata, of).interval
-        found.setdefault(("difference of the two", "difference"), []).append(interval)
-    return [
-        (method, who, float(np.mean([low <= truth[who] <= high for low, high in spans])), float(np.mean(np.diff(spans))))
-        for (method, who), spans in found.items()
-    ]
+        ordered, shuffled = order(strata, time), random.permutation(len(strata))
+        for labels in LABELS:
+            of, anywhere = ordered[:labels], shuffled[:labels]
+            for who, right in population.right.items():
+                flags = right.numpy()
+                for method, interval in {
+                    PLAIN: wilson(flags[anywhere].mean(), labels),
+                    "prediction-powered, plain sample": prediction_powered(population.confidence[who], flags, anywhere),
+                    "Jeffreys' prior, stratified": posterior(flags, strata.numpy(), of.numpy(), random),
+                    OURS: accuracy_of(right[of], strata, of).interval,
+                }.items():
+                    found.setdefault((labels, method, who), []).append(interval)
+            source, adapted = (population.right[who][of] for who in ("source", "adapted"))
+            found.setdefault((labels, DIFFERENCE, "both"), []).append(difference_of(source, adapted, strata, of).interval)
+    truth["both"] = truth["adapted"] - truth["source"]
+    for (labels, method, who), spans in found.items():
+        covered = float(np.mean([low <= truth[who] <= high for low, high in spans]))
+        base = np.diff(found[labels, DIFFERENCE if who == "both" else PLAIN, who]).mean()
+        yield Row(labels, population.name, method, who, covered, float(np.diff(spans).mean() / base))
 
 
 def main() -> None:
@@ -132,29 +143,21 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=1000)
     asked = parser.parse_args()
     populations = [*map(of_run, asked.runs), *drawn()]
-    rows = {(p.name, labels): simulate(p, labels, asked.times) for labels in LABELS for p in populations}
+    rows = [row for population in populations for row in simulate(population, asked.times)]
     print("| labels | method | covered, mean | least | width, of Wilson's: mean | most |\n|---|---|---|---|---|---|")
     for labels in LABELS:
-        methods: dict[str, list[tuple[float, float]]] = {}
-        for population in populations:
-            measured = rows[population.name, labels]
-            width = {who: wide for _, who, _, wide in measured[::-1]}  # the first of a classifier's rows is Wilson's
-            for method, who, covered, wide in measured:
-                methods.setdefault(method, []).append((covered, wide / width[who]))
-        for method, figures in methods.items():
-            covered, wide = zip(*figures, strict=True)
-            ratio = f"{np.mean(wide):.2f} | {max(wide):.2f}" if "difference" not in method else " | "
-            print(f"| {labels} | {method} | {np.mean(covered):.3f} | {min(covered):.3f} | {ratio} |")
-    print(
-        "\n| images | accuracy | labels | covered | width, of Wilson's | source: covered | width |\n|---|---|---|---|---|---|---|"
-    )
-    for labels in LABELS:
-        for population in populations:
-            by = {(method, who): (covered, wide) for method, who, covered, wide in rows[population.name, labels]}
-            ours = [by["Wilson at the effective size, stratified (`uda check`)", who] for who in population.right]
-            base = [by["Wilson, plain sample", who][1] for who in population.right]
-            cells = " | ".join(f"{covered:.3f} | {wide / b:.2f}" for (covered, wide), b in zip(ours, base, strict=True))
-            print(f"| {population.name} | {float(population.right['adapted'].double().mean()):.3f} | {labels} | {cells} |")
+        for method in dict.fromkeys(row.method for row in rows):
+            measured = [row for row in rows if (row.labels, row.method) == (labels, method)]
+            covered, ratios = [row.covered for row in measured], [row.ratio for row in measured]
+            width = f"{np.mean(ratios):.2f} | {max(ratios):.2f}" if method != DIFFERENCE else " | "
+            print(f"| {labels} | {method} | {np.mean(covered):.3f} | {min(covered):.3f} | {width} |")
+    print("\n| images | source | adapted | of the source, 50: covered, width | 100 | of the adapted, 50 | 100 |")
+    print("|---|---|---|---|---|---|---|")
+    for population in populations:
+        truth = " | ".join(f"{float(population.right[who].double().mean()):.3f}" for who in ("source", "adapted"))
+        ours = {(row.who, row.labels): row for row in rows if (row.population, row.method) == (population.name, OURS)}
+        cells = [ours[who, labels] for who in ("source", "adapted") for labels in LABELS]
+        print(f"| {population.name} | {truth} | " + " | ".join(f"{row.covered:.3f}, {row.ratio:.2f}" for row in cells) + " |")
 
 
 if __name__ == "__main__":
