@@ -83,10 +83,10 @@ def accuracy_of(right: Tensor, strata: Tensor, of: Tensor) -> Estimate:
     parts = _parts(strata, of)
     share = _mean(values, parts)
     plain, variance = share * (1 - share), _variance(values, values, share, share, parts)
-    size = plain / variance if variance > 1e-9 else float(len(values))  # where all are right, or none, up to rounding
+    size = plain / variance if plain else float(len(values))
     centre, square = (share + Z * Z / (2 * size)) / (1 + Z * Z / size), Z * Z / (4 * size * size)
-    half = Z / (1 + Z * Z / size) * math.sqrt(max(0.0, plain) / size + square)
-    return Estimate(min(1.0, share), (max(0.0, centre - half), min(1.0, centre + half)))
+    half = Z / (1 + Z * Z / size) * math.sqrt(plain / size + square)
+    return Estimate(share, (max(0.0, centre - half), min(1.0, centre + half)))
 
 
 def difference_of(first: Tensor, second: Tensor, strata: Tensor, of: Tensor) -> Estimate:
@@ -106,28 +106,28 @@ def difference_of(first: Tensor, second: Tensor, strata: Tensor, of: Tensor) -> 
     return Estimate(mean, (max(-1.0, mean - half), min(1.0, mean + half)))
 
 
-Parts = list[tuple[float, Tensor]]
-"""of each stratum, the share of all images that it holds, and which rows of the sample are in it"""
+Parts = list[tuple[int, Tensor]]
+"""of each stratum, how many images it holds, and which rows of the sample are in it"""
 
 
 def _parts(strata: Tensor, of: Tensor) -> Parts:
     sizes = strata.bincount(minlength=STRATA).tolist()
-    parts = [(size / len(strata), (strata[of] == number).nonzero().squeeze(1)) for number, size in enumerate(sizes) if size]
+    parts = [(size, (strata[of] == number).nonzero().squeeze(1)) for number, size in enumerate(sizes) if size]
     if any(len(rows) == 0 for _, rows in parts):
         raise UserError(f"{len(of)} answers are too few for an interval; answer some more of the first images")
     return parts
 
 
 def _mean(values: Tensor, parts: Parts) -> float:
-    return sum(weight * float(values[rows].mean()) for weight, rows in parts)
+    return sum(size * float(values[rows].mean()) for size, rows in parts) / sum(size for size, _ in parts)
 
 
 def _variance(values: Tensor, squares: Tensor, mean: float, square: float, parts: Parts) -> float:
     """The variance of the stratified mean, with `SHRINK` images of the overall mean and mean square in each stratum."""
     total = 0.0
-    for weight, rows in parts:
+    for size, rows in parts:
         count = len(rows) + SHRINK
         first = (float(values[rows].sum()) + SHRINK * mean) / count
         second = (float(squares[rows].sum()) + SHRINK * square) / count
-        total += weight**2 * (second - first**2) / len(rows)
-    return total
+        total += size**2 * (second - first**2) / len(rows)
+    return total / sum(size for size, _ in parts) ** 2
