@@ -68,8 +68,8 @@ def order(strata: Tensor, seed: int) -> Tensor:
 def accuracy_of(right: Tensor, strata: Tensor, of: Tensor) -> Estimate:
     """Accuracy on all images from those looked at: Wilson's interval at the sample's effective size.
 
-    The effective size is that of the plain sample whose accuracy would have this variance (Kish 1965); in Wilson's interval it
-    stays above nominal coverage for few labels and high accuracies (Franco et al. 2019, J. Surv. Stat. Methodol. 7(3)).
+    The effective size is that of the plain sample whose accuracy would have this variance (Kish 1965), as Franco et al. 2019
+    (J. Surv. Stat. Methodol. 7(3)) put it into intervals for shares; that strata are shrunk before (`SHRINK`) is ours.
 
     Args:
         right: whether each is, bool (n,).

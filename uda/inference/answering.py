@@ -112,9 +112,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self.send_error(HTTPStatus.NOT_FOUND)
 
     def do_POST(self) -> None:
-        asked = self._body()
         match self._path():
-            case ["answer"] if self._is_answer(asked):
+            case ["answer"] if self._is_answer(asked := self._body()):
                 self.server.answer(asked["row"], asked["label"])
                 self._send(b"{}", "application/json")
             case ["done"]:
@@ -138,7 +137,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _body(self) -> Any:
         try:
-            return json.loads(self.rfile.read(min(int(self.headers.get("Content-Length", 0)), LONGEST)))
+            return json.loads(self.rfile.read(max(0, min(int(self.headers.get("Content-Length", 0)), LONGEST))))
         except ValueError:
             return None
 
