@@ -18,6 +18,7 @@ from uda.recipe import presets
 
 if TYPE_CHECKING:
     from uda.console import Display
+    from uda.inference.check import Answers, Drawn
     from uda.report.compare import Group
 
 app = typer.Typer(
@@ -58,6 +59,7 @@ Precision = Annotated[
 Which = Annotated[str, typer.Option("--which", help="last, selected (by the label-free score) or source (before adaptation).")]
 Out = Annotated[Path, typer.Option("-o", "--out", help="What to write.")]
 OutOrNone = Annotated[Path | None, typer.Option("-o", "--out", help="What to write. Left out: what the description names.")]
+SetKeys = Annotated[list[str] | None, typer.Option("--set", help="Any key: --set method.feature_norm=l2. Repeatable.")]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of everything random.")]
 
 
@@ -132,7 +134,7 @@ def fit(
     data_root: DataRoot = None,
     device: Device = "auto",
     precision: Precision = "auto",
-    set_: Annotated[list[str] | None, typer.Option("--set", help="Any key: --set method.feature_norm=l2. Repeatable.")] = None,
+    set_: SetKeys = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Compute all anew, and keep nothing for other runs.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show every setting with its origin, check, and stop.")] = False,
 ) -> None:
@@ -231,6 +233,34 @@ def _telling_how_to_go_on(display: Display) -> Iterator[None]:
 
 
 @app.command()
+def inspect(
+    source: Annotated[str, typer.Option(help="Labelled images, as `uda fit` takes them.")],
+    target: Annotated[str, typer.Option(help="Images whose labels are not read.")],
+    model: Annotated[str | None, typer.Option(help="A network whose features are read, as `uda fit` takes it.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Its trained weights.")] = None,
+    backbone_weights: Annotated[Path | None, typer.Option(help="A pretrained body's weights.")] = None,
+    size: Annotated[int | None, typer.Option(help="Side that images are brought to, pixels.")] = None,
+    set_: SetKeys = None,
+    out: Out = Path("inspect.html"),
+    data_root: DataRoot = None,
+    device: Device = "auto",
+) -> None:
+    """Look at two domains before anything is trained: what there is, how far apart they are, and what to do; one page."""
+    from uda.console import Display
+    from uda.recipe.load import parse_override
+    from uda.report.page import write_inspection
+    from uda.training.inspect import inspect as run_inspect
+
+    flags = {"model": model, "weights": weights, "backbone_weights": backbone_weights, "size": size}
+    overrides = dict(parse_override(text) for text in set_ or ())
+    overrides |= {FLAGS[flag][0]: FLAGS[flag][1](value) for flag, value in flags.items() if value is not None}
+    display = Display()
+    seen = run_inspect(source, target, data_roots(data_root), display, overrides, device)
+    display.say(seen["advice"])
+    display.say(f"see {write_inspection(seen, out)}")
+
+
+@app.command()
 def predict(
     run: Path,
     images: Path,
@@ -274,6 +304,60 @@ def evaluate(
         with atomic_write(out) as path:
             path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     display.show(evaluation_table(result))
+
+
+@app.command()
+def check(
+    run: Path,
+    labels: Annotated[int, typer.Option(help="So many target images to look at.")] = 50,
+    seed: Annotated[int, typer.Option(help="Of the draw of these images.")] = 0,
+    csv: Annotated[
+        Path | None, typer.Option(help="Write them to a table path,predicted,label, to be filled in elsewhere.")
+    ] = None,
+    answers: Annotated[Path | None, typer.Option(help="Read such a table, filled in.")] = None,
+) -> None:
+    """Accuracy on the target from a few labels: a page asks for them, on this machine alone; the figures go to RUN/check.json.
+
+    Both the source classifier and the adapted one are judged by them; nothing is trained on them. The page can be closed and the
+    command stopped at any time: it goes on where it was.
+    """
+    from uda.console import Display
+    from uda.inference.check import TABLE, check_table, draw, read_table, verdict, write_judgement, write_table
+    from uda.runs.run import Run
+
+    if csv is not None and answers is not None:
+        raise UserError("--csv writes a table and --answers reads one; give one of them")
+    display, opened = Display(), Run(run)
+    drawn = draw(opened, labels, seed)
+    if csv is not None:
+        write_table(drawn, {}, csv)
+        command = f"uda check {run} --labels {labels} --seed {seed} --answers {csv}"
+        display.say(f"{csv} lists {len(drawn.names)} images; fill in the column label, then: {command}")
+        return
+    table = answers or run / TABLE
+    given = read_table(drawn, table) if table.exists() or answers else {}
+    if answers is None:
+        _ask(drawn, given, table, display)
+    result = write_judgement(opened, drawn, given, seed)
+    display.show(check_table(result))
+    display.say(verdict(result))
+
+
+def _ask(drawn: Drawn, given: Answers, table: Path, display: Display) -> None:
+    """Has a page asked for the answers that are missing; Ctrl-C ends it, and what was answered is kept."""
+    import webbrowser
+
+    from uda.inference.answering import AnswerServer
+
+    server = AnswerServer(drawn, given, table)
+    display.say(f"look at {len(drawn.names)} images in a browser: {server.address}")
+    if sys.platform in ("darwin", "win32") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
+        webbrowser.open(server.address)  # elsewhere it might take the terminal for a browser without pictures
+    try:
+        server.serve()
+    except KeyboardInterrupt:
+        display.say(f"{len(given)} of {len(drawn.names)} are answered, in {table}; the same command goes on")
+        raise typer.Exit(130) from None
 
 
 @app.command()

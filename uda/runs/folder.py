@@ -134,6 +134,11 @@ class RunFolder:
         """The target images that the run has kept, uint8 (n, C, S, S)."""
         return self._tensors("sample.safetensors")["target"]
 
+    def read_unreadable(self) -> list[str]:
+        """The lines of ``unreadable.txt``, ``PATH: REASON``; none where all images could be read."""
+        path = self.path / "unreadable.txt"
+        return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+
     def write_outputs(self, name: str, outputs: Outputs) -> None:
         """Keeps what a classifier says in ``outputs/name.safetensors``, features as float16."""
         self._write_tensors(f"outputs/{name}.safetensors", {k: v for k, v in vars(outputs.kept()).items() if v is not None})

@@ -6,8 +6,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
+from uda.console import Display
+from uda.data.domain import Domain
+from uda.data.files import ImageFiles
+from uda.data.load import load_pair
+from uda.data.names import split_roots
 from uda.errors import UserError
 from uda.evaluation.evaluator import Examples
 from uda.evaluation.outputs import Outputs
@@ -71,6 +77,7 @@ class Run:
 
     def outputs(self, which: str = "last") -> Outputs:
         """What the ``"last"`` classifier says, or the ``"source_only"`` one: features, logits, and those of test images."""
+        self._asked_to_classify()
         return self._folder.read_outputs(which)
 
     @property
@@ -97,6 +104,27 @@ class Run:
     def temperature(self, which: str = "last") -> float:
         """What an adapted classifier's logits are divided by, so that it is as sure as it is right, by the estimate."""
         return 1.0 if which == "source" else self.result["calibration"]["temperature"]
+
+    def target(self) -> tuple[Domain, Tensor]:
+        """The target's training images, without labels, and which of them `outputs` are of, in order, int64 (n,).
+
+        Images in files stay there until they are asked for.
+
+        Raises:
+            UserError: where the images are no longer there, or have changed in number.
+        """
+        roots = split_roots(self.environment["data_root"])
+        target = load_pair(
+            self.recipe.data, roots, Display(quiet=True), self.recipe.classifies, look=False
+        ).target.without_labels()
+        images, unreadable = target.images, self._folder.read_unreadable()
+        if unreadable and isinstance(images, ImageFiles):
+            lost = tuple(f"{images.path(number)}: " for number in range(len(images)))
+            kept = [number for number, start in enumerate(lost) if not any(line.startswith(start) for line in unreadable)]
+            target = target.only(torch.tensor(kept))
+        if len(target) != self.result["target"]["train"]:
+            raise UserError(f"{target.name} has {len(target):,} images now and had {self.result['target']['train']:,}; fit anew")
+        return target, target.shuffled()[: len(self.outputs().target_logits)]
 
     def sample(self) -> Tensor:
         """Some of the target images that were adapted to, uint8 (n, C, S, S), n at most 64."""
