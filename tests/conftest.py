@@ -23,7 +23,7 @@ from uda.training.loop import Observer, Row, Stop
 # Hundreds of runs draw data, make a page and train an evaluation classifier, and none of their tests is about how good these are.
 page.MAPPED = 30
 synthetic.COUNTS.update(train=200, test=100)
-translation.STEPS = 3
+translation.STEPS, translation.ROUNDS_BACK = 3, 1
 os.environ["UDA_CACHE_GIB"] = "0"  # what one test computes, no other test reads
 torch.set_num_threads(1)  # tests run side by side; two thread pools on two cores spin against each other
 

@@ -366,7 +366,7 @@ def translate(
     images: Path,
     out: Out = Path("translated"),
     to: Annotated[str, typer.Option(help="The domain to translate to: target or source.")] = "target",
-    samples: Annotated[int, typer.Option(help="So many translations of each image, in styles drawn at random (drit).")] = 0,
+    samples: Annotated[int, typer.Option(help="So many translations of each image, drawn at random (drit, latent_mapping).")] = 0,
     reference: Annotated[Path | None, typer.Option(help="An image whose style all translations take (drit).")] = None,
     interpolate: Annotated[Path | None, typer.Option(help="A strip from IMAGES (one image) to this one instead.")] = None,
     seed: Annotated[int, typer.Option(help="Of the styles that are drawn.")] = 0,

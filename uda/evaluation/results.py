@@ -60,6 +60,7 @@ class Result(TypedDict):
     confusion: NotRequired[dict[str, list[list[int]]]]
     calibration_error: NotRequired[dict[str, float]]
     translation: NotRequired[dict[str, Any]]
+    """what `uda.evaluation.translation.evaluate_translation` returns"""
 
 
 def evaluations(rows: Sequence[Row]) -> list[Row]:

@@ -1,7 +1,7 @@
-"""How good translations are: do they keep their class, and how far are they from real images of the target?
+"""How good translations are, in both directions: do they keep their class, and how far are they from real images?
 
-Both are told by an evaluation classifier. Where the target's training images have labels, it is trained on them. That happens
-after the last step of the run and for these figures alone; nothing that it says steers the run. (Only the upper bound
+Both are told by a judge, a classifier trained on labelled training images of the domain translated to. Where that is the target,
+it happens after the last step of the run and for these figures alone; nothing that it says steers the run. (Only the upper bound
 `target_only` reads these labels too.)
 """
 
@@ -21,11 +21,18 @@ from uda.evaluation.outputs import accuracy
 from uda.methods.source_only import SourceOnly, SourceOnlySettings
 from uda.models import build_classifier
 from uda.models.backbones import Classifier
+from uda.models.layers import SOURCE, TARGET
 from uda.players import Players
 from uda.runtime import Runtime, scoped_seed
 
 STEPS, BATCH, WIDTH = 200, 128, 32
-COUNT = 10_000  # images of each kind that are looked at, at most
+COUNT, COUNT_BACK, COUNT_RECONSTRUCTED = 10_000, 2_500, 1_000  # images of each kind that are looked at, at most
+ROUNDS_BACK, GOOD = (
+    5,
+    0.9,
+)  # a judge of source images, which are often the harder ones, is trained until it is good, or five rounds
+
+Translate = Callable[[Tensor, int, int], Tensor]
 
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:
@@ -53,60 +60,110 @@ def pixel_accuracy(translated: Tensor, truth: Tensor, tolerance: int = 16) -> fl
 
 
 def evaluate_translation(
-    pair: Pair, translate: Callable[[Tensor], Tensor], runtime: Runtime, paired: bool = False
+    pair: Pair, translate: Translate, runtime: Runtime, paired: bool = False, labelled: bool = True
 ) -> dict[str, Any]:
-    """What a classifier trained on labelled target training images says of translated source test images.
+    """What judges trained on real images say of translated test images: of the source's, and (``backward``) of the target's.
 
     Args:
         pair: on the runtime's device.
-        translate: float images (N, C, H, W) in -1..1 to their translations.
+        translate: float images (N, C, H, W) in -1..1 of one domain, which that is, and the domain that they are to be of (SOURCE
+            or TARGET), to such images.
         runtime: what to compute with.
         paired: whether the n-th test image of the target is what the n-th of the source should become.
+        labelled: whether labels may be read at all.
 
     Returns:
-        ``class_consistency``: the share of translations that are given the class of their source label. ``judge_accuracy``: the
-        evaluation classifier's own, on the target's test images, which bounds what can be told. ``feature_distance``:
-        `frechet_distance` of its features of translations and of real target test images, of up to 10,000 each;
-        ``untranslated_distance``: the same without translation. ``feature_network``: whose features these are. Where the target
-        has no labels, the first two are left out, and features are those of the same network with random weights; the
-        distances are left out where a side has but one test image. Of pairs, ``pixel_accuracy``.
+        Of translated source images what `judge_translations` returns, and under ``backward`` the same of the target's; and
+        ``reconstruction_error``, of ``source`` and ``target``: the mean over test images of |x - x^{i->i}|, as a share of the
+        range of a pixel, 0..1. Of pairs, ``pixel_accuracy``.
 
     The random state is left as found.
     """
-    target, source_test = pair.target, pair.source_test
+    target_images = pair.target_test or pair.target
+    found, forth = judge_translations(pair.target, target_images, pair.source_test, translate, TARGET, runtime, labelled)
+    if paired and pair.target_test is not None:
+        found["pixel_accuracy"] = pixel_accuracy(forth, pair.target_test.sample(COUNT))
+    found["backward"], _ = judge_translations(
+        pair.source, pair.source_test, target_images, translate, SOURCE, runtime, labelled, COUNT_BACK, ROUNDS_BACK
+    )
     with scoped_seed(0):
-        network = train_evaluation_classifier(target, runtime)
-        images = source_test.sample(COUNT)
-        translated = torch.cat([to_pixels(translate(to_float(part))) for part in images.split(250)])
+        found["reconstruction_error"] = {
+            "source": reconstruction_error(pair.source_test, translate, SOURCE),
+            "target": reconstruction_error(target_images, translate, TARGET),
+        }
+    return found
+
+
+def judge_translations(
+    learned: Domain,
+    real: Domain,
+    given: Domain,
+    translate: Translate,
+    destination: int,
+    runtime: Runtime,
+    labelled: bool = True,
+    count: int = COUNT,
+    rounds: int = 1,
+) -> tuple[dict[str, Any], Tensor]:
+    """What a judge that is trained on `learned` says of the translations of `given`, beside `real` images of the same domain.
+
+    Returns:
+        ``class_consistency``: the share of translations that are given the class of their image's label. ``judge_accuracy``: the
+        judge's own on `real` images, which bounds what can be told. ``feature_distance``: `frechet_distance` of its features of
+        translations and of real images, up to `count` of each; ``untranslated_distance``: the same without translation.
+        ``feature_network``: whose features these are. Where `learned` has no labels, the first two are left out, and features are
+        those of the same network with random weights; what needs other labels that are missing is left out, too, and the
+        distances where a side has but one image. And the translations, uint8.
+    """
+    knows = isinstance(learned, LabelledDomain) and labelled
+    with scoped_seed(0):
+        network, steps = train_judge(learned if knows else learned.without_labels(), real, runtime, rounds)
+        images = given.sample(count)
+        translated = torch.cat([to_pixels(translate(to_float(part), 1 - destination, destination)) for part in images.split(250)])
         features, logits = features_and_logits(network, translated, runtime)
         found: dict[str, Any] = {}
-        if isinstance(target, LabelledDomain):
-            found["class_consistency"] = float((logits.argmax(1) == source_test.sample_labels(COUNT)).double().mean())
-            if pair.target_test is not None:
-                found["judge_accuracy"] = accuracy(*on_labelled(network, pair.target_test, runtime))
-        real = features_and_logits(network, (pair.target_test or target).sample(COUNT), runtime)[0]
+        if knows and isinstance(given, LabelledDomain):
+            found["class_consistency"] = float((logits.argmax(1) == given.sample_labels(count)).double().mean())
+        if knows and isinstance(real, LabelledDomain):
+            found["judge_accuracy"] = accuracy(*on_labelled(network, real, runtime))
+        at_home = features_and_logits(network, real.sample(count), runtime)[0]
         before = features_and_logits(network, images, runtime)[0]
-    if paired and pair.target_test is not None:
-        found["pixel_accuracy"] = pixel_accuracy(translated, pair.target_test.sample(COUNT))
-    if min(len(features), len(real)) > 1:
-        found["feature_distance"] = frechet_distance(features, real)
-        found["untranslated_distance"] = frechet_distance(before, real)
-    trained = f"trained {STEPS} steps on labelled target images" if "class_consistency" in found else "with random weights"
-    return found | {"feature_network": f"strided, width {WIDTH}, {trained}"}
+    if min(len(features), len(at_home)) > 1:
+        found["feature_distance"] = frechet_distance(features, at_home)
+        found["untranslated_distance"] = frechet_distance(before, at_home)
+    whose = "source" if destination == SOURCE else "target"
+    trained = f"trained {steps} steps on labelled {whose} images" if knows else "with random weights"
+    return found | {"feature_network": f"strided, width {WIDTH}, {trained}"}, translated
 
 
-def train_evaluation_classifier(target: Domain, runtime: Runtime) -> Classifier:
-    """A strided net of width 32 trained on labelled target images: 200 steps of 128, slight affine augmentation.
+def reconstruction_error(domain: Domain, translate: Translate, side: int) -> float:
+    """The mean of |x - x^{i->i}| over images of a domain, as a share of the range of a pixel: 0..1."""
+    images = domain.sample(COUNT_RECONSTRUCTED)
+    errors = [(to_float(part) - translate(to_float(part), side, side)).abs().flatten(1).mean(1) for part in images.split(250)]
+    return float(torch.cat(errors).double().mean()) / 2
 
-    Without labels it keeps the random weights that it begins with.
+
+def train_judge(learned: Domain, real: Domain, runtime: Runtime, rounds: int = 1) -> tuple[Classifier, int]:
+    """A strided net of width 32 trained on labelled images: `STEPS` of 128, slight affine augmentation; and its steps.
+
+    It is trained for at most so many rounds of these steps, each from where the last one ended, until it reads labelled `real`
+    images at `GOOD` or better. Without labels to learn from it keeps the random weights that it begins with.
     """
-    channels, size = target.images.shape[1:3]
-    network = build_classifier("strided", channels, size, len(target.classes), WIDTH)
+    channels, size = learned.images.shape[1:3]
+    network = build_classifier("strided", channels, size, len(learned.classes), WIDTH)
     runtime.place(network)
-    if isinstance(target, LabelledDomain):
+    if not isinstance(learned, LabelledDomain):
+        return network, 0
+    batches = Batches(learned, None, BATCH, 0, Augment(rotate=10, translate=0.06, scale=0.1), Augment(), runtime)
+
+    def good() -> bool:
+        return not isinstance(real, LabelledDomain) or accuracy(*on_labelled(network, real, runtime)) >= GOOD
+
+    done = 0
+    while done == 0 or (done < rounds and not good()):
         method = SourceOnly(SourceOnlySettings(), network, (channels, size, size), STEPS, runtime)
-        method.setup(target, Players(runtime, STEPS))
-        batches = Batches(target, None, BATCH, 0, Augment(rotate=10, translate=0.06, scale=0.1), Augment(), runtime)
+        method.setup(learned, Players(runtime, STEPS))
         for _ in range(STEPS):
             method.step(batches.next())
-    return network
+        done += 1
+    return network, done * STEPS

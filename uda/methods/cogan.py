@@ -43,6 +43,7 @@ class CoGANSettings(AdversarialSettings):
     """of the generators' last layers; the published widths fall from 1,024 to 128"""
     noise_dim: PositiveInt = 100
     private_generator_layers: NonNegativeInt = 1
+    """last layers that each domain has for itself: 1 changes intensities alone, 2, as in the paper's networks, strokes, too"""
     warm_start: bool = True
     """whether D starts from the source classifier's weights, or afresh"""
     adversarial_weight: NonNegativeFloat = 0.02

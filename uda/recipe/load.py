@@ -196,6 +196,11 @@ def _validate(tables: dict[str, Any]) -> Recipe:
     reading = [name for name in recipe.selection.score if name in OF_SOURCE]
     if reading and not recipe.reads_source:
         raise UserError(f"{recipe.method.name} reads no source image, but the score {reading[0]} does; choose another score")
+    if recipe.translates_too_few:
+        raise UserError(
+            f"training.target_batch is {recipe.training.target_batch}, less than training.batch ({recipe.training.batch}), and "
+            f"{recipe.method.name} translates as many images of each domain; leave target_batch out, or raise it"
+        )
     if recipe.lacks_masks:
         raise UserError(f"{recipe.method.name} learns from masked images; say how much: --set augment.target.mask=0.5")
     return recipe

@@ -47,8 +47,8 @@ def variant(path: Path, method: str) -> Path:
 
 def variants(name: str) -> list[str]:
     """The shipped recipes that are `name` with another method."""
-    others = [other for other in names() if other.startswith(f"{name}-")]
-    return [other for other in others if read(RECIPES / f"{other}.toml").get("extends") == name]
+    others = {other: read(RECIPES / f"{other}.toml") for other in names() if other.startswith(f"{name}-")}
+    return [other for other, tables in others.items() if tables.get("extends") == name and "name" in tables.get("method", {})]
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -47,6 +47,12 @@ class Recipe(Section):
         return find_method(self.method.name).reads_source
 
     @property
+    def translates_too_few(self) -> bool:
+        """Whether the method translates, and its batches hold fewer target images than source images."""
+        fewer = (self.training.target_batch or self.training.batch) < self.training.batch
+        return fewer and find_method(self.method.name).translates
+
+    @property
     def lacks_masks(self) -> bool:
         """Whether the method learns from masked images, and no image is masked."""
         masked = "masked" in self.data.views.strong if self.classifier.freezes else self.augment.target.mask

@@ -22,7 +22,7 @@ from uda.evaluation.outputs import Outputs
 from uda.evaluation.results import Result, Row, evaluations
 from uda.report import plots
 from uda.report.grids import picture
-from uda.report.tables import MEANINGS, spread
+from uda.report.tables import MEANINGS, backward_rows, spread
 from uda.runs.run import Run
 
 SHOWN = 24  # images of each domain on the page about two of them
@@ -72,12 +72,14 @@ def material_of(run: Run) -> Material:
 def write_report(material: Material, out: Path) -> Path:
     """Writes the page of one run; returns its path."""
     result, classifies = material.result, bool(material.outputs)
-    values = {
+    values: dict[str, Any] = {
         "result": result, "setting": material.environment, "recipe": material.recipe,
         "losses": plots.draw_losses(material.rows),
         "seconds": {name: duration(value) for name, value in result["seconds"].items()},
         "translations": _uri(material.translations) if material.translations else None,
     }  # fmt: skip
+    translation = result.get("translation", {})
+    values["backward"] = backward_rows(translation) if "backward" in translation else []  # older runs did not look back
     if classifies:
         values |= _about_the_classifier(material)
     template = _environment().get_template("run.html.j2" if classifies else "translation.html.j2")

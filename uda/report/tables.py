@@ -39,7 +39,7 @@ def result_table(result: Result) -> Table:
                 table.add_row(name, f"{value:.4f}", MEANINGS[name], style="bold" if name == "last" else None)
         low, high = result["estimated"]["interval"]
         table.add_row("estimated", f"{result['estimated']['accuracy']:.4f}", f"{MEANINGS['estimated']} ({low:.3f} .. {high:.3f})")
-    if translation := result.get("translation"):
+    if translation := result.get("translation", {}):
         if "class_consistency" in translation:
             table.add_row(
                 "class consistency", f"{translation['class_consistency']:.4f}",
@@ -53,7 +53,23 @@ def result_table(result: Result) -> Table:
                 "feature distance", f"{translation['feature_distance']:.1f}",
                 f"of translated to real target images (Fréchet; untranslated: {translation['untranslated_distance']:.1f})",
             )  # fmt: skip
+    if "backward" in translation:
+        for row in backward_rows(translation):
+            table.add_row(*row)
     return table
+
+
+def backward_rows(translation: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Name, figure and meaning of what is known of the way back, and of reconstructions."""
+    back, error, rows = translation["backward"], translation["reconstruction_error"], []
+    if "class_consistency" in back:
+        told = f"translated target images that a judge of the source gives their class ({back['judge_accuracy']:.3f} on source)"
+        rows.append(("class consistency, back", f"{back['class_consistency']:.4f}", told))
+    if "feature_distance" in back:
+        told = f"of translated to real source images (untranslated: {back['untranslated_distance']:.1f})"
+        rows.append(("feature distance, back", f"{back['feature_distance']:.1f}", told))
+    told = f"of source images, as a share of a pixel's range; of target images {error['target']:.4f}"
+    return [*rows, ("reconstruction error", f"{error['source']:.4f}", told)]
 
 
 def spread(figure: dict[str, float] | None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -16,6 +16,7 @@ from uda.data.batches import Batches
 from uda.data.domain import LabelledDomain, Pair
 from uda.data.files import read
 from uda.errors import UserError
+from uda.evaluation.diagnostics import class_not_kept
 from uda.evaluation.evaluator import Evaluator, Examples
 from uda.evaluation.outputs import Outputs
 from uda.evaluation.results import Result, Row, classifier_results, describe, select
@@ -27,7 +28,6 @@ from uda.methods.source_only import SourceOnly
 from uda.methods.translating import PairDrawing, Translating
 from uda.models.backbones import Classifier
 from uda.models.custom import whole_state_dict
-from uda.models.layers import SOURCE, TARGET
 from uda.models.weights import load_weights, save_tensors
 from uda.players import Players
 from uda.recipe.schema import Recipe
@@ -241,6 +241,9 @@ def measure(job: Job, source: SourceStage | None, method: Method) -> Material:
     folder.write_sample(pair.target)
     rows = job.metrics.of(ADAPTATION_STAGE)
     figures, outputs, examples = _measure_classifier(job, source, method, rows) if source else ({}, {}, None)
+    translations = _measure_translations(job, method)
+    if source and translations and (sign := class_not_kept(translations["translation"])) is not None:
+        figures["warnings"].append(asdict(sign))
     result = {
         "recipe": recipe.name,
         "method": recipe.method.name,
@@ -251,7 +254,7 @@ def measure(job: Job, source: SourceStage | None, method: Method) -> Material:
         "steps": recipe.training.steps,
         "device": str(job.runtime.device),
         "precision": job.runtime.precision,
-        **_measure_translations(job, method),
+        **translations,
         "seconds": _seconds(job),
     }
     return Material(
@@ -283,12 +286,9 @@ def _measure_translations(job: Job, method: Method) -> dict[str, Any]:
     """``translation``, where the method translates. Of one that reads no labels in training, none are read here either."""
     if not isinstance(method, Translating):
         return {}
-    pair, paired = job.pair, job.recipe.data.paired_test and not method.classifies
-    if not method.classifies:
-        pair = replace(pair, target=pair.target.without_labels())
-    return {
-        "translation": evaluate_translation(pair, lambda images: method.translate(images, SOURCE, TARGET), job.runtime, paired)
-    }
+    paired = job.recipe.data.paired_test and not method.classifies
+    figures = evaluate_translation(job.pair, method.translate, job.runtime, paired, labelled=method.classifies)
+    return {"translation": figures}
 
 
 def _draw_translations(job: Job, method: Method) -> bytes | None:
