@@ -135,7 +135,7 @@ def test_colour_in_either_domain_makes_three_channels(tmp_path: Path) -> None:
     [
         (lambda root: None, False, "holds no images"),
         (lambda root: image(root / "a.png"), True, "has no class folders"),
-        (lambda root: (root / "x.csv").write_text("a.png\n"), True, "image 1 has no label"),
+        (lambda root: (root / "x.csv").write_text("a.png\n"), True, "line 1: the image has no label"),
         (lambda root: np.savez(root / "x.npz", images=np.zeros((2, 8, 8))), False, "must be uint8"),
         (lambda root: np.savez(root / "x.npz", images=np.zeros((2, 8, 8), np.uint8)), True, "no array"),
         (lambda root: np.savez(root / "x.npz", images=np.zeros((2, 8, 8), np.uint8), labels=[1]), True, "one label per image"),

@@ -23,7 +23,7 @@ from uda.data.kept import Kept
 from uda.errors import UserError
 
 EXTENSIONS = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"))
-GREY_MODES = frozenset(("1", "L", "LA", "I", "I;16", "I;16B", "F"))
+GREY_MODES = frozenset(("1", "L", "LA", "I", "I;16", "I;16B"))
 AHEAD = 2  # batches that each worker process decodes ahead
 BLOCK = 256  # files that are decoded together where no batch size is asked for
 
@@ -119,13 +119,18 @@ def _in_workers(decoder: _Decoder, blocks: Iterable[Tensor]) -> Iterator[tuple[T
         generator=torch.Generator(),  # it draws a seed for its workers; the global random state is not its business
         worker_init_fn=_leave_signals_to_the_main_process,
     )
-    yield from loader
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise UserError("a process that reads images was killed, perhaps for want of memory; free some, then resume") from None
 
 
 def _leave_signals_to_the_main_process(_: int) -> None:
-    """Leaves signals to the main process."""
+    """A signal to the whole group stops the main process alone, which saves its state and then ends these."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 Images = Tensor | ImageFiles

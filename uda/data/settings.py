@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import (
     Field,
     PositiveInt,
+    field_validator,
 )
 
 from uda.data.augment import Augment
@@ -48,6 +49,14 @@ class DataSettings(Section):
 
     views: ViewSettings = ViewSettings()
     """the views of each image that a frozen body computes once (classifier.trainable)"""
+
+    @field_validator("classes")
+    @classmethod
+    def _told_apart(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        twice = [name for name in dict.fromkeys(names or ()) if (names or ()).count(name) > 1]
+        if twice:
+            raise ValueError(f"the class {twice[0]!r} is named twice; name each once")
+        return names
 
     @property
     def frame(self) -> Frame:
