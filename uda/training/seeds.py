@@ -60,7 +60,11 @@ def fit_seeds(
 
 
 def resume_seeds(
-    path: Path, display: Display | None = None, model: nn.Module | None = None, observers: Sequence[Observer] = ()
+    path: Path,
+    display: Display | None = None,
+    model: nn.Module | None = None,
+    observers: Sequence[Observer] = (),
+    trust: bool = False,
 ) -> Group:
     """Runs what is left of a folder that `fit_seeds` made; what is finished stays as it is."""
     folder, display = RunFolder(path), display or Display(quiet=True)
@@ -69,11 +73,11 @@ def resume_seeds(
         out = path / f"seed-{seed}"
         try:
             if (out / "recipe.toml").exists():
-                resume(out, display, model, observers=observers)
+                resume(out, display, model, observers=observers, trust=trust)
             else:
                 where = {name: asked[name] for name in ("data_root", "device", "precision")} | {"cache": asked.get("cache", True)}
                 recipe = load_recipe(path / RECIPE, {"seed": seed})
                 fit(recipe, model=model, out=out, display=display, observers=observers, **where)
         except Interrupted as stop:
-            raise Interrupted(f"seed {seed}: {stop}", path) from None
+            raise Interrupted(f"seed {seed}: {stop}", path, stop.terminated) from None
     return open_group(path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -16,6 +16,7 @@ from uda.data.batches import Batches
 from uda.data.domain import LabelledDomain, Pair
 from uda.data.files import read
 from uda.errors import UserError
+from uda.evaluation.diagnostics import numerical_trouble
 from uda.evaluation.evaluator import Evaluator, Examples
 from uda.evaluation.outputs import Outputs
 from uda.evaluation.results import Result, Row, classifier_results, describe, select
@@ -38,7 +39,7 @@ from uda.runs.cache import Cache, digest, digest_of_images, versions_of, write_a
 from uda.runs.folder import RunFolder
 from uda.runtime import Runtime, machine, seed_everything
 from uda.training.keep import Keeper
-from uda.training.loop import Interrupted, Loop, Metrics
+from uda.training.loop import Loop, Metrics
 
 FEATURES_STAGE = "features"
 SOURCE_STAGE, REFINING_STAGE, ADAPTATION_STAGE = "source classifier", "refining on the augmented source", "adaptation"
@@ -109,10 +110,7 @@ def keep_inputs(job: Job) -> Job:
         folder.write_weights("body", body)
     keeper = Keeper(body, job.recipe.data, job.runtime, job.display, job.cache)
     began = time.perf_counter()
-    try:
-        pair = keeper.keep_pair(job.pair)
-    except KeyboardInterrupt:
-        raise Interrupted("interrupted before the first step", folder.path) from None
+    pair = keeper.keep_pair(job.pair)
     job.loop.seconds[FEATURES_STAGE] = time.perf_counter() - began
     return replace(job, pair=pair, evaluator=Evaluator(pair, job.runtime))
 
@@ -166,7 +164,7 @@ def _supervised(job: Job, stage: str, steps: int) -> None:
     method = SourceOnly(wanted.training, job.classifier, recipe.data.shape, steps, job.runtime)
     method.setup(job.pair.target.without_labels(), players)
     batches = Batches(job.pair.source, None, wanted.batch, 0, recipe.augment.source, recipe.augment.target, job.runtime)
-    job.loop.train(stage, method, players, batches)
+    job.loop.train(stage, method, players, batches, table="classifier.training")
 
 
 def _say_source_accuracy(job: Job, accuracy: float, before: Outputs) -> None:
@@ -239,7 +237,7 @@ def measure(job: Job, source: SourceStage | None, method: Method) -> Material:
     folder.write_sample(pair.target)
     rows = job.metrics.of(ADAPTATION_STAGE)
     figures, outputs, examples = _measure_classifier(job, source, method, rows) if source else ({}, {}, None)
-    result = {
+    result: dict[str, Any] = {
         "recipe": recipe.name,
         "method": recipe.method.name,
         "seed": recipe.seed,
@@ -252,6 +250,8 @@ def measure(job: Job, source: SourceStage | None, method: Method) -> Material:
         **_measure_translations(job, method),
         "seconds": _seconds(job),
     }
+    if troubles := [asdict(numerical_trouble(stage, what)) for stage, what in job.loop.troubles.items()]:
+        result["warnings"] = troubles + result.get("warnings", [])
     return Material(
         cast(Result, result), job.environment, recipe.to_toml(), rows, outputs, examples, _draw_translations(job, method)
     )
