@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from tests.conftest import CHECKOUT, NETS, SHORT
 from tests.models.nets import SmallResNet
 from uda import __version__
 from uda.cli import main
+from uda.errors import Terminated
 from uda.methods import METHODS
 from uda.recipe import presets
 from uda.recipe.load import load_recipe
@@ -340,7 +342,7 @@ def test_an_interrupted_fit_says_how_to_go_on_and_does(number: signal.Signals, t
         time.sleep(0.1)
     process.send_signal(number)
     out, _ = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 128 + number
     assert f"uda fit --resume {tmp_path / 'run'}" in out
     assert (tmp_path / "run" / "checkpoint.pt").exists()
 
@@ -380,3 +382,28 @@ def test_every_method_goes_through_fit_resume_predict_and_report(
     code, out, _ = uda(capsys, monkeypatch, "report", "run")
     assert code == 0
     assert Path("run/report.html").stat().st_size > 10_000
+
+
+def test_an_error_of_ours_is_one_line_and_a_file_with_its_traceback(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(presets, "names", None)  # calling it is a mistake of ours
+    code, _, err = uda(capsys, monkeypatch, "recipes", "show", "x")
+    (kept,) = tmp_path.iterdir()
+    assert (code, err.count("\n")) == (1, 1)
+    assert f"TypeError: 'NoneType' object is not callable); its traceback is in {kept} (--debug shows it)" in err
+    assert "presets.py" in kept.read_text()
+    _, _, err = uda(capsys, monkeypatch, "recipes", "show", "x", "--debug")
+    assert "Traceback" in err
+
+
+@pytest.mark.parametrize(("stop", "expected"), [(KeyboardInterrupt, 130), (Terminated, 143)])
+def test_a_stop_outside_of_training_is_one_line(
+    stop: type[BaseException], expected: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(name: str) -> None:
+        raise stop
+
+    monkeypatch.setattr(presets, "find", stopped)
+    assert uda(capsys, monkeypatch, "recipes", "show", "x") == (expected, "", "uda: stopped\n")

@@ -323,6 +323,7 @@ def translate(
             write_strip(opened, images, interpolate, out, to)
             display.say(f"see {out}")
             return
+        new_file(grid_path(out), ".png", images)
         count = write_translations(opened, images, new_folder(out), display, to, samples, reference)
     display.say(f"{count:,} images translated; they are in {out}, some of them in {grid_path(out)}")
 
@@ -375,10 +376,13 @@ def export(
 ) -> None:
     """Write the adapted classifier for other programs, checked on target images: RUN/classifier.onnx or .pt2."""
     from uda.console import Display
+    from uda.inference.export import FORMATS
     from uda.inference.export import export as run_export
     from uda.runs.run import Run
 
-    path, comparison = run_export(Run(run, device="cpu", trust=trust), format, out and new_file(out, out.suffix.lower()), which)
+    path, comparison = run_export(
+        Run(run, device="cpu", trust=trust), format, out and new_file(out, FORMATS.get(format, "")), which
+    )
     Display().say(f"{path}: float images in 0..1 to logits; {comparison}")
 
 
@@ -528,12 +532,12 @@ def _explained(error: BaseException) -> tuple[str | None, str]:
     """What was wrong with the input, and where in the user's own code, if there; None where it was not the input."""
     if isinstance(error, UserError):
         return str(error), error.frames if isinstance(error, OwnCodeError) else ""
+    if isinstance(error, MemoryError) or "allocate memory" in str(error) or type(error).__name__ == "OutOfMemoryError":  # torch's
+        return "there is not enough memory; give fewer or smaller images (--size), or lower data.memory or training.batch", ""
     if frames := own_frames(error):
         return f"your own code failed ({named(error)})", frames
     if isinstance(error, OSError) and error.filename is not None:
         return f"{os.fsdecode(error.filename)}: {error.strerror}; mend that, or give another path", ""
-    if isinstance(error, MemoryError):
-        return "there is not enough memory; give fewer or smaller images (--size), or lower data.memory or training.batch", ""
     if isinstance(error, Exception) and hasattr(error, "format_message"):  # typer's own, whose class is not public
         path = getattr(getattr(error, "ctx", None), "command_path", "uda")
         return f"{error.format_message().rstrip('.?')}; see {path} --help", ""

@@ -318,6 +318,6 @@ def finite_weights(method: Method, step: int) -> None:
 
 def advice(method: Method, players: Players, table: str) -> str:
     """Which settings to change where numbers do not stay finite."""
-    rates = [f"{table}.{name}" for name in type(method.settings).model_fields if name.endswith("learning_rate")]
+    rates = [f"{table}.{name}" for name in type(method.settings).model_fields if name.endswith("_rate")]
     lower = f"lower {' or '.join(rates)}" if rates else "take smaller steps"
     return lower + (", or fit with --precision fp32" if players.runtime.precision == "bf16" else "")
