@@ -192,7 +192,7 @@ def _notes(layer: _Layer, given: _Layer) -> tuple[str, ...]:
 
 def _validate(tables: dict[str, Any]) -> Recipe:
     method = tables.get("method")
-    if not isinstance(method, dict) or "name" not in method:
+    if not isinstance(method, dict) or method.get("name") is None:
         raise UserError('the recipe has no table [method] with a name; add: [method] name = "unit"')
     data = tables.get("data", {})
     missing = [key for key in ("source", "target") if isinstance(data, dict) and key not in data]
