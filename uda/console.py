@@ -30,9 +30,9 @@ def next_steps(run: Path, classifies: bool) -> str:
     return f"look at {run / 'report.html'}; then use it: {use}"
 
 
-def new_console(quiet: bool = False) -> Console:
+def new_console(quiet: bool = False, soft_wrap: bool = False) -> Console:
     """A console for text of any origin: no name or note in it is taken for markup, or for the name of an emoji."""
-    return Console(quiet=quiet, highlight=False, markup=False, emoji=False)
+    return Console(quiet=quiet, soft_wrap=soft_wrap, highlight=False, markup=False, emoji=False)
 
 
 class StageDisplay:
@@ -65,10 +65,10 @@ class Display:
     """Says things to a person. `quiet` says nothing."""
 
     def __init__(self, quiet: bool = False, console: Console | None = None) -> None:
-        self.console = console or new_console(quiet)
+        self.console = console or new_console(quiet, soft_wrap=True)
 
     def say(self, text: str) -> None:
-        self.console.print(text, markup=False, soft_wrap=True)
+        self.console.print(text, markup=False)
 
     def show(self, table: Table) -> None:
         self.console.print(table)
