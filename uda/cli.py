@@ -231,14 +231,14 @@ def _show(group: Group, display: Display) -> None:
 
 @contextmanager
 def _telling_how_to_go_on(display: Display) -> Iterator[None]:
-    """An interrupted run ends in one line, with exit code 130 or 143."""
+    """An interrupted run ends in one line and exit code 130."""
     from uda.training.loop import Interrupted
 
     try:
         yield
     except Interrupted as stop:
         display.say(f"{stop}; go on with: uda fit --resume {stop.path}")
-        raise typer.Exit(143 if stop.terminated else 130) from None
+        raise typer.Exit(130) from None
 
 
 @app.command()

@@ -26,6 +26,7 @@ from uda.errors import UserError
 EXTENSIONS = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"))
 GREY_MODES = frozenset(("1", "L", "LA", "I", "I;16", "I;16B"))
 AHEAD = 2  # batches that each worker process decodes ahead
+READERS = min(8, os.cpu_count() or 1)  # worker processes
 BLOCK = 256  # files that are decoded together where no batch size is asked for
 
 
@@ -145,14 +146,14 @@ def workers_for(block: int) -> int:
     try:
         free = os.statvfs("/dev/shm")
     except OSError:  # a system that has it elsewhere
-        return min(8, os.cpu_count() or 1)
-    return min(8, os.cpu_count() or 1, free.f_bavail * free.f_frsize // 2 // (block * (AHEAD + 1)))
+        return READERS
+    return min(READERS, free.f_bavail * free.f_frsize // 2 // (block * (AHEAD + 1)))
 
 
 def _leave_signals_to_the_main_process(_: int) -> None:
-    """A signal to the whole group stops the main process alone, which saves its state and then ends these."""
+    """Leaves signals to the main process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 Images = Tensor | ImageFiles

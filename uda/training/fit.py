@@ -14,7 +14,7 @@ from uda.console import Display, duration
 from uda.data.domain import Pair
 from uda.data.load import find_frame, load_pair
 from uda.data.names import data_roots, join_roots, split_roots
-from uda.errors import Terminated, UserError
+from uda.errors import UserError
 from uda.evaluation.diagnostics import Diagnostic
 from uda.evaluation.evaluator import Evaluator
 from uda.models import GIVEN_IN_PYTHON
@@ -28,7 +28,7 @@ from uda.runs.environment import versions
 from uda.runs.folder import RunFolder, default_path
 from uda.runs.run import Run
 from uda.runtime import Runtime, choose_runtime, machine, scoped_seed
-from uda.training.loop import Checkpoints, Interrupted, Loop, Metrics, Observer, Progress, Signals
+from uda.training.loop import Checkpoints, Loop, Metrics, Observer, Progress, Signals
 from uda.training.stages import Job, adapt, keep_inputs, labelled_images, measure, train_source
 
 
@@ -203,21 +203,14 @@ def new_job(
 
 
 def carry_out(job: Job, report: bool) -> None:
-    """The story of a run, whether it begins or goes on.
-
-    Raises:
-        Interrupted: after Ctrl-C or SIGTERM, between the steps too.
-    """
-    try:
-        introduce(job)
-        job = keep_inputs(job)
-        say_unreadable(job)
-        source = train_source(job)
-        method = adapt(job, source)
-        material = measure(job, source, method)
-        finish(job, material, report)
-    except KeyboardInterrupt as stop:
-        raise Interrupted("interrupted between steps", job.folder.path, isinstance(stop, Terminated)) from None
+    """The story of a run, whether it begins or goes on."""
+    introduce(job)
+    job = keep_inputs(job)
+    say_unreadable(job)
+    source = train_source(job)
+    method = adapt(job, source)
+    material = measure(job, source, method)
+    finish(job, material, report)
 
 
 def introduce(job: Job) -> None:

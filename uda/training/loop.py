@@ -29,19 +29,15 @@ EndReason = Literal["done", "stopped", "failed"]
 
 
 class Interrupted(Exception):
-    """The run was asked to stop; its state is saved in the run folder `path`. `terminated`: by SIGTERM."""
+    """The run was asked to stop; its state is saved in the run folder `path`."""
 
-    def __init__(self, message: str, path: Path, terminated: bool = False) -> None:
+    def __init__(self, message: str, path: Path) -> None:
         super().__init__(message)
-        self.path, self.terminated = path, terminated
+        self.path = path
 
 
 class Stop(Exception):
-    """Raised by an observer after a step: the run is saved, and ends as `Interrupted`. `terminated`: by SIGTERM."""
-
-    def __init__(self, terminated: bool = False) -> None:
-        super().__init__()
-        self.terminated = terminated
+    """Raised by an observer after a step: the run is saved, and ends as `Interrupted`."""
 
 
 @dataclass(frozen=True)
@@ -152,10 +148,10 @@ class Signals(Observer):
     """SIGINT and SIGTERM stop the run after the step; outside the main thread they cannot be caught, and are not."""
 
     def begin(self, stage: Stage) -> None:
-        self.asked, self.old = 0, {}
+        self.asked, self.old = False, {}
 
         def ask(number: int, frame: FrameType | None) -> None:
-            self.asked = number
+            self.asked = True
 
         for number in (signal.SIGINT, signal.SIGTERM):
             try:
@@ -165,7 +161,7 @@ class Signals(Observer):
 
     def step(self, step: int, row: Row) -> None:
         if self.asked:
-            raise Stop(self.asked == signal.SIGTERM)
+            raise Stop
 
     def end(self, reason: EndReason) -> None:
         for number, handler in self.old.items():
@@ -267,11 +263,10 @@ class Loop:
                     for observer in self.observers:
                         observer.step(step, row)
                 reason = "done"
-            except Stop as stop:
-                reason, terminated = "stopped", stop.terminated
+            except Stop:
+                reason = "stopped"
         if reason == "stopped":
-            where = f"interrupted after step {players.done} of {stage.steps} ({name})"
-            raise Interrupted(where, self.folder.path, terminated)
+            raise Interrupted(f"interrupted after step {players.done} of {stage.steps} ({name})", self.folder.path)
 
     def _step(self, step: int, last: bool, method: Method, batches: Batches, evaluate: Callable[[int], Row | None] | None) -> Row:
         """One step; what is to be written down of it, all of which is finite."""

@@ -79,5 +79,5 @@ def resume_seeds(
                 recipe = load_recipe(path / RECIPE, {"seed": seed})
                 fit(recipe, model=model, out=out, display=display, observers=observers, **where)
         except Interrupted as stop:
-            raise Interrupted(f"seed {seed}: {stop}", path, stop.terminated) from None
+            raise Interrupted(f"seed {seed}: {stop}", path) from None
     return open_group(path)

@@ -39,7 +39,7 @@ from uda.runs.cache import Cache, digest, digest_of_images, versions_of, write_a
 from uda.runs.folder import RunFolder
 from uda.runtime import Runtime, machine, seed_everything
 from uda.training.keep import Keeper
-from uda.training.loop import Loop, Metrics
+from uda.training.loop import Interrupted, Loop, Metrics
 
 FEATURES_STAGE = "features"
 SOURCE_STAGE, REFINING_STAGE, ADAPTATION_STAGE = "source classifier", "refining on the augmented source", "adaptation"
@@ -110,7 +110,10 @@ def keep_inputs(job: Job) -> Job:
         folder.write_weights("body", body)
     keeper = Keeper(body, job.recipe.data, job.runtime, job.display, job.cache)
     began = time.perf_counter()
-    pair = keeper.keep_pair(job.pair)
+    try:
+        pair = keeper.keep_pair(job.pair)
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted before the first step", folder.path) from None
     job.loop.seconds[FEATURES_STAGE] = time.perf_counter() - began
     return replace(job, pair=pair, evaluator=Evaluator(pair, job.runtime))
 
