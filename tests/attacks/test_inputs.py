@@ -277,6 +277,9 @@ def a_foreign_run(*words: str) -> Attack:
         (folder / "evil.py").write_text("open('code-was-run', 'w')\n")
         recipe = folder / "run" / "recipe.toml"
         recipe.write_text(recipe.read_text().replace('name = "unit"', f'name = "{folder}/evil.py:X"'))
+        shutil.copytree(folder / "run", folder / "seeds" / "seed-0")
+        shutil.copy(recipe, folder / "seeds" / "seeds.toml")
+        (folder / "seeds" / "seeds.json").write_text('{"seeds": [0], "data_root": "", "device": "cpu", "precision": "fp32"}')
         image(folder / "a.png")
         return list(words)
 
@@ -319,6 +322,9 @@ ATTACKS: dict[str, Attack] = {
     "ten_trillion_weights": weights(lambda state: {"a": torch.zeros(1).expand(10**13)}),
     "a_foreign_run_reported": a_foreign_run("report", "run"),
     "a_foreign_run_compared": a_foreign_run("compare", "run"),
+    "foreign_seeds_resumed": a_foreign_run("fit", "--resume", "seeds"),
+    "foreign_seeds_compared": a_foreign_run("compare", "seeds"),
+    "a_foreign_run_resumed": a_foreign_run("fit", "--resume", "run"),
     "a_foreign_run_used": a_foreign_run("predict", "run", "a.png", "--device", "cpu"),
     "a_foreign_run_exported": a_foreign_run("export", "run"),
 }  # fmt: skip

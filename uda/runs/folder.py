@@ -21,7 +21,6 @@ from uda.errors import UserError
 from uda.evaluation.evaluator import Examples
 from uda.evaluation.outputs import Outputs
 from uda.models.weights import load_weights, save_tensors
-from uda.plugins import require_trust
 from uda.recipe import presets
 from uda.recipe.load import dump_recipe, load_recipe, named_code
 from uda.recipe.schema import Recipe
@@ -42,6 +41,23 @@ def default_path(recipe: Recipe, which: str) -> Path:
     name = recipe.name if recipe.name.endswith(f"-{method}") else f"{recipe.name}-{method}"
     path = Path("runs") / f"{name}-{which}-{datetime.now():%Y%m%d-%H%M%S}"
     return next(free for free in (path, *(path.with_name(f"{path.name}-{n}") for n in range(2, 99))) if not free.exists())
+
+
+def agree(recipe: Path, trust: bool) -> None:
+    """Before a recipe in a folder is read, which runs the code that it names.
+
+    Args:
+        recipe: the file.
+        trust: whether the user agrees to that code, from now on.
+
+    Raises:
+        UserError: where the user has neither named that code, nor agrees to it.
+    """
+    names = named_code(presets.read(recipe))
+    if trust:
+        plugins.trust(names)
+    else:
+        plugins.require_trust(names, f"the recipe of {recipe.parent}")
 
 
 class RunFolder:
@@ -91,7 +107,7 @@ class RunFolder:
             raise UserError(f"{path} is not a run folder (it has no recipe.toml); give the folder that uda fit printed")
         folder = cls(path, trust)
         if trust:
-            plugins.trust(named_code(presets.read(path / "recipe.toml")))
+            agree(path / "recipe.toml", trust)
         before_formats = not (path / "environment.json").exists() and (path / "setting.json").exists()
         environment = {"format": 1} if before_formats else folder.read_json("environment.json")
         found = environment.get("format") if isinstance(environment, dict) else None
@@ -109,10 +125,8 @@ class RunFolder:
         Raises:
             UserError: where it is damaged, or names code that nobody here has named or agreed to.
         """
-        path = self.path / "recipe.toml"
-        if not self.trusted:
-            require_trust(named_code(presets.read(path)), f"the recipe of {self.path}")
-        return load_recipe(str(path))
+        agree(self.path / "recipe.toml", self.trusted)
+        return load_recipe(str(self.path / "recipe.toml"))
 
     def write_text(self, name: str, text: str) -> None:
         with atomic_write(self.path / name) as path:
