@@ -76,7 +76,9 @@ def require_trust(names: Iterable[str], by: str) -> None:
     """
     strange = [name for name in names if _place(name) not in _trusted()]
     if strange:
-        raise UserError(f"{by} runs the code {', '.join(strange)}; look at it first, and if you trust it add --trust")
+        raise UserError(
+            f"{by} runs the code {', '.join(strange)}; look at it first, and if you trust it add --trust (in Python, trust=True)"
+        )
 
 
 def _trusted() -> list[str]:

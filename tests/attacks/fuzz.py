@@ -26,6 +26,7 @@ from PIL import Image
 from safetensors.torch import save
 
 from uda.data.arrays import open_arrays
+from uda.data.folders import find
 from uda.data.frame import Frame, decode
 from uda.errors import UserError
 from uda.models.weights import load_weights
@@ -103,6 +104,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object], list[Callable[[], bytes]
         lambda path: RunFolder(path.parent).read_json("result.json"),
         [lambda: json.dumps({"a": [1, 2.5, None, {"b": "c"}], "classes": ["x"]}).encode(), lambda: b"[" * 5000],
     ),
+    "csv": ("a.csv", lambda path: find(path, labelled=True), [lambda: b'path,label\na.png,cat\nb/c.jpg,"a dog"\n' * 3]),
     "toml": ("a.toml", load_recipe, [lambda: RECIPE]),
 }
 
