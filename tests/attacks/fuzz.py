@@ -104,7 +104,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object], list[Callable[[], bytes]
         lambda path: RunFolder(path.parent).read_json("result.json"),
         [lambda: json.dumps({"a": [1, 2.5, None, {"b": "c"}], "classes": ["x"]}).encode(), lambda: b"[" * 5000],
     ),
-    "csv": ("a.csv", lambda path: find(path, labelled=True), [lambda: b'path,label\na.png,cat\nb/c.jpg,"a dog"\n' * 3]),
+    "csv": ("a.csv", lambda path: find(path, labelled=True), [lambda: b"path,label\n" + b'a.png,cat\nb/c.jpg,"a dog"\n' * 3]),
     "toml": ("a.toml", load_recipe, [lambda: RECIPE]),
 }
 
