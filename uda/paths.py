@@ -19,7 +19,7 @@ def regular(path: str | os.PathLike[str]) -> None:
         OSError: where there is nothing, or something else.
     """
     if not stat.S_ISREG(os.stat(path).st_mode):
-        raise OSError(0, "it is not a file", os.fspath(path))
+        raise OSError("it is a pipe, a device or a folder, and not a file")
 
 
 def new_file(path: Path, ending: str, *inputs: Path) -> Path:
