@@ -167,6 +167,8 @@ def fit(
             raise UserError("--resume goes on as the run began; leave out all other settings, or start anew with --recipe")
         _resume(resume, trust)
         return
+    if trust:
+        raise UserError("--trust is for a run of someone else's (--resume RUN); what you name yourself is run anyway")
     presets.find(str(recipe))  # a wrong name is answered before torch is loaded
     overrides, origins = _overrides(flags)
     if dry_run:

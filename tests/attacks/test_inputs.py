@@ -313,6 +313,7 @@ ATTACKS: dict[str, Attack] = {
     "no_such_command": command("predikt"),
     "a_word_for_a_number": command("fit", "--seed", "many"),
     "a_path_of_5000_letters": command("predict", "RUN", "x" * 5000, "--device", "cpu"),
+    "trust_without_a_run": setting("--set", "seed=1", "--trust"),
     "a_device_with_resume": command("fit", "--resume", "RUN", "--device", "cuda"),
     "weights_that_are_nan": weights(lambda state: first(state, lambda value: value * torch.nan)),
     "weights_by_number": weights(lambda state: dict(enumerate(state.values()))),
