@@ -492,7 +492,7 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 def main() -> None:
     """Runs a command. Exit codes: 0 done, 1 an error of ours, 2 wrong input, 130 Ctrl-C, 143 SIGTERM; any but 0 in one line."""
     words = [word for word in sys.argv[1:] if word != "--debug"]
-    signal.signal(signal.SIGTERM, _terminate)
+    before = signal.signal(signal.SIGTERM, _terminate)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal need not have every letter of a name
@@ -503,6 +503,8 @@ def main() -> None:
         _say(f"an error of ours ({named(error)}); its traceback is in {_write_traceback()} (--debug shows it); please report it")
         if len(words) < len(sys.argv) - 1:
             traceback.print_exc()
+    finally:
+        signal.signal(signal.SIGTERM, before)
     sys.exit(code)
 
 
