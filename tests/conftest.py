@@ -37,6 +37,12 @@ def seeded() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _trusted(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What tests trust is not what the user trusts."""
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+
+
 @pytest.fixture(scope="session")
 def fp32() -> Runtime:
     return Runtime(torch.device("cpu"), "fp32", True, "test")

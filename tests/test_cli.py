@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from tests.conftest import CHECKOUT, NETS, SHORT
 from tests.models.nets import SmallResNet
 from uda import __version__
 from uda.cli import main
+from uda.errors import Terminated
 from uda.inference.answering import AnswerServer
 from uda.methods import METHODS
 from uda.recipe import presets
@@ -439,3 +441,28 @@ def test_every_method_goes_through_fit_resume_predict_and_report(
     code, out, _ = uda(capsys, monkeypatch, "report", "run")
     assert code == 0
     assert Path("run/report.html").stat().st_size > 10_000
+
+
+def test_an_error_of_ours_is_one_line_and_a_file_with_its_traceback(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(presets, "names", None)  # calling it is a mistake of ours
+    code, _, err = uda(capsys, monkeypatch, "recipes", "show", "x")
+    (kept,) = tmp_path.iterdir()
+    assert (code, err.count("\n")) == (1, 1)
+    assert f"TypeError: 'NoneType' object is not callable); its traceback is in {kept} (--debug shows it)" in err
+    assert "presets.py" in kept.read_text()
+    _, _, err = uda(capsys, monkeypatch, "recipes", "show", "x", "--debug")
+    assert "Traceback" in err
+
+
+@pytest.mark.parametrize(("stop", "expected"), [(KeyboardInterrupt, 130), (Terminated, 143)])
+def test_a_stop_outside_of_training_is_one_line(
+    stop: type[BaseException], expected: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(name: str) -> None:
+        raise stop
+
+    monkeypatch.setattr(presets, "find", stopped)
+    assert uda(capsys, monkeypatch, "recipes", "show", "x") == (expected, "", "uda: stopped\n")

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
+from uda.errors import UserError
 from uda.runtime import Runtime
 
 
@@ -81,10 +82,11 @@ class Players:
         runtime: what to compute with.
         steps: how many steps the method will take.
         done: how many it has taken.
+        scale: what all learning rates are multiplied by.
     """
 
     def __init__(self, runtime: Runtime, steps: int) -> None:
-        self.runtime, self.steps, self.done = runtime, steps, 0
+        self.runtime, self.steps, self.done, self.scale = runtime, steps, 0, 1.0
         self._players: dict[str, Player] = {}
         self._averages: list[Average] = []
         self._rates: dict[nn.Parameter, float] = {}
@@ -105,11 +107,13 @@ class Players:
     ) -> None:
         """A player: parameters (those that take gradients) under ``optimizer(parameters, **options)`` and a schedule."""
         own = [parameter for parameter in parameters if parameter.requires_grad]
+        if not own:
+            raise UserError(f"there is nothing to train for {name!r}; give it parameters that take gradients")
         by_rate: dict[float, list[nn.Parameter]] = {}
         for parameter in own:
             by_rate.setdefault(self._rates.get(parameter, 1.0), []).append(parameter)
         groups = [{"params": group, "lr": rate * options["lr"]} for rate, group in by_rate.items()]
-        made = optimizer(groups or own, fused=self.runtime.fused, **options)
+        made = optimizer(groups, fused=self.runtime.fused, **options)
         self._players[name] = Player(own, made, schedule(made, self.steps) if schedule else None)
 
     def add_ema(self, averaged: nn.Module, network: nn.Module, decay: float, steps: int | None = None) -> None:
@@ -130,7 +134,7 @@ class Players:
         player = self._players[name]
         player.optimizer.zero_grad()
         loss.backward(inputs=player.parameters if only is None else only)
-        player.optimizer.step()
+        self._move(player)
 
     def step_sharpness_aware(self, name: str, loss: Tensor, again: Callable[[], Tensor], rest: Tensor, rho: float) -> None:
         """One step of a player down `rest` plus the largest `loss` within `rho` of its weights (Foret et al. 2021, SAM).
@@ -159,7 +163,17 @@ class Players:
         with torch.no_grad():
             for parameter, value in zip(own, before, strict=True):
                 parameter.copy_(value)
+        self._move(player)
+
+    def _move(self, player: Player) -> None:
+        """The optimiser's step, at the scheduled learning rates times `scale`."""
+        groups = player.optimizer.param_groups
+        rates = [group["lr"] for group in groups]
+        for group in groups:
+            group["lr"] *= self.scale
         player.optimizer.step()
+        for group, rate in zip(groups, rates, strict=True):
+            group["lr"] = rate
 
     def advance(self) -> None:
         """Ends a step of the method: learning rates move on, and averages follow."""
@@ -175,12 +189,13 @@ class Players:
         """Optimisers and schedules by player, and the number of steps done; weights are the method's own to save."""
         return {
             "done": self.done,
+            "scale": self.scale,
             "optimizers": {name: player.optimizer.state_dict() for name, player in self._players.items()},
             "schedules": {name: player.schedule.state_dict() for name, player in self._players.items() if player.schedule},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.done = state["done"]
+        self.done, self.scale = state["done"], state["scale"]
         for name, player in self._players.items():
             player.optimizer.load_state_dict(state["optimizers"][name])
             if player.schedule:

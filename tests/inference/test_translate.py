@@ -141,3 +141,11 @@ def test_the_command_translates_and_interpolates(
     assert names(tmp_path / "out") == [one.name]
     assert names(tmp_path / "strips") == ["strip.png"]
     assert "out-grid.png" in capsys.readouterr().out
+
+
+def test_images_of_one_name_and_several_endings_have_a_translation_each(own_run: Run, folders: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for ending, path in zip(("bmp", "jpg", "png"), sorted((folders / "target").iterdir()), strict=False):
+        Image.open(path).save(tmp_path / "in" / f"a.{ending}")
+    write_translations(own_run, tmp_path / "in", tmp_path / "out", QUIET)
+    assert names(tmp_path / "out") == ["a.bmp.png", "a.jpg.png", "a.png.png"]

@@ -69,6 +69,16 @@ def diagnose(before: Outputs, after: Outputs, classes: tuple[str, ...], trains: 
     return [sign for sign in signs if sign is not None]
 
 
+def numerical_trouble(stage: str, what: str) -> Diagnostic:
+    """Numbers that did not stay finite in a stage of training, which went on from before that."""
+    return Diagnostic(
+        "numerical trouble",
+        f"{stage}: {what}",
+        "the steps were too large for these images and this network, and smaller ones may have been too small",
+        "lower the learning rate, and fit again",
+    )
+
+
 def far_class_shares(source: Tensor, predicted: Tensor) -> Diagnostic | None:
     """Other classes than in the source: shares of the classes (K,), in the source and as predicted on the target."""
     distance = far_apart(predicted, source)

@@ -16,6 +16,7 @@ from uda.data.frame import Frame
 from uda.errors import UserError
 from uda.methods.translating import Codes, Drawing, Styled, Translating
 from uda.models.layers import SOURCE, TARGET
+from uda.paths import distinct
 from uda.report.grids import picture, write_grid
 from uda.runs.run import Run
 
@@ -60,7 +61,7 @@ def write_translations(
         UserError: where the run's method does not translate, or not in several ways or by a style where that is asked for.
     """
     method, found = open_translator(run), find(images, labelled=False)
-    destination = _domain(to)
+    destination, places = _domain(to), _places(found)
     frame = run.recipe.data.frame
     given = None
     if samples and reference is not None:
@@ -86,12 +87,14 @@ def write_translations(
                     styles = [method.draw_styles(len(part)) for _ in range(samples)]
                 made = [to_pixels(method.decode(codes, destination, style)).cpu() for style in styles]
                 for position, image, *translations in zip(positions[start : start + PART], part, *made, strict=True):
-                    _write(translations, out / _place(found, position), numbered=samples > 0)
+                    _write(translations, out / places[position], numbered=samples > 0)
                     if len(rows) < SHOWN:
                         rows.append([image, *translations])
             unreadable += failed
             done += len(positions) + len(failed)
             bar.update(done, f"{done:,} images")
+    if len(unreadable) == len(found):
+        raise UserError(f"none of the images at {images} can be read, for example {unreadable[0]}; mend them or give others")
     if unreadable:
         display.say(f"  {len(unreadable)} images cannot be read and have no translation: {', '.join(unreadable[:3])}")
     if rows:
@@ -103,7 +106,7 @@ def write_translations(
 
 def grid_path(out: Path) -> Path:
     """Where the grid of a folder of translations is: beside it, so that it has no image's name."""
-    return Path(f"{out}-grid.png")
+    return out.with_name(f"{out.name}-grid.png")
 
 
 def write_strip(run: Run, first: Path, second: Path, out: Path, to: str = "target", stops: int = STOPS) -> None:
@@ -155,10 +158,10 @@ def _one(path: Path, frame: Frame) -> Tensor:
     return to_float(images)
 
 
-def _place(found: Found, position: int) -> Path:
-    """Where an image's translation goes: its own name without the ending, and never outside of the folder that is written to."""
-    name = Path(os.path.normpath(found.name(position)))
-    return Path(name.stem if name.is_absolute() or name.parts[0] == ".." else name.with_suffix(""))
+def _places(found: Found) -> list[Path]:
+    """Where each image's translation goes: its own name, told apart, and never outside of the folder that is written to."""
+    names = [Path(os.path.normpath(found.name(position))) for position in range(len(found))]
+    return distinct(Path(name.name) if name.is_absolute() or name.parts[0] == ".." else name for name in names)
 
 
 def _write(images: list[Tensor], stem: Path, numbered: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import torch
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import Field, FiniteFloat, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from uda import losses
@@ -73,9 +73,9 @@ class SourceClassifierSettings(Section):
     """a state dict (.pt or .safetensors) of this network, already trained on the source; left out: train it"""
     split: str | None = None
     """of a network that is not ours, the last module of the stem, which UNIT gives each domain its own of; left out: found"""
-    mean: tuple[float, ...] | None = None
+    mean: tuple[FiniteFloat, ...] | None = None
     """what a network that is not ours wants subtracted from images in 0..1; left out: the published figures, or 0"""
-    std: tuple[float, ...] | None = None
+    std: tuple[PositiveFloat, ...] | None = None
     """and divided by; left out: the published figures, or 1"""
     trainable: Annotated[str, Field(pattern=r"^(all|head|from \S+)$")] = "all"
     """what of the network is trained, by the source and by methods. "all"; "head": the body is frozen, and its features are

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from uda.errors import UserError
+from uda.paths import regular
 
 _PACKAGE = Path(__file__).parent.parent
 # Inside an installed package, or beside it in a checkout.
@@ -54,9 +55,10 @@ def variants(name: str) -> list[str]:
 def read(path: Path) -> dict[str, Any]:
     """A recipe file's tables, unchecked."""
     try:
+        regular(path)
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid TOML: {error}") from error
+    except (OSError, RecursionError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read, or is not valid TOML: {error}") from error
 
 
 def read_all(path: Path) -> list[tuple[Path, dict[str, Any]]]:

@@ -54,13 +54,14 @@ class Group:
         return self.outputs[0].test_labels
 
 
-def open_group(path: Path) -> Group:
-    """A run folder, or a folder of seeds as ``uda fit --seeds`` leaves it.
+def open_group(path: Path, trust: bool = False) -> Group:
+    """A run folder, or a folder of seeds as ``uda fit --seeds`` leaves it; `trust` as in `Run`.
 
     Raises:
         UserError: where it is neither, or a run in it is not finished.
     """
-    runs = [Run(folder) for folder in seed_folders(path)] if (path / ASKED).is_file() else [Run(path)]
+    folders = seed_folders(path) if (path / ASKED).is_file() else [path]
+    runs = [Run(folder, trust=trust) for folder in folders]
     for run in runs:
         if not run.recipe.classifies:
             raise UserError(f"{run.path} translates images and has no accuracy; compare runs that classify")

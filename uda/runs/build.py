@@ -102,6 +102,9 @@ def build_networks(
     foreign = build_whole(recipe, classes, model, published)
     network = build_classifier(wanted.backbone, channels, size, classes, wanted.width) if foreign is None else foreign[0]
     start = f"the published weights of {wanted.backbone}" if published else ""
+    ignored = [key for key in ("split", "mean", "std") if getattr(wanted, key) is not None]
+    if foreign is None and ignored:
+        raise UserError(f"classifier.{ignored[0]} is for networks that are not ours, and {wanted.backbone} is; leave it out")
     if foreign is None and wanted.first_trained is not None:
         raise UserError(f"{wanted.backbone} has no stages to name; set classifier.trainable to head or all")
     if begin and wanted.weights is not None:

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from uda import plugins
 from uda.atomic import atomic_write
 from uda.data.domain import Domain
 from uda.data.files import in_order, read
@@ -20,10 +21,13 @@ from uda.errors import UserError
 from uda.evaluation.evaluator import Examples
 from uda.evaluation.outputs import Outputs
 from uda.models.weights import load_weights, save_tensors
-from uda.recipe.load import dump_recipe, load_recipe
+from uda.recipe import presets
+from uda.recipe.load import dump_recipe, load_recipe, named_code
 from uda.recipe.schema import Recipe
 
 EXAMPLES = ("images", "labels", "predicted", "confidence")
+GOOD = "good.pt"
+"""a checkpoint that all was well in, to go back to"""
 FORMAT = 2
 """of run folders: raised when an older one can no longer be read"""
 
@@ -39,6 +43,23 @@ def default_path(recipe: Recipe, which: str) -> Path:
     return next(free for free in (path, *(path.with_name(f"{path.name}-{n}") for n in range(2, 99))) if not free.exists())
 
 
+def agree(recipe: Path, trust: bool) -> None:
+    """Before a recipe in a folder is read, which runs the code that it names.
+
+    Args:
+        recipe: the file.
+        trust: whether the user agrees to that code, from now on.
+
+    Raises:
+        UserError: where the user has neither named that code, nor agrees to it.
+    """
+    names = named_code(presets.read(recipe))
+    if trust:
+        plugins.trust(names)
+    else:
+        plugins.require_trust(names, f"the recipe of {recipe.parent}")
+
+
 class RunFolder:
     """Reads and writes one run folder.
 
@@ -47,8 +68,8 @@ class RunFolder:
     · ``result.json`` · pictures.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, trusted: bool = False) -> None:
+        self.path, self.trusted = path, trusted
 
     @classmethod
     def create(
@@ -67,19 +88,26 @@ class RunFolder:
             folder.write_text(names[0], text)
         except OSError as error:
             raise UserError(f"cannot write to {path} ({error.strerror}); give another --out") from error
+        plugins.trust(named_code(recipe.model_dump()))  # the user has named it
         folder.write_json(names[1], {"format": FORMAT, **environment})
         return folder
 
     @classmethod
-    def open(cls, path: Path) -> RunFolder:
+    def open(cls, path: Path, trust: bool = False) -> RunFolder:
         """An existing run folder.
+
+        Args:
+            path: where it is.
+            trust: whether the user agrees to the code that its recipe names, from now on.
 
         Raises:
             UserError: where `path` is not one, or is of another format.
         """
         if not (path / "recipe.toml").is_file():
             raise UserError(f"{path} is not a run folder (it has no recipe.toml); give the folder that uda fit printed")
-        folder = cls(path)
+        folder = cls(path, trust)
+        if trust:
+            agree(path / "recipe.toml", trust)
         before_formats = not (path / "environment.json").exists() and (path / "setting.json").exists()
         environment = {"format": 1} if before_formats else folder.read_json("environment.json")
         found = environment.get("format") if isinstance(environment, dict) else None
@@ -92,6 +120,12 @@ class RunFolder:
 
     @property
     def recipe(self) -> Recipe:
+        """The resolved recipe.
+
+        Raises:
+            UserError: where it is damaged, or names code that nobody here has named or agreed to.
+        """
+        agree(self.path / "recipe.toml", self.trusted)
         return load_recipe(str(self.path / "recipe.toml"))
 
     def write_text(self, name: str, text: str) -> None:
@@ -106,7 +140,7 @@ class RunFolder:
             return {**json.loads((self.path / name).read_text(encoding="utf-8"))}
         except FileNotFoundError:
             raise UserError(f"{self.path} has no {name}; finish the run with: uda fit --resume {self.path}") from None
-        except (ValueError, TypeError) as error:  # TypeError: it holds something else than named values
+        except (ValueError, TypeError, RecursionError) as error:  # TypeError: it holds something else than named values
             raise UserError(f"{self.path / name} is damaged ({error}); fit again") from error
 
     def write_weights(self, name: str, module: nn.Module) -> None:
@@ -185,13 +219,13 @@ class RunFolder:
     def has_weights(self, name: str) -> bool:
         return (self.path / "weights" / f"{name}.safetensors").is_file()
 
-    def write_checkpoint(self, state: dict[str, Any]) -> None:
-        with atomic_write(self.path / "checkpoint.pt") as path:
+    def write_checkpoint(self, state: dict[str, Any], name: str = "checkpoint.pt") -> None:
+        with atomic_write(self.path / name) as path:
             torch.save(state, path)
 
-    def read_checkpoint(self) -> dict[str, Any] | None:
+    def read_checkpoint(self, name: str = "checkpoint.pt") -> dict[str, Any] | None:
         """The state that the run was interrupted in; None where it had none. Loading executes nothing from the file."""
-        path = self.path / "checkpoint.pt"
+        path = self.path / name
         if not path.is_file():
             return None
         try:
@@ -201,7 +235,8 @@ class RunFolder:
         return state
 
     def delete_checkpoint(self) -> None:
-        (self.path / "checkpoint.pt").unlink(missing_ok=True)
+        for name in ("checkpoint.pt", GOOD):
+            (self.path / name).unlink(missing_ok=True)
 
     def write_metrics(self, rows: list[dict[str, Any]]) -> None:
         self.write_text("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))

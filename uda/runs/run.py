@@ -36,6 +36,7 @@ class Run:
         model: the network, where the run was given one in Python.
         device: ``"auto"`` or a torch device.
         precision: ``"bf16"`` or ``"fp32"``; left out, as the run was computed.
+        trust: whether you agree to the code that its recipe names, where you have not named it yourself.
 
     Attributes:
         path: the run folder.
@@ -43,9 +44,14 @@ class Run:
     """
 
     def __init__(
-        self, path: str | Path, model: nn.Module | None = None, device: str = "auto", precision: str | None = None
+        self,
+        path: str | Path,
+        model: nn.Module | None = None,
+        device: str = "auto",
+        precision: str | None = None,
+        trust: bool = False,
     ) -> None:
-        self._folder = RunFolder.open(Path(path))
+        self._folder = RunFolder.open(Path(path), trust)
         self.path, self._model, self._device, self._precision = self._folder.path, model, device, precision
         self.result = cast(Result, self._folder.read_json("result.json"))
 

@@ -130,6 +130,7 @@ def resume(
     model: nn.Module | None = None,
     report: bool = True,
     observers: Sequence[Observer] = (),
+    trust: bool = False,
 ) -> Run:
     """Continues an interrupted run to the end it would have had; a finished one is returned as it is.
 
@@ -139,11 +140,12 @@ def resume(
         model: the network, where the run was given one in Python.
         report: whether to write ``report.html``.
         observers: as in `fit`.
+        trust: as in `Run`.
 
     Raises:
         UserError: where `run` is not a run folder, its files are damaged, or the images have changed in number.
     """
-    folder = RunFolder.open(Path(run))
+    folder = RunFolder.open(Path(run), trust)
     display = display or Display(quiet=True)
     if (folder.path / "result.json").exists():
         display.say(f"{folder.path} is finished; nothing to do")

@@ -15,7 +15,7 @@ from uda.errors import UserError
 from uda.recipe.load import load_recipe
 from uda.recipe.schema import Recipe
 from uda.report.compare import ASKED, Group, open_group, seed_folders
-from uda.runs.folder import RunFolder, default_path
+from uda.runs.folder import RunFolder, agree, default_path
 from uda.training.fit import asked_for, fit, resume
 from uda.training.loop import Interrupted, Observer
 
@@ -60,16 +60,21 @@ def fit_seeds(
 
 
 def resume_seeds(
-    path: Path, display: Display | None = None, model: nn.Module | None = None, observers: Sequence[Observer] = ()
+    path: Path,
+    display: Display | None = None,
+    model: nn.Module | None = None,
+    observers: Sequence[Observer] = (),
+    trust: bool = False,
 ) -> Group:
     """Runs what is left of a folder that `fit_seeds` made; what is finished stays as it is."""
     folder, display = RunFolder(path), display or Display(quiet=True)
+    agree(path / RECIPE, trust)
     asked = folder.read_json(ASKED)
     for seed in asked["seeds"]:
         out = path / f"seed-{seed}"
         try:
             if (out / "recipe.toml").exists():
-                resume(out, display, model, observers=observers)
+                resume(out, display, model, observers=observers, trust=trust)
             else:
                 where = {name: asked[name] for name in ("data_root", "device", "precision")} | {"cache": asked.get("cache", True)}
                 recipe = load_recipe(path / RECIPE, {"seed": seed})

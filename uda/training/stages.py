@@ -16,7 +16,7 @@ from uda.data.batches import Batches
 from uda.data.domain import LabelledDomain, Pair
 from uda.data.files import read
 from uda.errors import UserError
-from uda.evaluation.diagnostics import class_not_kept
+from uda.evaluation.diagnostics import class_not_kept, numerical_trouble
 from uda.evaluation.evaluator import Evaluator, Examples
 from uda.evaluation.outputs import Outputs
 from uda.evaluation.results import Result, Row, classifier_results, describe, select
@@ -167,7 +167,7 @@ def _supervised(job: Job, stage: str, steps: int) -> None:
     players.slow_down(method)
     method.setup(job.pair.target.without_labels(), players)
     batches = Batches(job.pair.source, None, wanted.batch, 0, recipe.augment.source, recipe.augment.target, job.runtime)
-    job.loop.train(stage, method, players, batches)
+    job.loop.train(stage, method, players, batches, table="classifier.training")
 
 
 def _say_source_accuracy(job: Job, accuracy: float, before: Outputs) -> None:
@@ -244,7 +244,7 @@ def measure(job: Job, source: SourceStage | None, method: Method) -> Material:
     translations = _measure_translations(job, method)
     if source and translations and (sign := class_not_kept(translations["translation"])) is not None:
         figures["warnings"].append(asdict(sign))
-    result = {
+    result: dict[str, Any] = {
         "recipe": recipe.name,
         "method": recipe.method.name,
         "seed": recipe.seed,
@@ -257,6 +257,8 @@ def measure(job: Job, source: SourceStage | None, method: Method) -> Material:
         **translations,
         "seconds": _seconds(job),
     }
+    if troubles := [asdict(numerical_trouble(stage, what)) for stage, what in job.loop.troubles.items()]:
+        result["warnings"] = troubles + result.get("warnings", [])
     return Material(
         cast(Result, result), job.environment, recipe.to_toml(), rows, outputs, examples, _draw_translations(job, method)
     )

@@ -84,7 +84,7 @@ def load_digits(name: str, split: Split, roots: Sequence[Path], size: int = 32, 
     place = locate(name, split, roots)
     if place.kind == "arrays":
         with open_arrays(place.path) as file:
-            pixels, labels = as_pixels(file["images"], str(place.path)), file["labels"].astype(np.int64)
+            pixels, labels = file.images(), file.labels().astype(np.int64)
         note = read_note(place.path)
     else:
         images, labels = _read_official(name, split, place, roots)
