@@ -18,7 +18,7 @@ from uda.errors import UserError
 from uda.evaluation.results import Row
 from uda.methods.base import Method
 from uda.players import Players
-from uda.runs.folder import RunFolder
+from uda.runs.folder import CHECKPOINT, Checkpoint, RunFolder
 from uda.runtime import random_state, restore_random_state
 
 SAVE_EVERY = 30.0  # seconds between two checkpoints
@@ -53,7 +53,7 @@ class Stage:
     name: str
     start: int
     steps: int
-    state: Callable[[], dict[str, Any]]
+    state: Callable[[], Checkpoint]
 
 
 class Observer:
@@ -166,11 +166,14 @@ class Loop:
 
     Attributes:
         seconds: what each stage has taken so far, those of an interrupted part included.
+        run: what tells the run from others: no other one's checkpoint is gone on from.
     """
 
-    def __init__(self, folder: RunFolder, log_every: int, observers: Sequence[Observer]) -> None:
-        self.folder, self.log_every, self.observers = folder, log_every, observers
+    def __init__(self, folder: RunFolder, log_every: int, observers: Sequence[Observer], run: str = "") -> None:
+        self.folder, self.log_every, self.observers, self.run = folder, log_every, observers, run
         self.began, self.checkpoint = time.perf_counter(), folder.read_checkpoint()
+        if self.checkpoint and self.checkpoint.get("run", run) != run:
+            raise self._foreign()
         self.spent_before: float = self.checkpoint["spent"] if self.checkpoint else 0.0
         self.seconds: dict[str, float] = dict(self.checkpoint["seconds"]) if self.checkpoint else {}
 
@@ -195,11 +198,11 @@ class Loop:
         def seconds() -> float:
             return before + time.perf_counter() - began
 
-        def state() -> dict[str, Any]:
+        def state() -> Checkpoint:
             self.seconds[name] = seconds()
             return {
-                "stage": name, "method": method.state_dict(), "players": players.state_dict(), "batches": batches.state_dict(),
-                "random": random_state(), "seconds": self.seconds, "spent": self.spent,
+                "run": self.run, "stage": name, "seconds": self.seconds, "spent": self.spent, "random": random_state(),
+                "method": method.state_dict(), "players": players.state_dict(), "batches": batches.state_dict(),
             }  # fmt: skip
 
         stage = Stage(name, players.done, players.steps, state)
@@ -229,10 +232,17 @@ class Loop:
 
     def _restore(self, name: str, method: Method, players: Players, batches: Batches) -> None:
         if self.checkpoint and self.checkpoint["stage"] == name:
-            method.load_state_dict(self.checkpoint["method"])
-            players.load_state_dict(self.checkpoint["players"])
-            batches.load_state_dict(self.checkpoint["batches"])
-            restore_random_state(self.checkpoint["random"])
+            try:
+                method.load_state_dict(self.checkpoint["method"])
+                players.load_state_dict(self.checkpoint["players"])
+                batches.load_state_dict(self.checkpoint["batches"])
+                restore_random_state(self.checkpoint["random"])
+            except Exception as error:  # another run's state makes the readers raise almost anything
+                raise self._foreign() from error
+
+    def _foreign(self) -> UserError:
+        path = self.folder.path / CHECKPOINT
+        return UserError(f"{path} is damaged or another run's; delete it to start this run's current stage again")
 
 
 def finite(stage: str, step: int, losses: Mapping[str, Any]) -> Row:
