@@ -60,6 +60,14 @@ class Estimated(TypedDict):
     by: str
 
 
+class Selection(TypedDict):
+    """By which scores a step was chosen, which that is, and which has the best accuracy on labelled target images."""
+
+    score: str
+    selected_step: int
+    oracle_step: NotRequired[int]
+
+
 class Result(TypedDict):
     """The contents of ``result.json``. What is marked as not required needs a classifier, or target labels, or a translator."""
 
@@ -75,14 +83,16 @@ class Result(TypedDict):
     classes: NotRequired[list[str]]
     accuracy: NotRequired[Annotated[dict[str, float | None], _holds("source", "source_only", "last", "selected", "oracle")]]
     """``source``, ``source_only``, ``refined`` where that was done, ``last``, ``selected``, ``oracle``"""
-    selection: NotRequired[Annotated[dict[str, Any], _holds("score", "selected_step")]]
+    selection: NotRequired[Selection]
     estimated: NotRequired[Estimated]
     calibration: NotRequired[Annotated[dict[str, float], _holds("temperature", "source_temperature")]]
     """``temperature``, at which it is as sure on the target as the estimate says it is right; ``source_temperature``"""
     warnings: NotRequired[list[Annotated[dict[str, str], _holds("name", "what", "meaning", "advice")]]]
     per_class: NotRequired[Annotated[dict[str, list[float | None]], _holds("source_only", "last")]]
     confusion: NotRequired[Annotated[dict[str, list[list[int]]], _holds("source_only", "last")]]
-    calibration_error: NotRequired[Annotated[dict[str, float], _holds("source_only", "last", "last_calibrated")]]
+    calibration_error: NotRequired[
+        Annotated[dict[str, float], _holds("source_only", "last", "last_calibrated", "last_source_temperature")]
+    ]
     translation: NotRequired[dict[str, Any]]
 
 
@@ -97,7 +107,11 @@ def read_result(given: bytes, classifies: bool) -> Result:
         return result
     if missing := [name for name in OF_A_CLASSIFIER if name not in result]:
         raise ValueError(f"it lacks {missing[0]}")
+    if missing := [stage for stage in ("source_classifier", "adaptation") if stage not in result["seconds"]]:
+        raise ValueError(f"its seconds lack {missing[0]}")
     tested, count = result["accuracy"]["last"] is not None, len(result["classes"])
+    if tested and "oracle_step" not in result["selection"]:
+        raise ValueError("its selection lacks oracle_step")
     if missing := [name for name in WITH_LABELS if tested and name not in result]:
         raise ValueError(f"it lacks {missing[0]}")
     rows = [*result.get("per_class", {}).values()]

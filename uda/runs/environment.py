@@ -111,7 +111,8 @@ def compare(path: Path, began: Environment, now: Environment) -> list[str]:
     if began.recipe and began.recipe != now.recipe:
         raise UserError(f"{path / 'recipe.toml'} has been changed since the run began; put the old settings back, or fit anew")
     then, here = _computed_with(began), _computed_with(now)
-    return [f"{name}: {then[name]} when the run began, {here[name]} now" for name in then if then[name] != here.get(name)]
+    differing = [name for name in then if name in here and then[name] != here[name]]
+    return [f"{name}: {then[name]} when the run began, {here[name]} now" for name in differing]
 
 
 def _computed_with(environment: Environment) -> dict[str, str]:
