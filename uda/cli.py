@@ -196,13 +196,13 @@ def _fit(recipe: str, seeds: int | None, **settings: Any) -> None:
 
 def _resume(path: Path, trust: bool) -> None:
     from uda.console import Display, next_steps
-    from uda.report.compare import ASKED
+    from uda.report.compare import is_group
     from uda.training.fit import resume as run_resume
     from uda.training.seeds import resume_seeds
 
     display = Display()
     with _telling_how_to_go_on(display):
-        if (path / ASKED).exists():
+        if is_group(path):
             _show(resume_seeds(path, display, trust=trust), display)
         else:
             run = run_resume(path, display, trust=trust)
@@ -418,17 +418,18 @@ def translate(
 def report(run: Path, trust: Trust = False) -> None:
     """Make report.html anew from what lies in a run folder, or in a folder of seeds."""
     from uda.console import Display
-    from uda.report.compare import ASKED, open_group
     from uda.report.compare import compare as run_compare
+    from uda.report.compare import is_group, open_group
     from uda.report.page import material_of, write_comparison, write_report
+    from uda.runs.folder import RUN, SEEDS, RunFolder
     from uda.runs.run import Run
 
-    several = (run / ASKED).exists()
-    out = run / "report.html"
-    if several:
-        path = write_comparison(run_compare([open_group(run, trust)]), out)
-    else:
-        path = write_report(material_of(Run(run, trust=trust)), out)
+    several, out = is_group(run), run / "report.html"
+    with RunFolder.open(run, SEEDS if several else RUN, trust).locked():
+        if several:
+            path = write_comparison(run_compare([open_group(run, trust)]), out)
+        else:
+            path = write_report(material_of(Run(run, trust=trust)), out)
     Display().say(str(path))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +40,7 @@ class Run:
 
     Attributes:
         path: the run folder.
+        recipe: the contents of ``recipe.toml``.
         result: the contents of ``result.json``.
     """
 
@@ -51,13 +52,10 @@ class Run:
         precision: str | None = None,
         trust: bool = False,
     ) -> None:
-        self._folder = RunFolder.open(Path(path), trust)
+        self._folder = RunFolder.open(Path(path), trust=trust)
         self.path, self._model, self._device, self._precision = self._folder.path, model, device, precision
-        self.result = cast(Result, self._folder.read_json("result.json"))
-
-    @cached_property
-    def recipe(self) -> Recipe:
-        return self._folder.recipe
+        self.recipe: Recipe = self._folder.recipe
+        self.result: Result = self._folder.read_result(self.recipe)
 
     @property
     def accuracy(self) -> dict[str, float | None]:
@@ -84,7 +82,10 @@ class Run:
     def outputs(self, which: str = "last") -> Outputs:
         """What the ``"last"`` classifier says, or the ``"source_only"`` one: features, logits, and those of test images."""
         self._asked_to_classify()
-        return self._folder.read_outputs(which)
+        outputs = self._folder.read_outputs(which)
+        if (count := outputs.target_logits.shape[-1]) != len(self.classes):
+            raise UserError(f"outputs/{which}.safetensors of {self.path} is another run's: it is of {count} classes; fit again")
+        return outputs
 
     @property
     def examples(self) -> Examples:
@@ -99,13 +100,20 @@ class Run:
 
     @property
     def metrics(self) -> list[Row]:
-        """The rows of ``metrics.jsonl``: losses and evaluations over the steps."""
-        return self._folder.read_metrics()
+        """The rows of ``metrics.jsonl``: losses and evaluations over the steps.
+
+        Raises:
+            UserError: where the last step's is not among them.
+        """
+        rows = self._folder.read_metrics()
+        if not any((row["stage"], row["step"]) == ("adaptation", self.result["steps"]) for row in rows):
+            raise UserError(f"{self.path / 'metrics.jsonl'} is missing or cut short; fit again")
+        return rows
 
     @property
     def environment(self) -> dict[str, Any]:
         """The contents of ``environment.json``: versions, machine, device."""
-        return dict(self._folder.read_json("environment.json"))
+        return self._folder.read_environment().model_dump()
 
     def temperature(self, which: str = "last") -> float:
         """What an adapted classifier's logits are divided by, so that it is as sure as it is right, by the estimate."""

@@ -14,11 +14,11 @@ from typing import Any, Literal
 
 from uda.console import Display, StageDisplay
 from uda.data.batches import Batches
-from uda.errors import NotFinite
+from uda.errors import NotFinite, UserError
 from uda.evaluation.results import Row
 from uda.methods.base import Method
 from uda.players import Players
-from uda.runs.folder import GOOD, RunFolder
+from uda.runs.folder import CHECKPOINT, GOOD, Checkpoint, RunFolder
 from uda.runtime import random_state, restore_random_state
 
 SMALLER = 0.1  # what learning rates are multiplied by after numerical trouble
@@ -54,7 +54,7 @@ class Stage:
     name: str
     start: int
     steps: int
-    state: Callable[[], dict[str, Any]]
+    state: Callable[[], Checkpoint]
 
 
 class Observer:
@@ -174,11 +174,14 @@ class Loop:
     Attributes:
         seconds: what each stage has taken so far, those of an interrupted part included.
         troubles: by stage, what was not finite, and where the stage went on from with smaller steps.
+        run: what tells the run from others: no other one's checkpoint is gone on from.
     """
 
-    def __init__(self, folder: RunFolder, log_every: int, observers: Sequence[Observer]) -> None:
-        self.folder, self.log_every, self.observers = folder, log_every, observers
+    def __init__(self, folder: RunFolder, log_every: int, observers: Sequence[Observer], run: str = "") -> None:
+        self.folder, self.log_every, self.observers, self.run = folder, log_every, observers, run
         self.began, self.checkpoint = time.perf_counter(), folder.read_checkpoint()
+        if self.checkpoint and self.checkpoint.get("run", run) != run:
+            raise self._foreign()
         self.spent_before: float = self.checkpoint["spent"] if self.checkpoint else 0.0
         self.seconds: dict[str, float] = dict(self.checkpoint["seconds"]) if self.checkpoint else {}
         self.troubles: dict[str, str] = dict(self.checkpoint["troubles"]) if self.checkpoint else {}
@@ -235,11 +238,12 @@ class Loop:
         def seconds() -> float:
             return before + time.perf_counter() - began
 
-        def state() -> dict[str, Any]:
+        def state() -> Checkpoint:
             self.seconds[name] = seconds()
             return {
-                "stage": name, "method": method.state_dict(), "players": players.state_dict(), "batches": batches.state_dict(),
-                "random": random_state(), "seconds": self.seconds, "spent": self.spent, "troubles": self.troubles,
+                "run": self.run, "stage": name, "seconds": self.seconds, "spent": self.spent, "troubles": self.troubles,
+                "method": method.state_dict(), "players": players.state_dict(), "batches": batches.state_dict(),
+                "random": random_state(),
             }  # fmt: skip
 
         stage = Stage(name, players.done, players.steps, state)
@@ -278,13 +282,20 @@ class Loop:
             finite_weights(method, step)
         return row | evaluated
 
-    def _restore(self, state: dict[str, Any] | None, name: str, method: Method, players: Players, batches: Batches) -> None:
+    def _restore(self, state: Checkpoint | None, name: str, method: Method, players: Players, batches: Batches) -> None:
         """Puts everything back as a checkpoint has it, where that is one of this stage."""
         if state and state["stage"] == name:
-            method.load_state_dict(state["method"])
-            players.load_state_dict(state["players"])
-            batches.load_state_dict(state["batches"])
-            restore_random_state(state["random"])
+            try:
+                method.load_state_dict(state["method"])
+                players.load_state_dict(state["players"])
+                batches.load_state_dict(state["batches"])
+                restore_random_state(state["random"])
+            except Exception as error:  # another run's state makes the readers raise almost anything
+                raise self._foreign() from error
+
+    def _foreign(self) -> UserError:
+        path = self.folder.path / CHECKPOINT
+        return UserError(f"{path} is damaged or another run's; delete it to start this run's current stage again")
 
 
 def finite(kind: str, step: int, values: Mapping[str, Any]) -> Row:

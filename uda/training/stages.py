@@ -35,6 +35,7 @@ from uda.report.grids import draw_translations
 from uda.report.page import Material
 from uda.runs.build import Networks, build_method
 from uda.runs.cache import Cache, digest, digest_of_images, versions_of, write_about
+from uda.runs.environment import Environment
 from uda.runs.folder import RunFolder
 from uda.runtime import Runtime, machine, seed_everything
 from uda.training.keep import Keeper
@@ -70,7 +71,7 @@ class Job:
     loop: Loop
     metrics: Metrics
     evaluator: Evaluator
-    environment: dict[str, Any]
+    environment: Environment
     cache: Cache
     networks: Networks | None
 
@@ -260,7 +261,13 @@ def measure(job: Job, source: SourceStage | None, method: Method) -> Material:
     if troubles := [asdict(numerical_trouble(stage, what)) for stage, what in job.loop.troubles.items()]:
         result["warnings"] = troubles + result.get("warnings", [])
     return Material(
-        cast(Result, result), job.environment, recipe.to_toml(), rows, outputs, examples, _draw_translations(job, method)
+        cast(Result, result),
+        job.environment.model_dump(),
+        recipe.to_toml(),
+        rows,
+        outputs,
+        examples,
+        _draw_translations(job, method),
     )
 
 
