@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field, FiniteFloat, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
@@ -80,6 +80,9 @@ class SourceClassifierSettings(Section):
     trainable: Annotated[str, Field(pattern=r"^(all|head|from \S+)$")] = "all"
     """what of the network is trained, by the source and by methods. "all"; "head": the body is frozen, and its features are
     computed once; "from STAGE": so is all that comes before the module STAGE"""
+    target_norm: Literal["own", "both"] = "own"
+    """what a frozen body's batch norms go by on the target: the statistics that it came with, or these and the target's, in the
+    mean of two passes"""
     bottleneck: NonNegativeInt = 0
     """features of a new head, between the network's own and the classes; 0: the network's own head"""
     dropout: UnitInterval = 0.5

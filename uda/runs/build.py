@@ -9,6 +9,7 @@ from typing import NamedTuple, cast
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from uda.data.frame import Frame
 from uda.errors import UserError
@@ -18,7 +19,7 @@ from uda.methods.source_only import SourceClassifierSettings
 from uda.models import GIVEN_IN_PYTHON, build_classifier, build_foreign
 from uda.models.backbones import Classifier
 from uda.models.custom import find_head, module_before, split_network
-from uda.models.frozen import Body, Whole, freeze, with_head
+from uda.models.frozen import Body, TwoNorms, Whole, freeze, with_head
 from uda.models.heads import pool_before_head
 from uda.models.layers import Normalize
 from uda.models.preprocessing import preprocessing_of
@@ -69,14 +70,16 @@ def build_whole(
 
 
 class Networks(NamedTuple):
-    """A source classifier, and before it what is frozen of the network, if anything."""
+    """A source classifier, and before it what is frozen of the network, if anything; on the target that may be another body."""
 
     body: Body | None
     classifier: Classifier
+    target_body: TwoNorms | None = None
 
-    def whole(self, classifier: nn.Module) -> nn.Module:
-        """A classifier that a method has made of the source's, as it takes images."""
-        return classifier if self.body is None else Whole(self.body, classifier)
+    def whole(self, classifier: nn.Module, adapted: bool = True) -> nn.Module:
+        """The source classifier, or one that a method has made of it (`adapted`), as it takes images."""
+        body = self.target_body if adapted and self.target_body is not None else self.body
+        return classifier if body is None else Whole(body, classifier)
 
 
 def published_frame(wanted: SourceClassifierSettings) -> Frame | None:
@@ -120,10 +123,13 @@ def build_networks(
         if wanted.first_trained is not None:
             split = module_before(network, channels, size, wanted.first_trained)
         classifier = split_network(network, channels, size, classes, split, foreign[1])
-    body = None
+    body = target_body = None
     if wanted.freezes:
         body, classifier = freeze(classifier, wanted.trainable == "head")
         runtime.place(body)
+        if wanted.target_norm == "both" and any(isinstance(module, _BatchNorm) for module in body.modules()):
+            target_body = TwoNorms(body, recipe.data.shape)
+            runtime.place(target_body)
     if starts_published(wanted) or wanted.backbone_weights is not None:
         for part in (classifier.backbone.stem, classifier.backbone.trunk):
             mark_pretrained(part, wanted.pretrained_rate)
@@ -131,7 +137,7 @@ def build_networks(
         classifier = with_head(classifier, classes, wanted.bottleneck, wanted.dropout)
     classifier.start = start
     runtime.place(classifier)
-    return Networks(body, classifier)
+    return Networks(body, classifier, target_body)
 
 
 def build_method(recipe: Recipe, classifier: Classifier | None, runtime: Runtime) -> Method:

@@ -154,6 +154,8 @@ class Run:
         networks = build_networks(self.recipe, len(self.classes), self.runtime, self._model)
         if networks.body is not None:
             self._folder.read_weights("body", networks.body)
+        if networks.target_body is not None:
+            self._folder.read_weights("target_body", networks.target_body)
         return networks
 
     def method(self) -> Method:
@@ -169,7 +171,7 @@ class Run:
         logits (N, K).
         """
         networks = self._networks()
-        return networks.whole(self._load(networks.classifier, which)).eval()
+        return networks.whole(self._load(networks.classifier, which), which != "source").eval()
 
     def _load(self, source: Classifier, which: str) -> nn.Module:
         if which not in ("last", "selected", "source"):

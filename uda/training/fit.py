@@ -27,7 +27,7 @@ from uda.runs.folder import RESULT, RunFolder, default_path
 from uda.runs.run import Run
 from uda.runtime import Runtime, choose_runtime, scoped_seed
 from uda.training.loop import Checkpoints, Loop, Metrics, Observer, Progress, Signals
-from uda.training.stages import Job, adapt, keep_inputs, labelled_images, measure, train_source
+from uda.training.stages import Job, adapt, keep_inputs, keep_target, labelled_images, measure, train_source
 
 
 def fit(
@@ -198,6 +198,7 @@ def carry_out(job: Job, report: bool) -> None:
     job = keep_inputs(job)
     say_unreadable(job)
     source = train_source(job)
+    job = keep_target(job)
     method = adapt(job, source)
     material = measure(job, source, method)
     finish(job, material, report)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any, cast
 
@@ -42,6 +44,7 @@ from uda.training.keep import Keeper
 from uda.training.loop import Interrupted, Loop, Metrics
 
 FEATURES_STAGE = "features"
+STATISTICS = 256  # target images by which the statistics of a body's batch norms are learned
 SOURCE_STAGE, REFINING_STAGE, ADAPTATION_STAGE = "source classifier", "refining on the augmented source", "adaptation"
 
 
@@ -108,14 +111,41 @@ def keep_inputs(job: Job) -> Job:
         folder.read_weights("body", body)
     else:
         folder.write_weights("body", body)
-    keeper = Keeper(body, job.recipe.data, job.runtime, job.display, job.cache)
+    views = job.recipe.data.views.all
+    with _features(job):
+        keeper = Keeper(body, job.recipe.data, job.runtime, job.display, job.cache)
+        pair = keeper.keep_source(job.pair)
+        # The source classifier is only tested on the target; what methods read may be another body's.
+        pair = keeper.keep_target(pair, views if job.networks.target_body is None else views[:1])
+    return replace(job, pair=pair, evaluator=Evaluator(pair, job.runtime))
+
+
+def keep_target(job: Job) -> Job:
+    """Where target images have a body of their own, it learns their statistics, and methods read what it makes of them."""
+    if job.networks is None or (body := job.networks.target_body) is None:
+        return job
+    folder, target, runtime = job.folder, job.pair.target, job.runtime
+    with _features(job):
+        if folder.has_weights("target_body"):
+            folder.read_weights("target_body", body)
+        else:
+            sample = read(target.images, target.shuffled()[:STATISTICS].split(64))
+            body.learn([runtime.arrange(to_float(images.to(runtime.device))) for images in sample])
+            folder.write_weights("target_body", body)
+        keeper = Keeper(body, job.recipe.data, runtime, job.display, job.cache)
+        pair = keeper.keep_target(job.pair, job.recipe.data.views.all)
+    return replace(job, pair=pair, evaluator=Evaluator(pair, runtime))
+
+
+@contextmanager
+def _features(job: Job) -> Iterator[None]:
+    """Counts the seconds in which features are computed; an interruption loses them, and says how to go on."""
     began = time.perf_counter()
     try:
-        pair = keeper.keep_pair(job.pair)
+        yield
     except KeyboardInterrupt:
-        raise Interrupted("interrupted before the first step", folder.path) from None
-    job.loop.seconds[FEATURES_STAGE] = time.perf_counter() - began
-    return replace(job, pair=pair, evaluator=Evaluator(pair, job.runtime))
+        raise Interrupted("interrupted while features were computed", job.folder.path) from None
+    job.loop.seconds[FEATURES_STAGE] = job.loop.seconds.get(FEATURES_STAGE, 0.0) + time.perf_counter() - began
 
 
 def train_source(job: Job) -> SourceStage | None:
