@@ -23,7 +23,7 @@ from uda.training.loop import Observer, Row, Stop
 # Hundreds of runs draw data, make a page and train an evaluation classifier, and none of their tests is about how good these are.
 page.MAPPED = 30
 synthetic.COUNTS.update(train=200, test=100)
-translation.STEPS = 3
+translation.STEPS, translation.ROUNDS_BACK = 3, 1
 os.environ["UDA_CACHE_GIB"] = "0"  # what one test computes, no other test reads
 torch.set_num_threads(1)  # tests run side by side; two thread pools on two cores spin against each other
 
@@ -35,6 +35,12 @@ NETS = CHECKOUT / "tests" / "models" / "nets.py"
 def seeded() -> None:
     """What a test draws without a seed of its own is the same on every machine and in every order."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _trusted(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What tests trust is not what the user trusts."""
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
 
 
 @pytest.fixture(scope="session")

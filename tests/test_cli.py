@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -18,9 +20,12 @@ from tests.conftest import CHECKOUT, NETS, SHORT
 from tests.models.nets import SmallResNet
 from uda import __version__
 from uda.cli import main
+from uda.errors import Terminated
+from uda.inference.answering import AnswerServer
 from uda.methods import METHODS
 from uda.recipe import presets
 from uda.recipe.load import load_recipe
+from uda.runs.run import Run
 
 
 def uda(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: str) -> tuple[int, str, str]:
@@ -226,6 +231,58 @@ def test_own_images_and_network_from_fit_to_export(
     assert (code, "checked on 64 target images" in out) == (0, True)
 
 
+def test_check_asks_on_a_page_goes_on_and_judges(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, own_run: Run, tmp_path: Path
+) -> None:
+    run = shutil.copytree(own_run.path, tmp_path / "run")
+    start = 0
+
+    def person(server: AnswerServer) -> None:
+        """Agrees with ten predictions, then closes the terminal; the second time, with all that are left."""
+        nonlocal start
+        for row in range(start, 10 if start == 0 else 20):
+            server.answer(row, server.drawn.predicted[row])
+        start += 10
+        if start == 10:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(AnswerServer, "serve", person)
+    monkeypatch.delenv("DISPLAY", raising=False)
+    code, out, _ = uda(capsys, monkeypatch, "check", str(run), "--labels", "20")
+    assert (code, "http://127.0.0.1:" in out, "10 of 20 are answered" in out) == (130, True, True)
+    assert not (run / "check.json").exists()
+    code, out, err = uda(capsys, monkeypatch, "check", str(run), "--labels", "20")
+    assert (code, err) == (0, "")
+    kept = json.loads((run / "check.json").read_text())
+    assert (kept["labels"], kept["accuracy"]["adapted"], kept["interval"]["adapted"][1]) == (20, 1, 1)
+    assert "1.000" in out
+    assert "estimate without labels" in out
+
+
+def test_check_by_a_table(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, own_run: Run, tmp_path: Path
+) -> None:
+    run, table = shutil.copytree(own_run.path, tmp_path / "run"), tmp_path / "t.csv"
+    code, out, _ = uda(capsys, monkeypatch, "check", str(run), "--csv", str(table), "--labels", "20", "--seed", "3")
+    assert (code, f"--answers {table}" in out) == (0, True)
+    code, _, err = uda(capsys, monkeypatch, "check", str(run), "--answers", str(table), "--labels", "20", "--seed", "3")
+    assert (code, "0 answers are too few" in err) == (2, True)
+    table.write_text("".join(line + ("0" if n else "") + "\n" for n, line in enumerate(table.read_text().splitlines())))
+    code, *_ = uda(capsys, monkeypatch, "check", str(run), "--answers", str(table), "--labels", "20", "--seed", "3")
+    assert (code, json.loads((run / "check.json").read_text())["labels"]) == (0, 20)
+    assert not (run / "check.csv").exists(), "what a page was told stays as it is"
+
+
+def test_inspect_writes_a_page_and_gives_advice(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, folders: Path, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = uda(capsys, monkeypatch, "inspect", "--source", str(folders / "source"), "--target", str(folders / "target"))
+    assert (code, err) == (0, "")
+    assert "uda check RUN" in out
+    assert Path("inspect.html").stat().st_size > 10_000
+
+
 def test_methods_are_listed_with_their_papers(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     _, out, _ = uda(capsys, monkeypatch, "methods")
     lines = {line.split()[0]: line for line in out.splitlines()}
@@ -313,6 +370,10 @@ def test_without_out_the_folder_is_named_after_the_run(
         (["fit", "--recipe", "{tiny}", "--seeds", "2", "--out", "/proc/nothing/here"], "give another --out"),
         (["recipes", "show", "mnist2ups"], "did you mean 'mnist2usps'"),
         (["data", "--data-root", "/nowhere/at/all"], "not a folder"),
+        (["check", "{tmp}"], "not a run folder"),
+        (["check", "{tmp}", "--csv", "a.csv", "--answers", "a.csv"], "give one of them"),
+        (["inspect", "--source", "{tmp}/nothing", "--target", "mnist"], "no images at"),
+        (["inspect", "--source", "synth", "--target", "mnits"], "did you mean 'mnist'"),
     ],
 )
 def test_wrong_input_is_one_line_and_exit_code_2(
@@ -380,3 +441,28 @@ def test_every_method_goes_through_fit_resume_predict_and_report(
     code, out, _ = uda(capsys, monkeypatch, "report", "run")
     assert code == 0
     assert Path("run/report.html").stat().st_size > 10_000
+
+
+def test_an_error_of_ours_is_one_line_and_a_file_with_its_traceback(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(presets, "names", None)  # calling it is a mistake of ours
+    code, _, err = uda(capsys, monkeypatch, "recipes", "show", "x")
+    (kept,) = tmp_path.iterdir()
+    assert (code, err.count("\n")) == (1, 1)
+    assert f"TypeError: 'NoneType' object is not callable); its traceback is in {kept} (--debug shows it)" in err
+    assert "presets.py" in kept.read_text()
+    _, _, err = uda(capsys, monkeypatch, "recipes", "show", "x", "--debug")
+    assert "Traceback" in err
+
+
+@pytest.mark.parametrize(("stop", "expected"), [(KeyboardInterrupt, 130), (Terminated, 143)])
+def test_a_stop_outside_of_training_is_one_line(
+    stop: type[BaseException], expected: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(name: str) -> None:
+        raise stop
+
+    monkeypatch.setattr(presets, "find", stopped)
+    assert uda(capsys, monkeypatch, "recipes", "show", "x") == (expected, "", "uda: stopped\n")

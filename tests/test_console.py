@@ -1,4 +1,5 @@
 import io
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -92,13 +93,14 @@ def test_the_table_shows_the_notes_of_the_data_and_what_each_figure_is() -> None
 
 def test_the_table_shows_what_the_source_classifier_says_of_translations_both_ways() -> None:
     data = {"name": "x", "note": "drawn", "train": 10, "test": 10}
-    translation = {
+    translation: dict[str, Any] = {
         "class_consistency": 0.61,
         "untranslated_consistency": 0.72,
         "feature_distance": 1.0,
         "untranslated_distance": 2.0,
     }
-    translation |= {"class_consistency_back": 0.53, "untranslated_consistency_back": 0.44}
+    translation["backward"] = {"class_consistency": 0.53, "untranslated_consistency": 0.44}
+    translation["reconstruction_error"] = {"source": 0.05, "target": 0.06}
     shown, out = watched(terminal=False)
     shown.show(
         result_table({"recipe": "r", "method": "unit", "seed": 0, "source": data, "target": data, "translation": translation})

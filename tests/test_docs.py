@@ -21,6 +21,8 @@ from PIL import Image
 
 from tests.conftest import CHECKOUT, SHORT, domain, write_folder
 from uda.cli import main
+from uda.inference.check import draw, write_table
+from uda.runs.run import Run
 from uda.training.fit import fit
 
 PAGES = [CHECKOUT / "README.md", CHECKOUT / "CONTRIBUTING.md", *sorted((CHECKOUT / "docs").glob("*.md"))]
@@ -31,6 +33,7 @@ OF_CI = {"pip", "pytest", "ruff", "mypy", "lint-imports"}
 NOT_RUN = {
     "python -m venv .venv && source .venv/bin/activate": ".ci/run makes an environment of its own",
     "pre-commit install": "changes the checkout's git hooks",
+    "uda check RUN": "waits for a person; tests/inference/test_answering.py answers",
     "python examples/own_classifier.py": "tests/test_examples.py runs it with few steps",
 }
 FEW = {
@@ -86,8 +89,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             small = domain(name, 60, seed, 32)
             pixels = small.images.movedim(1, -1).numpy() if name == "svhn" else small.images[:, 0].numpy()
             np.savez(root / "DIR" / f"{name}_{split}.npz", images=pixels, labels=small.labels.numpy(), note="a stand-in")
-    for seed, name in enumerate(("amazon", "webcam")):
-        write_folder(domain(name, 60, seed, 32), root / "DIR" / "office31" / name, True)
+    for seed, name in enumerate(("office31/amazon", "office31/dslr", "office31/webcam", "pacs/photo", "pacs/sketch")):
+        write_folder(domain(name, 60, seed, 32), root / "DIR" / name, True)
     own = {"data.source": str(root / "photos"), "data.target": str(root / "scans")}
     short = SHORT | {"training.steps": 2, "training.evaluate_every": 2, "classifier.steps": 2}
     tested = own | {"data.target_test": str(root / "labelled_scans")}
@@ -96,6 +99,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr("uda.evaluation.translation.STEPS", 3)
         for name, overrides in runs.items():
             fit("folders", out=root / name, device="cpu", precision="fp32", report=False, overrides=short | overrides)
+    drawn_images = draw(Run(root / "RUN"), 50, 0)
+    write_table(drawn_images, dict(zip(drawn_images.names, drawn_images.predicted, strict=True)), root / "labelled.csv")
     (root / "examples").symlink_to(CHECKOUT / "examples")
     return root
 

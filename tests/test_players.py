@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from uda.players import Players, Schedule, linear_decay, one_cycle, update_ema
+from uda.players import Players, Schedule, linear_decay, mark_pretrained, one_cycle, update_ema
 from uda.runtime import Runtime
 
 
@@ -41,6 +41,23 @@ def test_a_step_is_the_optimisers_down_the_loss(players: Players) -> None:
     players.add("one", network.parameters(), torch.optim.SGD, lr=0.1)
     players.step("one", loss_of(network))
     assert torch.allclose(network.weight, weight - 0.1 * gradient)
+
+
+@pytest.mark.parametrize("schedule", [one_cycle, linear_decay(0.5)])
+def test_weights_that_came_pretrained_move_slower_whatever_the_schedule(players: Players, schedule: Schedule) -> None:
+    old, new = two_networks()
+    mark_pretrained(old, 0.1)
+    method = copy.deepcopy(nn.ModuleList([old, new]))
+    players.slow_down(method)
+    players.add("one", method.parameters(), torch.optim.SGD, schedule, lr=1.0)
+    before = state(method)
+    for _ in range(4):
+        players.step("one", sum(parameter.sum() for parameter in method.parameters()))
+        players.advance()
+    slow_weight, slow_bias, weight, bias = (was - now for was, now in zip(before, state(method), strict=True))
+    assert torch.allclose(slow_weight, 0.1 * weight)
+    assert torch.allclose(slow_bias, 0.1 * bias)
+    assert weight.min() > 0
 
 
 def test_a_sharpness_aware_step_goes_by_the_gradient_where_the_loss_is_largest_nearby(players: Players) -> None:

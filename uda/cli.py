@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import io
 import os
+import signal
 import sys
+import tempfile
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import uda
 from uda.data.names import data_roots, is_path
-from uda.errors import UserError
+from uda.errors import OwnCodeError, Terminated, UserError
+from uda.paths import new_file, new_folder
+from uda.plugins import named, own_frames
 from uda.recipe import presets
 
 if TYPE_CHECKING:
     from uda.console import Display
+    from uda.inference.check import Answers, Drawn
     from uda.report.compare import Group
 
 app = typer.Typer(
@@ -58,7 +66,9 @@ Precision = Annotated[
 Which = Annotated[str, typer.Option("--which", help="last, selected (by the label-free score) or source (before adaptation).")]
 Out = Annotated[Path, typer.Option("-o", "--out", help="What to write.")]
 OutOrNone = Annotated[Path | None, typer.Option("-o", "--out", help="What to write. Left out: what the description names.")]
-Seed = Annotated[int | None, typer.Option("--seed", help="Seed of everything random.")]
+SetKeys = Annotated[list[str] | None, typer.Option("--set", help="Any key: --set method.feature_norm=l2. Repeatable.")]
+Trust = Annotated[bool, typer.Option("--trust", help="Agree to run the code that the run's recipe names, from now on.")]
+Seed = Annotated[int | None, typer.Option("--seed", min=0, max=2**63 - 2, help="Seed of everything random.")]
 
 
 def _anchored(name: str) -> str:
@@ -100,7 +110,9 @@ def _overrides(flags: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
 
 @app.callback(invoke_without_command=True)
 def start(
-    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error of ours; anywhere in the line.")] = False,
 ) -> None:
     """What comes before every command, and is all that happens where none is given."""
     if version:
@@ -132,8 +144,9 @@ def fit(
     data_root: DataRoot = None,
     device: Device = "auto",
     precision: Precision = "auto",
-    set_: Annotated[list[str] | None, typer.Option("--set", help="Any key: --set method.feature_norm=l2. Repeatable.")] = None,
+    set_: SetKeys = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Compute all anew, and keep nothing for other runs.")] = False,
+    trust: Trust = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show every setting with its origin, check, and stop.")] = False,
 ) -> None:
     """Adapt a classifier: the source classifier first, then the method, then the figures.
@@ -154,8 +167,10 @@ def fit(
         asked = any(flags[flag] is not None for flag in (*FLAGS, "seeds", "out", "data_root"))
         if asked or set_ or dry_run or no_cache or (device, precision) != ("auto", "auto"):
             raise UserError("--resume goes on as the run began; leave out all other settings, or start anew with --recipe")
-        _resume(resume)
+        _resume(resume, trust)
         return
+    if trust:
+        raise UserError("--trust is for a run of someone else's (--resume RUN); what you name yourself is run anyway")
     presets.find(str(recipe))  # a wrong name is answered before torch is loaded
     overrides, origins = _overrides(flags)
     if dry_run:
@@ -179,18 +194,18 @@ def _fit(recipe: str, seeds: int | None, **settings: Any) -> None:
             display.say(next_steps(run.path, run.recipe.classifies))
 
 
-def _resume(path: Path) -> None:
+def _resume(path: Path, trust: bool) -> None:
     from uda.console import Display, next_steps
-    from uda.report.compare import ASKED
+    from uda.report.compare import is_group
     from uda.training.fit import resume as run_resume
     from uda.training.seeds import resume_seeds
 
     display = Display()
     with _telling_how_to_go_on(display):
-        if (path / ASKED).exists():
-            _show(resume_seeds(path, display), display)
+        if is_group(path):
+            _show(resume_seeds(path, display, trust=trust), display)
         else:
-            run = run_resume(path, display)
+            run = run_resume(path, display, trust=trust)
             display.say(next_steps(run.path, run.recipe.classifies))
 
 
@@ -231,6 +246,34 @@ def _telling_how_to_go_on(display: Display) -> Iterator[None]:
 
 
 @app.command()
+def inspect(
+    source: Annotated[str, typer.Option(help="Labelled images, as `uda fit` takes them.")],
+    target: Annotated[str, typer.Option(help="Images whose labels are not read.")],
+    model: Annotated[str | None, typer.Option(help="A network whose features are read, as `uda fit` takes it.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Its trained weights.")] = None,
+    backbone_weights: Annotated[Path | None, typer.Option(help="A pretrained body's weights.")] = None,
+    size: Annotated[int | None, typer.Option(help="Side that images are brought to, pixels.")] = None,
+    set_: SetKeys = None,
+    out: Out = Path("inspect.html"),
+    data_root: DataRoot = None,
+    device: Device = "auto",
+) -> None:
+    """Look at two domains before anything is trained: what there is, how far apart they are, and what to do; one page."""
+    from uda.console import Display
+    from uda.recipe.load import parse_override
+    from uda.report.page import write_inspection
+    from uda.training.inspect import inspect as run_inspect
+
+    flags = {"model": model, "weights": weights, "backbone_weights": backbone_weights, "size": size}
+    overrides = dict(parse_override(text) for text in set_ or ())
+    overrides |= {FLAGS[flag][0]: FLAGS[flag][1](value) for flag, value in flags.items() if value is not None}
+    display = Display()
+    seen = run_inspect(source, target, data_roots(data_root), display, overrides, device)
+    display.say(seen["advice"])
+    display.say(f"see {write_inspection(seen, out)}")
+
+
+@app.command()
 def predict(
     run: Path,
     images: Path,
@@ -238,14 +281,15 @@ def predict(
     which: Which = "last",
     device: Device = "auto",
     precision: Precision = None,
+    trust: Trust = False,
 ) -> None:
     """Class and probability of every image at a path (a folder, .csv, .npz or one file), as a CSV."""
     from uda.console import Display
     from uda.inference.predict import write_predictions
     from uda.runs.run import Run
 
-    display = Display()
-    count = write_predictions(Run(run, device=device, precision=precision), images, out, which, display)
+    display, out = Display(), new_file(out, ".csv", images)
+    count = write_predictions(Run(run, device=device, precision=precision, trust=trust), images, out, which, display)
     display.say(f"{count:,} images classified; see {out}")
 
 
@@ -258,6 +302,7 @@ def evaluate(
     data_root: DataRoot = None,
     device: Device = "auto",
     precision: Precision = None,
+    trust: Trust = False,
 ) -> None:
     """Accuracy of a run's classifier on labelled images, by class, and what was taken for what; with -o, as .json, too."""
     import json
@@ -268,12 +313,66 @@ def evaluate(
     from uda.inference.predict import evaluation_table
     from uda.runs.run import Run
 
-    display = Display()
-    result = run_evaluate(Run(run, device=device, precision=precision), _anchored(data), which, data_root, display)
+    display, out = Display(), out and new_file(out, ".json", Path(data))
+    result = run_evaluate(Run(run, device=device, precision=precision, trust=trust), _anchored(data), which, data_root, display)
     if out is not None:
         with atomic_write(out) as path:
             path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     display.show(evaluation_table(result))
+
+
+@app.command()
+def check(
+    run: Path,
+    labels: Annotated[int, typer.Option(help="So many target images to look at.")] = 50,
+    seed: Annotated[int, typer.Option(help="Of the draw of these images.")] = 0,
+    csv: Annotated[
+        Path | None, typer.Option(help="Write them to a table path,predicted,label, to be filled in elsewhere.")
+    ] = None,
+    answers: Annotated[Path | None, typer.Option(help="Read such a table, filled in.")] = None,
+) -> None:
+    """Accuracy on the target from a few labels: a page asks for them, on this machine alone; the figures go to RUN/check.json.
+
+    Both the source classifier and the adapted one are judged by them; nothing is trained on them. The page can be closed and the
+    command stopped at any time: it goes on where it was.
+    """
+    from uda.console import Display
+    from uda.inference.check import TABLE, check_table, draw, read_table, verdict, write_judgement, write_table
+    from uda.runs.run import Run
+
+    if csv is not None and answers is not None:
+        raise UserError("--csv writes a table and --answers reads one; give one of them")
+    display, opened = Display(), Run(run)
+    drawn = draw(opened, labels, seed)
+    if csv is not None:
+        write_table(drawn, {}, csv)
+        command = f"uda check {run} --labels {labels} --seed {seed} --answers {csv}"
+        display.say(f"{csv} lists {len(drawn.names)} images; fill in the column label, then: {command}")
+        return
+    table = answers or run / TABLE
+    given = read_table(drawn, table) if table.exists() or answers else {}
+    if answers is None:
+        _ask(drawn, given, table, display)
+    result = write_judgement(opened, drawn, given, seed)
+    display.show(check_table(result))
+    display.say(verdict(result))
+
+
+def _ask(drawn: Drawn, given: Answers, table: Path, display: Display) -> None:
+    """Has a page asked for the answers that are missing; Ctrl-C ends it, and what was answered is kept."""
+    import webbrowser
+
+    from uda.inference.answering import AnswerServer
+
+    server = AnswerServer(drawn, given, table)
+    display.say(f"look at {len(drawn.names)} images in a browser: {server.address}")
+    if sys.platform in ("darwin", "win32") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
+        webbrowser.open(server.address)  # elsewhere it might take the terminal for a browser without pictures
+    try:
+        server.serve()
+    except KeyboardInterrupt:
+        display.say(f"{len(given)} of {len(drawn.names)} are answered, in {table}; the same command goes on")
+        raise typer.Exit(130) from None
 
 
 @app.command()
@@ -282,12 +381,15 @@ def translate(
     images: Path,
     out: Out = Path("translated"),
     to: Annotated[str, typer.Option(help="The domain to translate to: target or source.")] = "target",
-    samples: Annotated[int, typer.Option(help="So many translations of each image, in styles drawn at random (drit).")] = 0,
+    samples: Annotated[
+        int, typer.Option(min=0, max=1000, help="So many translations of each image, drawn at random (drit, latent_mapping).")
+    ] = 0,
     reference: Annotated[Path | None, typer.Option(help="An image whose style all translations take (drit).")] = None,
     interpolate: Annotated[Path | None, typer.Option(help="A strip from IMAGES (one image) to this one instead.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the styles that are drawn.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the styles that are drawn.")] = 0,
     device: Device = "auto",
     precision: Precision = None,
+    trust: Trust = False,
 ) -> None:
     """Images of one domain as images of the other, by a run whose method translates, and a grid of some of them.
 
@@ -298,31 +400,36 @@ def translate(
     from uda.runs.run import Run
     from uda.runtime import scoped_seed
 
-    display, opened = Display(), Run(run, device=device, precision=precision)
+    display, opened = Display(), Run(run, device=device, precision=precision, trust=trust)
     if interpolate is not None and (samples or reference is not None):
         raise UserError("--interpolate draws a strip between two images; leave out --samples and --reference")
     with scoped_seed(seed):
         if interpolate is not None:
-            out = out if out.suffix == ".png" else out / "strip.png"
+            out = new_file(out if out.suffix == ".png" else out / "strip.png", ".png", images, interpolate)
             write_strip(opened, images, interpolate, out, to)
             display.say(f"see {out}")
             return
-        count = write_translations(opened, images, out, display, to, samples, reference)
+        new_file(grid_path(out), ".png", images)
+        count = write_translations(opened, images, new_folder(out), display, to, samples, reference)
     display.say(f"{count:,} images translated; they are in {out}, some of them in {grid_path(out)}")
 
 
 @app.command()
-def report(run: Path) -> None:
+def report(run: Path, trust: Trust = False) -> None:
     """Make report.html anew from what lies in a run folder, or in a folder of seeds."""
     from uda.console import Display
-    from uda.report.compare import ASKED, open_group
     from uda.report.compare import compare as run_compare
+    from uda.report.compare import is_group, open_group
     from uda.report.page import material_of, write_comparison, write_report
+    from uda.runs.folder import RUN, SEEDS, RunFolder
     from uda.runs.run import Run
 
-    several = (run / ASKED).exists()
-    out = run / "report.html"
-    path = write_comparison(run_compare([open_group(run)]), out) if several else write_report(material_of(Run(run)), out)
+    several, out = is_group(run), run / "report.html"
+    with RunFolder.open(run, SEEDS if several else RUN, trust).locked():
+        if several:
+            path = write_comparison(run_compare([open_group(run, trust)]), out)
+        else:
+            path = write_report(material_of(Run(run, trust=trust)), out)
     Display().say(str(path))
 
 
@@ -330,6 +437,7 @@ def report(run: Path) -> None:
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="Run folders, or folders of seeds; the first is the measure of the others.")],
     out: Out = Path("comparison.html"),
+    trust: Trust = False,
 ) -> None:
     """Put runs in one table: means, spreads, and a paired test of each against the first."""
     from uda.console import Display
@@ -338,7 +446,8 @@ def compare(
     from uda.report.page import write_comparison
     from uda.report.tables import comparison_table
 
-    figures = run_compare([open_group(run) for run in runs])
+    out = new_file(out, ".html")
+    figures = run_compare([open_group(run, trust) for run in runs])
     display = Display()
     display.show(comparison_table(figures))
     display.say(f"see {write_comparison(figures, out)}")
@@ -350,13 +459,17 @@ def export(
     format: Annotated[str, typer.Option(help="torch (torch.export, .pt2) or onnx (needs the extra onnx).")] = "onnx",
     out: OutOrNone = None,
     which: Which = "last",
+    trust: Trust = False,
 ) -> None:
     """Write the adapted classifier for other programs, checked on target images: RUN/classifier.onnx or .pt2."""
     from uda.console import Display
+    from uda.inference.export import FORMATS
     from uda.inference.export import export as run_export
     from uda.runs.run import Run
 
-    path, comparison = run_export(Run(run, device="cpu"), format, out, which)
+    path, comparison = run_export(
+        Run(run, device="cpu", trust=trust), format, out and new_file(out, FORMATS.get(format, "")), which
+    )
     Display().say(f"{path}: float images in 0..1 to logits; {comparison}")
 
 
@@ -364,8 +477,9 @@ def export(
 def recipes(context: typer.Context) -> None:
     """List the shipped recipes."""
     if context.invoked_subcommand is None:
-        from rich.console import Console
         from rich.table import Table
+
+        from uda.console import new_console
 
         groups = {name: presets.variants(name) for name in presets.names()}
         variants = [variant for group in groups.values() for variant in group]
@@ -374,9 +488,9 @@ def recipes(context: typer.Context) -> None:
             for shown in (name, *group) if name not in variants else ():
                 indent = "  " if shown in group else ""
                 table.add_row(indent + shown, presets.read(presets.RECIPES / f"{shown}.toml").get("description", ""))
-        console = Console()
+        console = new_console()
         console.print(table)
-        console.print("\n`--recipe R --method M` is R-M where that is listed, else R with M as it comes", highlight=False)
+        console.print("\n`--recipe R --method M` is R-M where that is listed, else R with M as it comes")
 
 
 @recipes_app.command("show")
@@ -388,9 +502,9 @@ def recipes_show(name: str) -> None:
 @app.command()
 def methods() -> None:
     """List the methods: what each needs, and the paper it is from."""
-    from rich.console import Console
     from rich.table import Table
 
+    from uda.console import new_console
     from uda.methods import METHODS
     from uda.methods.translating import PairDrawing
 
@@ -400,15 +514,15 @@ def methods() -> None:
         makes = "yes" if method.translates or issubclass(method, PairDrawing) else "no"
         header = sys.modules[method.__module__].__doc__ or ""
         table.add_row(name, needs, makes, header.partition("\n\n")[0].replace("\n", " "))
-    Console().print(table)
+    new_console().print(table)
 
 
 @app.command()
 def data(data_root: DataRoot = None) -> None:
     """Which data sets are here, where, and what would be downloaded."""
-    from rich.console import Console
     from rich.table import Table
 
+    from uda.console import new_console
     from uda.data.datasets.photographs import describe as describe_photographs
     from uda.data.load import EMBEDDED, describe
 
@@ -416,11 +530,10 @@ def data(data_root: DataRoot = None) -> None:
     roots = data_roots(data_root)
     for row in (*describe(roots), *describe_photographs(roots)):
         table.add_row(*row)
-    console = Console()
+    console = new_console()
     console.print(table)
     console.print(
-        f"{', '.join(EMBEDDED)} are made on the spot; the others lie under --data-root, else $UDA_DATA, else ~/.cache/uda",
-        markup=False,
+        f"{', '.join(EMBEDDED)} are made on the spot; the others lie under --data-root, else $UDA_DATA, else ~/.cache/uda"
     )
 
 
@@ -430,9 +543,9 @@ def cache(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
         from datetime import datetime
 
-        from rich.console import Console
         from rich.table import Table
 
+        from uda.console import new_console
         from uda.runs.cache import cache_root, limit, user_cache
 
         table = Table("last read", "MiB", "what it is", box=None, pad_edge=False)
@@ -440,12 +553,11 @@ def cache(context: typer.Context) -> None:
         for entry in entries:
             when = datetime.fromtimestamp(entry.used)
             table.add_row(f"{when:%Y-%m-%d %H:%M}", f"{entry.bytes / 2**20:,.1f}", str(entry.about.get("what")))
-        console, total = Console(), sum(entry.bytes for entry in entries)
+        console, total = new_console(), sum(entry.bytes for entry in entries)
         if entries:
-            console.print(table, markup=False)
+            console.print(table)
         console.print(
             f"{total / 2**30:.2f} GiB of {limit() / 2**30:g} ($UDA_CACHE_GIB) in {cache_root()}; uda cache clear deletes it",
-            markup=False,
             soft_wrap=True,
         )
 
@@ -458,13 +570,80 @@ def cache_clear() -> None:
     print(f"{Cache(cache_root()).clear() / 2**20:,.1f} MiB deleted")
 
 
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Terminated
+
+
 def main() -> None:
-    """Runs a command; wrong input ends in one line and exit code 2."""
+    """Runs a command. Exit codes: 0 done, 1 an error of ours, 2 wrong input, 130 Ctrl-C, 143 SIGTERM; any but 0 in one line."""
+    words = [word for word in sys.argv[1:] if word != "--debug"]
+    before = signal.signal(signal.SIGTERM, _terminate)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal need not have every letter of a name
     try:
-        app()
-    except UserError as error:
-        print(f"uda: {error}", file=sys.stderr)
-        sys.exit(2)
+        code = _run(words)
+    except Exception as error:
+        code = 1
+        _say(f"an error of ours ({named(error)}); its traceback is in {_write_traceback()} (--debug shows it); please report it")
+        if len(words) < len(sys.argv) - 1:
+            traceback.print_exc()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    sys.exit(code)
+
+
+def _run(words: list[str]) -> int:
+    """The exit code of a command; what was wrong with its input is said."""
+    try:
+        command = typer.main.get_command(app)
+        with command.make_context("uda", words) as context:
+            command.invoke(context)
+        sys.stdout.flush()
+    except typer.Exit as end:
+        return int(end.exit_code)
+    except KeyboardInterrupt as stop:
+        _say("stopped")
+        return 143 if isinstance(stop, Terminated) else 130
+    except BrokenPipeError:  # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (Exception, SystemExit) as error:
+        line, frames = _explained(error)
+        if line is None:
+            raise
+        _say(line)
+        print(frames, end="", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _explained(error: BaseException) -> tuple[str | None, str]:
+    """What was wrong with the input, and where in the user's own code, if there; None where it was not the input."""
+    if isinstance(error, UserError):
+        return str(error), error.frames if isinstance(error, OwnCodeError) else ""
+    if isinstance(error, MemoryError) or "allocate memory" in str(error) or type(error).__name__ == "OutOfMemoryError":  # torch's
+        return "there is not enough memory; give fewer or smaller images (--size), or lower data.memory or training.batch", ""
+    if frames := own_frames(error):
+        return f"your own code failed ({named(error)})", frames
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}; mend that, or give another path", ""
+    if isinstance(error, Exception) and hasattr(error, "format_message"):  # typer's own, whose class is not public
+        path = getattr(getattr(error, "ctx", None), "command_path", "uda")
+        return f"{error.format_message().rstrip('.?')}; see {path} --help", ""
+    return None, ""
+
+
+def _say(line: str) -> None:
+    """One line, whatever is in it: a name of a file may hold what moves a terminal's cursor."""
+    plain = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in " ".join(line.split()))
+    print(f"uda: {plain}", file=sys.stderr)
+
+
+def _write_traceback() -> str:
+    """Keeps the traceback of the error that is being handled; where it is kept."""
+    with tempfile.NamedTemporaryFile("w", prefix="uda-error-", suffix=".txt", delete=False, errors="backslashreplace") as file:
+        file.write(traceback.format_exc())
+    return file.name
 
 
 if __name__ == "__main__":

@@ -30,6 +30,11 @@ def next_steps(run: Path, classifies: bool) -> str:
     return f"look at {run / 'report.html'}; then use it: {use}"
 
 
+def new_console(quiet: bool = False, soft_wrap: bool = False) -> Console:
+    """A console for text of any origin: no name or note in it is taken for markup, or for the name of an emoji."""
+    return Console(quiet=quiet, soft_wrap=soft_wrap, highlight=False, markup=False, emoji=False)
+
+
 class StageDisplay:
     """One stage's progress: call `update` after steps, `estimate` once its speed is known."""
 
@@ -60,7 +65,7 @@ class Display:
     """Says things to a person. `quiet` says nothing."""
 
     def __init__(self, quiet: bool = False, console: Console | None = None) -> None:
-        self.console = console or Console(quiet=quiet, highlight=False, soft_wrap=True)
+        self.console = console or new_console(quiet, soft_wrap=True)
 
     def say(self, text: str) -> None:
         self.console.print(text, markup=False)
@@ -75,8 +80,8 @@ class Display:
             yield StageDisplay(self, name, start, steps, None)
             return
         columns = (
-            TextColumn("  {task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(),
-            TimeRemainingColumn(compact=True), TextColumn("[dim]{task.fields[note]}"),
+            TextColumn("  {task.description}", markup=False), BarColumn(bar_width=24), MofNCompleteColumn(),
+            TimeRemainingColumn(compact=True), TextColumn("{task.fields[note]}", style="dim", markup=False),
         )  # fmt: skip
         with Progress(*columns, console=self.console) as bar:
             yield StageDisplay(self, name, start, steps, bar)

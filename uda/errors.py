@@ -16,3 +16,23 @@ class UserError(ValueError):
         near = get_close_matches(given, names, 1, 0.5) or get_close_matches(given.split(".")[-1], names, 1, 0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"choose one of: {', '.join(names)}"
         return cls(f"unknown {kind} {given!r}; {hint}" + (f" Or give {other}" if other else ""))
+
+
+class OwnCodeError(UserError):
+    """What a user's own code raised or returned.
+
+    Attributes:
+        frames: where, in that code alone: lines of a traceback, perhaps none.
+    """
+
+    def __init__(self, message: str, frames: str = "") -> None:
+        super().__init__(message)
+        self.frames = frames
+
+
+class NotFinite(UserError):
+    """A loss, a weight or what a network returns is infinite or not a number."""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which unwinds as Ctrl-C does."""

@@ -15,15 +15,22 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
+from uda.errors import UserError
 from uda.runtime import Runtime
+
+
+def mark_pretrained(module: nn.Module, rate: float) -> None:
+    """Marks a module, and copies that are made of it, as one whose weights move at `rate` of the learning rate of others."""
+    vars(module)["learning_rate_factor"] = rate
+
 
 Schedule = Callable[[Optimizer, int], LRScheduler]
 """an optimiser and the number of steps that it will take, to its learning-rate schedule"""
 
 
 def one_cycle(optimizer: Optimizer, steps: int) -> LRScheduler:
-    """Up to the optimiser's learning rate and down again in `steps` steps (Smith and Topin 2018)."""
-    return OneCycleLR(optimizer, optimizer.param_groups[0]["lr"], total_steps=steps)
+    """Up to the optimiser's learning rates and down again in `steps` steps (Smith and Topin 2018)."""
+    return OneCycleLR(optimizer, [group["lr"] for group in optimizer.param_groups], total_steps=steps)
 
 
 def linear_decay(share: float, within: int | None = None) -> Schedule:
@@ -75,12 +82,20 @@ class Players:
         runtime: what to compute with.
         steps: how many steps the method will take.
         done: how many it has taken.
+        scale: what all learning rates are multiplied by.
     """
 
     def __init__(self, runtime: Runtime, steps: int) -> None:
-        self.runtime, self.steps, self.done = runtime, steps, 0
+        self.runtime, self.steps, self.done, self.scale = runtime, steps, 0, 1.0
         self._players: dict[str, Player] = {}
         self._averages: list[Average] = []
+        self._rates: dict[nn.Parameter, float] = {}
+
+    def slow_down(self, method: nn.Module) -> None:
+        """Before any player is added: what `mark_pretrained` marked in a method is to move slower, whoever gets it."""
+        for module in method.modules():
+            rate = getattr(module, "learning_rate_factor", None)
+            self._rates |= {} if rate is None else dict.fromkeys(module.parameters(), rate)
 
     def add(
         self,
@@ -92,7 +107,13 @@ class Players:
     ) -> None:
         """A player: parameters (those that take gradients) under ``optimizer(parameters, **options)`` and a schedule."""
         own = [parameter for parameter in parameters if parameter.requires_grad]
-        made = optimizer(own, fused=self.runtime.fused, **options)
+        if not own:
+            raise UserError(f"there is nothing to train for {name!r}; give it parameters that take gradients")
+        by_rate: dict[float, list[nn.Parameter]] = {}
+        for parameter in own:
+            by_rate.setdefault(self._rates.get(parameter, 1.0), []).append(parameter)
+        groups = [{"params": group, "lr": rate * options["lr"]} for rate, group in by_rate.items()]
+        made = optimizer(groups, fused=self.runtime.fused, **options)
         self._players[name] = Player(own, made, schedule(made, self.steps) if schedule else None)
 
     def add_ema(self, averaged: nn.Module, network: nn.Module, decay: float, steps: int | None = None) -> None:
@@ -113,7 +134,7 @@ class Players:
         player = self._players[name]
         player.optimizer.zero_grad()
         loss.backward(inputs=player.parameters if only is None else only)
-        player.optimizer.step()
+        self._move(player)
 
     def step_sharpness_aware(self, name: str, loss: Tensor, again: Callable[[], Tensor], rest: Tensor, rho: float) -> None:
         """One step of a player down `rest` plus the largest `loss` within `rho` of its weights (Foret et al. 2021, SAM).
@@ -142,7 +163,17 @@ class Players:
         with torch.no_grad():
             for parameter, value in zip(own, before, strict=True):
                 parameter.copy_(value)
+        self._move(player)
+
+    def _move(self, player: Player) -> None:
+        """The optimiser's step, at the scheduled learning rates times `scale`."""
+        groups = player.optimizer.param_groups
+        rates = [group["lr"] for group in groups]
+        for group in groups:
+            group["lr"] *= self.scale
         player.optimizer.step()
+        for group, rate in zip(groups, rates, strict=True):
+            group["lr"] = rate
 
     def advance(self) -> None:
         """Ends a step of the method: learning rates move on, and averages follow."""
@@ -158,12 +189,13 @@ class Players:
         """Optimisers and schedules by player, and the number of steps done; weights are the method's own to save."""
         return {
             "done": self.done,
+            "scale": self.scale,
             "optimizers": {name: player.optimizer.state_dict() for name, player in self._players.items()},
             "schedules": {name: player.schedule.state_dict() for name, player in self._players.items() if player.schedule},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.done = state["done"]
+        self.done, self.scale = state["done"], state["scale"]
         for name, player in self._players.items():
             player.optimizer.load_state_dict(state["optimizers"][name])
             if player.schedule:

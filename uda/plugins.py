@@ -5,12 +5,94 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import os
 import sys
+import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from uda.errors import UserError
+from uda.errors import OwnCodeError, UserError
+
+OURS = os.path.dirname(__file__) + os.sep
+
+
+@contextmanager
+def own_code(what: str) -> Iterator[None]:
+    """Around a user's own code: what it raises, an exit too, ends in one line with its name, and then its own frames alone.
+
+    Args:
+        what: the beginning of the line, such as ``"nets.py cannot be imported"``.
+
+    Raises:
+        OwnCodeError: for any error; a `UserError`, which says itself what is wrong, stays as it is.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise OwnCodeError(f"{what} ({named(error)})", own_frames(error)) from error
+
+
+def named(error: BaseException) -> str:
+    """An error's class and the first line of what it says."""
+    return f"{type(error).__name__}: {error}".splitlines()[0][:200]
+
+
+def own_frames(error: BaseException) -> str:
+    """Where an error came up, without what lies in this package or in an installed one."""
+    libraries = (OURS, os.path.dirname(os.__file__) + os.sep, "<")
+    found = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(libraries)]
+    return "".join(traceback.format_list([frame for frame in found if "site-packages" not in frame.filename]))
+
+
+def trusted_file() -> Path:
+    """Where the names of code are kept that the user has named, or has agreed to."""
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "uda" / "trusted"
+
+
+def trust(names: Iterable[str]) -> None:
+    """Keeps names of code as the user's own. Where they cannot be kept, the user is asked again."""
+    new = [place for place in map(_place, names) if place not in _trusted()]
+    with suppress(OSError):
+        if new:
+            trusted_file().parent.mkdir(parents=True, exist_ok=True)
+            with trusted_file().open("a", encoding="utf-8", errors="surrogateescape") as file:
+                file.writelines(f"{place}\n" for place in new)
+
+
+def require_trust(names: Iterable[str], by: str) -> None:
+    """Whether code that a file names may run.
+
+    Args:
+        names: of the code.
+        by: what names it.
+
+    Raises:
+        UserError: where the user has neither named it nor agreed to it.
+    """
+    strange = [name for name in names if _place(name) not in _trusted()]
+    if strange:
+        raise UserError(
+            f"{by} runs the code {', '.join(strange)}; look at it first, and if you trust it add --trust (in Python, trust=True)"
+        )
+
+
+def _trusted() -> list[str]:
+    try:
+        return trusted_file().read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        return []
+
+
+def _place(name: str) -> str:
+    """What a name stands for: a file wherever one is, a module as it is found from here. Written in one line."""
+    place, _, attribute = name.rpartition(":")
+    where = str(Path(place).absolute()) if place.endswith(".py") else f"{place} from {Path.cwd()}"
+    return f"{where}:{attribute}".encode("unicode_escape").decode()
 
 
 def load(name: str) -> Any:
@@ -20,12 +102,8 @@ def load(name: str) -> Any:
         UserError: where there is no such file, module or object, or importing it fails.
     """
     place, _, attribute = name.rpartition(":")
-    try:
+    with own_code(f"{place} cannot be imported"):
         module = _import_file(Path(place)) if place.endswith(".py") else _import_module(place)
-    except UserError:
-        raise
-    except Exception as error:  # it is the user's code: anything may happen in it
-        raise UserError(f"{place} cannot be imported ({type(error).__name__}: {error})") from error
     found = getattr(module, attribute, None)
     if not callable(found):
         public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]

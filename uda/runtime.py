@@ -145,12 +145,12 @@ def _bf16_speed_up(device: torch.device) -> float:
 
 
 @contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; each submodule's own train/eval mode is put back after."""
+def evaluating(module: nn.Module, gradients: bool = False) -> Iterator[None]:
+    """Evaluation mode, without gradients unless they are wanted; each submodule's own train/eval mode is put back after."""
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
-        with torch.no_grad():
+        with torch.set_grad_enabled(gradients):
             yield
     finally:
         for part, mode in modes:

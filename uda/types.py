@@ -11,6 +11,6 @@ UnitInterval = Annotated[float, Field(ge=0, le=1)]
 
 
 class Section(BaseModel):
-    """A group of settings: a table of a recipe. It cannot be changed, and unknown keys are refused."""
+    """A group of settings: a table of a recipe. It cannot be changed; unknown keys, infinity and NaN are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

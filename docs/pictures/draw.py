@@ -16,8 +16,8 @@ INK, GREY, BLUE, PALE, ORANGE = "#1b2733", "#5b6b7b", "#1f6fb2", "#eaf2fa", "#b4
 HOLDS = {
     "cli": "the command line",
     "adapter": "scikit-learn's manners",
-    "inference": "predict, translate, export",
-    "training": "fit, stages, loop, seeds",
+    "inference": "predict, translate, check, export",
+    "training": "fit, stages, loop, seeds, inspect",
     "report": "pages, plots, grids, tables, comparisons",
     "runs": "the run folder, and networks built from a recipe",
     "recipe": "all settings of a run: read, extended, checked",

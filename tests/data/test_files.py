@@ -3,6 +3,7 @@
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from uda import UserError
 from uda.data.augment import Augment
 from uda.data.batches import Batches, Stream
 from uda.data.domain import LabelledDomain
-from uda.data.files import ImageFiles, check, in_order, read, read_in
+from uda.data.files import ImageFiles, check, in_order, read, read_in, workers_for
 from uda.data.frame import Frame, decode
 from uda.data.settings import DataSettings
 from uda.runtime import Runtime
@@ -172,3 +173,12 @@ def test_images_are_read_in_a_smaller_frame_whether_they_are_files_or_in_memory(
         assert small.dtype == torch.uint8
         assert (small[..., 1:-1, 1:-1] == 200).all()
         assert (small > 140).all(), "at the edge, what is outside has a share"
+
+
+def test_little_shared_memory_is_not_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, 5)
+    expected = list(read(files(tmp_path), in_order(5, 2)))
+    assert workers_for(2**20) > 0
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bavail=1, f_frsize=64))
+    assert workers_for(2**20) == 0
+    assert all(torch.equal(*pair) for pair in zip(read(files(tmp_path), in_order(5, 2)), expected, strict=True))

@@ -1,5 +1,6 @@
 """A user's own images: folders, CSV, arrays; their classes, their frame, and the ways they can be wrong."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +54,7 @@ def test_without_labels_every_image_counts_and_has_none(folder: Path) -> None:
     assert not hasattr(domain, "labels")
 
 
-@pytest.mark.parametrize("header", ["", "path,label\n"])
+@pytest.mark.parametrize("header", ["", "path,label\n", "filepath,label\n"])
 def test_a_csv_names_files_beside_it(folder: Path, header: str) -> None:
     (folder / "list.csv").write_text(header + "cat/a.png,10\ndog/c.png,9\n")
     found = find(folder / "list.csv", labelled=True)
@@ -135,7 +136,7 @@ def test_colour_in_either_domain_makes_three_channels(tmp_path: Path) -> None:
     [
         (lambda root: None, False, "holds no images"),
         (lambda root: image(root / "a.png"), True, "has no class folders"),
-        (lambda root: (root / "x.csv").write_text("a.png\n"), True, "image 1 has no label"),
+        (lambda root: (root / "x.csv").write_text("a.png\n"), True, "line 1: the image has no label"),
         (lambda root: np.savez(root / "x.npz", images=np.zeros((2, 8, 8))), False, "must be uint8"),
         (lambda root: np.savez(root / "x.npz", images=np.zeros((2, 8, 8), np.uint8)), True, "no array"),
         (lambda root: np.savez(root / "x.npz", images=np.zeros((2, 8, 8), np.uint8), labels=[1]), True, "one label per image"),
@@ -148,3 +149,18 @@ def test_what_cannot_be_used_is_said_in_one_line(tmp_path: Path, make: object, l
     with pytest.raises(UserError, match=message) as caught:
         find(place, labelled)
     assert "\n" not in str(caught.value)
+
+
+def test_links_are_followed_but_not_in_circles(folder: Path) -> None:
+    plain = len(find(folder, labelled=False))
+    (folder / "cat" / "all").symlink_to(folder)
+    (folder / "dog" / "cats").symlink_to(folder / "cat")
+    names = [os.fsdecode(bytes(name)) for name in find(folder, labelled=False).names]
+    assert sorted(names)[-3:] == ["dog/cats/2024/b.PNG", "dog/cats/a.png", "stray.png"]
+    assert len(names) == plain + 2
+
+
+def test_a_misspelled_image_is_no_header(folder: Path) -> None:
+    (folder / "list.csv").write_text("cat/a.pgn\ncat/a.png\n")
+    with pytest.raises(UserError, match=r"line 1: 'cat/a\.pgn' is no image file"):
+        find(folder / "list.csv", labelled=False)

@@ -62,3 +62,26 @@ def test_a_file_keeps_its_shape_until_the_square_is_cut(tmp_path: Path) -> None:
     pixels[:, 15:25] = 255
     Image.fromarray(pixels).save(tmp_path / "wide.png")
     assert (decode(tmp_path / "wide.png", Frame(8, 1, 10)) == 255).all()
+
+
+def test_an_image_that_was_taken_on_its_side_is_turned_upright(tmp_path: Path) -> None:
+    pixels = np.zeros((8, 8), np.uint8)
+    pixels[:4] = 200  # above
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees, clockwise
+    Image.fromarray(pixels).rotate(90).save(tmp_path / "a.png", exif=exif)
+    assert torch.equal(decode(tmp_path / "a.png", Frame(8, 1))[0], torch.from_numpy(pixels))
+
+
+@pytest.mark.parametrize(("ending", "dtype", "what"), [("tif", np.float32, "floating-point"), ("tif", np.int32, "32-bit")])
+def test_pixels_of_no_known_range_are_refused(ending: str, dtype: type, what: str, tmp_path: Path) -> None:
+    Image.fromarray(np.ones((8, 8), dtype)).save(tmp_path / f"a.{ending}")
+    with pytest.raises(ValueError, match=what):
+        decode(tmp_path / f"a.{ending}", Frame(8, 1))
+
+
+def test_a_format_whose_reader_calls_another_program_is_no_image(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.eps")
+    (tmp_path / "a.eps").rename(tmp_path / "a.png")
+    with pytest.raises(OSError, match="cannot identify"):
+        decode(tmp_path / "a.png", Frame(8, 3))

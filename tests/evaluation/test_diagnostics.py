@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from uda.evaluation.diagnostics import diagnose
+from uda.evaluation.diagnostics import class_not_kept, diagnose
 from uda.evaluation.outputs import Outputs
 
 CLASSES = ("a", "b", "c", "d")
@@ -59,3 +59,12 @@ def test_an_uneven_source_is_the_measure_for_the_target():
 
 def test_a_method_that_trains_nothing_is_not_blamed_for_changing_nothing():
     assert names(read(EVEN), read(EVEN), trains=False) == []
+
+
+def test_translations_that_lose_their_class_are_a_sign() -> None:
+    """Three quarters of what the judge reads of real images is the bound."""
+    assert class_not_kept({"class_consistency": 0.73, "judge_accuracy": 0.96}) is None
+    sign = class_not_kept({"class_consistency": 0.71, "judge_accuracy": 0.96})
+    assert sign is not None
+    assert "71% are read as their class, of real target images 96%" in str(sign)
+    assert class_not_kept({"feature_distance": 3.0}) is None, "without labels nobody can tell"

@@ -14,12 +14,7 @@ from uda.data.augment import to_float
 from uda.data.domain import Pair
 from uda.evaluation import translation
 from uda.evaluation.evaluator import predict
-from uda.evaluation.translation import (
-    evaluate_translation,
-    frechet_distance,
-    judge_translations,
-    train_evaluation_classifier,
-)
+from uda.evaluation.translation import Translate, evaluate_translation, frechet_distance, judge_by_source, train_judge
 from uda.runtime import Runtime
 
 
@@ -48,17 +43,28 @@ def perfect(small_pair: Pair) -> torch.Tensor:
     return small_pair.target_test.images[[int((others == label).nonzero()[0, 0]) for label in labels]]
 
 
+def both(forth: torch.Tensor, back: torch.Tensor) -> Translate:
+    """Translations that are known beforehand, and perfect reconstructions."""
+
+    def translate(images: torch.Tensor, origin: int, destination: int) -> torch.Tensor:
+        if origin == destination:
+            return images
+        return to_float((forth, back)[origin][: len(images)])
+
+    return translate
+
+
 def test_translations_of_the_right_class_are_consistent_and_near(
     small_pair: Pair, fp32: Runtime, perfect: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(translation, "STEPS", 150)
     known = replace(small_pair, target=small_pair.target_test)  # so few images teach a classifier only themselves
-    found = evaluate_translation(known, lambda images: to_float(perfect), fp32)
-    wrong = evaluate_translation(known, lambda images: to_float(perfect.roll(1, 0)), fp32)
+    found = evaluate_translation(known, both(perfect, perfect), fp32)
+    wrong = evaluate_translation(known, both(perfect.roll(1, 0), perfect), fp32)
     assert found["class_consistency"] > 0.9 > 0.5 > wrong["class_consistency"]
     assert found["judge_accuracy"] > 0.9
     assert found["feature_distance"] == pytest.approx(wrong["feature_distance"], rel=1e-4), "it knows of no classes"
-    real = evaluate_translation(known, lambda images: to_float(small_pair.target_test.sample(10_000)), fp32)
+    real = evaluate_translation(known, both(small_pair.target_test.sample(10_000), perfect), fp32)
     assert real["feature_distance"] == pytest.approx(0, abs=1e-2)
     assert real["untranslated_distance"] > 1
     assert "trained 150 steps" in found["feature_network"]
@@ -66,22 +72,61 @@ def test_translations_of_the_right_class_are_consistent_and_near(
 
 def test_without_target_labels_there_is_no_class_consistency(small_pair: Pair, fp32: Runtime) -> None:
     pair = replace(small_pair, target=small_pair.target.without_labels(), target_test=None)
-    found = evaluate_translation(pair, lambda images: images, fp32)
-    assert found.keys() == {"feature_distance", "untranslated_distance", "feature_network"}
+    found = evaluate_translation(pair, lambda images, *_: images, fp32)
+    distances = {"feature_distance", "untranslated_distance", "feature_network"}
+    assert found.keys() == {*distances, "backward", "reconstruction_error"}
     assert found["feature_distance"] == found["untranslated_distance"] > 0
     assert "random weights" in found["feature_network"]
+    # The judge of the source knows classes, though the images that it reads have none.
+    assert found["backward"].keys() == {*distances, "judge_accuracy"}
+
+
+def test_where_no_label_may_be_read_both_judges_are_random(small_pair: Pair, fp32: Runtime) -> None:
+    found = evaluate_translation(small_pair, lambda images, *_: images, fp32, labelled=False)
+    for way in (found, found["backward"]):
+        assert "random weights" in way["feature_network"]
+        assert not {"class_consistency", "judge_accuracy"} & way.keys()
+
+
+def test_the_way_back_is_measured_by_a_judge_of_source_images(
+    small_pair: Pair, fp32: Runtime, perfect: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(translation, "STEPS", 150)
+    source, labels = small_pair.source_test, small_pair.target_test.sample_labels(10_000)
+    right = source.images[[int((source.labels == label).nonzero()[0, 0]) for label in labels]]
+    known = replace(small_pair, source=source)
+    found = evaluate_translation(known, both(perfect, right), fp32)["backward"]
+    wrong = evaluate_translation(known, both(perfect, right.roll(1, 0)), fp32)["backward"]
+    assert found["class_consistency"] > 0.9 > 0.5 > wrong["class_consistency"]
+    assert found["judge_accuracy"] > 0.9
+    assert found["feature_distance"] < found["untranslated_distance"]
+    assert "labelled source images" in found["feature_network"]
+
+
+def test_a_judge_is_trained_until_it_is_good(small_pair: Pair, fp32: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(translation, "STEPS", 4)
+    assert train_judge(small_pair.source, small_pair.source_test, fp32, rounds=3)[1] == 12
+    monkeypatch.setattr(translation, "GOOD", 0.0)
+    assert train_judge(small_pair.source, small_pair.source_test, fp32, rounds=3)[1] == 4
+
+
+def test_reconstructions_are_measured_in_each_domain(small_pair: Pair, fp32: Runtime) -> None:
+    """Those of the source are a tenth of a pixel's range too dark, those of the target perfect."""
+    found = evaluate_translation(small_pair, lambda images, _, destination: images - 0.2 * (destination == 0), fp32)
+    assert found["reconstruction_error"] == pytest.approx({"source": 0.1, "target": 0.0}, abs=1e-6)
 
 
 def test_the_evaluation_repeats_and_leaves_every_random_state(small_pair: Pair, fp32: Runtime) -> None:
     before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
-    first, second = (evaluate_translation(small_pair, lambda images: images, fp32) for _ in range(2))
+    first, second = (evaluate_translation(small_pair, lambda images, *_: images, fp32) for _ in range(2))
     assert first == second
     assert (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()) == before
 
 
 def test_the_evaluation_classifier_learns(small_pair: Pair, fp32: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(translation, "STEPS", 40)
-    network = train_evaluation_classifier(small_pair.target, fp32)
+    network, steps = train_judge(small_pair.target, small_pair.target_test, fp32)
+    assert steps == 40
     right = predict(network, small_pair.target.images, fp32).argmax(1) == small_pair.target.labels
     assert right.float().mean() > 0.5
 
@@ -90,22 +135,38 @@ def test_the_source_classifier_judges_translations_both_ways(small_pair: Pair, f
     """The target is the source's negative here, so turning images into their negatives is the translation."""
     source, target = small_pair.source_test, replace(small_pair.source_test, images=255 - small_pair.source_test.images)
     pair = Pair(source, source, target, target)
-    judge = train_evaluation_classifier(source, fp32)
+    judge, _ = train_judge(source, source, fp32)
 
-    def judged(factor: float) -> dict[str, Any]:
-        return judge_translations(pair, lambda images, *_: factor * images, judge, lambda images: images, fp32)
+    def judged(factor: float) -> tuple[dict[str, Any], dict[str, Any]]:
+        found = judge_by_source(pair, lambda images, *_: factor * images, judge, lambda images: images, fp32)
+        error = (1 - factor) / 2 * float(to_float(source.images).abs().mean())
+        assert found["reconstruction_error"] == pytest.approx({"source": error, "target": error}, abs=1e-6)
+        return found, found["backward"]
 
-    good, none = judged(-1), judged(1)
-    assert good["class_consistency_back"] == good["untranslated_consistency"] == none["class_consistency"]
-    assert good["class_consistency"] == good["untranslated_consistency_back"] == none["class_consistency_back"]
-    assert good["feature_distance"] == pytest.approx(0, abs=1e-3)
-    assert none["feature_distance"] > 0.1
-    assert none["feature_distance"] == pytest.approx(good["untranslated_distance"])
+    (good, good_back), (none, none_back) = judged(-1), judged(1)
+    assert good_back["class_consistency"] == good["untranslated_consistency"] == none["class_consistency"]
+    assert good["class_consistency"] == good_back["untranslated_consistency"] == none_back["class_consistency"]
+    for way, untranslated in ((good, none), (good_back, none_back)):
+        assert way["feature_distance"] == pytest.approx(0, abs=1e-3)
+        assert untranslated["feature_distance"] > 0.1
+        assert untranslated["feature_distance"] == pytest.approx(way["untranslated_distance"])
 
 
 def test_images_without_labels_have_no_class_to_keep(small_pair: Pair, fp32: Runtime) -> None:
     pair = Pair(small_pair.source, small_pair.source_test, small_pair.target.without_labels(), None)
-    judge = train_evaluation_classifier(pair.target, fp32)
-    found = judge_translations(pair, lambda images, *_: images, judge, lambda images: images, fp32)
+    judge, _ = train_judge(pair.target, pair.target, fp32)
+    found = judge_by_source(pair, lambda images, *_: images, judge, lambda images: images, fp32)
     assert "class_consistency" in found
-    assert "class_consistency_back" not in found
+    assert not {"class_consistency", "untranslated_consistency"} & found["backward"].keys()
+
+
+def test_the_source_classifiers_judgement_repeats_and_leaves_every_random_state(small_pair: Pair, fp32: Runtime) -> None:
+    """Of translations that are drawn at random."""
+    judge, _ = train_judge(small_pair.target.without_labels(), small_pair.target, fp32)
+    before = torch.get_rng_state()
+
+    def judged() -> dict[str, Any]:
+        return judge_by_source(small_pair, lambda images, *_: torch.randn_like(images), judge, lambda images: images, fp32)
+
+    assert judged() == judged()
+    assert torch.equal(torch.get_rng_state(), before)

@@ -1,6 +1,7 @@
 """Using a finished run: predictions as CSV, accuracy on labelled images."""
 
 import csv
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from uda import UserError
 from uda.console import Display
 from uda.data.augment import to_float
 from uda.data.frame import Frame, decode
-from uda.inference.predict import evaluate, evaluation_table, write_predictions
+from uda.inference.predict import as_cell, evaluate, evaluation_table, write_predictions
 from uda.runs.run import Run
 
 QUIET = Display(quiet=True)
@@ -91,3 +92,16 @@ def test_photographs_by_name_are_evaluated_as_their_folder_is(own_run: Run, fold
     by_path = evaluate(own_run, str(folders / "test"), "last", None, QUIET)
     assert by_name["data"] == "office/scan"
     assert by_name["confusion"] == by_path["confusion"]
+
+
+@pytest.mark.parametrize(("text", "cell"), [("=1+1", "'=1+1"), ("@x", "'@x"), ("-a", "'-a"), ("-1", "-1"), ("a=1", "a=1")])
+def test_no_cell_starts_a_formula(text: str, cell: str) -> None:
+    assert as_cell(text) == cell
+
+
+def test_a_name_that_is_no_text_keeps_its_bytes(own_run: Run, folders: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    name = b"\xff[red].png"
+    (tmp_path / "in" / os.fsdecode(name)).write_bytes(next((folders / "target").iterdir()).read_bytes())
+    write_predictions(own_run, tmp_path / "in", tmp_path / "p.csv", "last", Display())
+    assert (tmp_path / "p.csv").read_bytes().splitlines()[1].startswith(name + b",")

@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -22,6 +23,15 @@ def styled_run(folders: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A finished run of DRIT."""
     data = {"data.source": str(folders / "source"), "data.target": str(folders / "target"), "method.name": "drit"}
     out = tmp_path_factory.mktemp("runs") / "drit"
+    small = {key: value for key, value in SHORT.items() if key != "classifier.refine_steps"}
+    return fit("folders", out=out, device="cpu", precision="fp32", overrides=small | data | {"classifier.steps": 3})
+
+
+@pytest.fixture(scope="session")
+def mapped_run(folders: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A finished run of latent mapping."""
+    data = {"data.source": str(folders / "source"), "data.target": str(folders / "target"), "method.name": "latent_mapping"}
+    out = tmp_path_factory.mktemp("runs") / "latent_mapping"
     small = {key: value for key, value in SHORT.items() if key != "classifier.refine_steps"}
     return fit("folders", out=out, device="cpu", precision="fp32", overrides=small | data | {"classifier.steps": 3})
 
@@ -57,7 +67,27 @@ def test_samples_are_numbered_and_differ_and_a_reference_decides(styled_run: Run
     assert (tmp_path / "b" / one.name).read_bytes() == (tmp_path / "c" / one.name).read_bytes()
 
 
-@pytest.mark.parametrize("which", ["own_run", "styled_run"])
+def test_latent_mapping_draws_several_images_of_one_and_takes_no_reference(
+    mapped_run: Run, folders: Path, tmp_path: Path
+) -> None:
+    one, other = sorted((folders / "source").rglob("*.png"))[:2]
+    write_translations(mapped_run, one, tmp_path / "a", QUIET, samples=3)
+    assert names(tmp_path / "a") == [f"{one.stem}-{n}.png" for n in (1, 2, 3)]
+    assert len({(tmp_path / "a" / name).read_bytes() for name in names(tmp_path / "a")}) > 1
+    with pytest.raises(UserError, match="reads no styles off images"):
+        write_translations(mapped_run, one, tmp_path / "b", QUIET, reference=other)
+
+
+def test_a_strip_between_an_image_and_itself_does_not_jump(mapped_run: Run, folders: Path, tmp_path: Path) -> None:
+    """All pictures of its lower row are drawn with one noise."""
+    one = sorted((folders / "source").rglob("*.png"))[0]
+    write_strip(mapped_run, one, one, tmp_path / "strip.png", stops=3)
+    row = np.asarray(Image.open(tmp_path / "strip.png").convert("L"))[67:, -3 * 67 :].reshape(64, 3, 67)[:, :, :64].astype(int)
+    for number in (1, 2):
+        assert np.abs(row[:, number] - row[:, 0]).max() <= 1
+
+
+@pytest.mark.parametrize("which", ["own_run", "styled_run", "mapped_run"])
 def test_a_strip_has_a_row_for_each_domain(which: str, folders: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     one, other = sorted((folders / "target").iterdir())[:2]
     write_strip(request.getfixturevalue(which), one, other, tmp_path / "strip.png", "source", stops=4)
@@ -111,3 +141,11 @@ def test_the_command_translates_and_interpolates(
     assert names(tmp_path / "out") == [one.name]
     assert names(tmp_path / "strips") == ["strip.png"]
     assert "out-grid.png" in capsys.readouterr().out
+
+
+def test_images_of_one_name_and_several_endings_have_a_translation_each(own_run: Run, folders: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for ending, path in zip(("bmp", "jpg", "png"), sorted((folders / "target").iterdir()), strict=False):
+        Image.open(path).save(tmp_path / "in" / f"a.{ending}")
+    write_translations(own_run, tmp_path / "in", tmp_path / "out", QUIET)
+    assert names(tmp_path / "out") == ["a.bmp.png", "a.jpg.png", "a.png.png"]

@@ -13,6 +13,7 @@ from tests.methods.reference import adam, assert_losses, assert_same_update, des
 from uda.data.batches import Batch
 from uda.methods.cogan import CoGAN
 from uda.models import build_classifier
+from uda.recipe.load import load_recipe
 from uda.runtime import Runtime
 
 
@@ -79,3 +80,18 @@ def test_the_target_stem_learns_the_classes_of_pairs_from_the_sources(fp32: Runt
     assert float(values["pair_class"]) > 1e-5
     moved = [not torch.equal(before, weights(stem)) for before, stem in zip(stems, method.discriminators.stems, strict=True)]
     assert moved == [False, True], "the source teaches"
+
+
+@pytest.mark.parametrize(("recipe", "alone"), [("mnist2usps-cogan", True), ("mnist2usps-cogan-paper", False)])
+def test_the_published_private_layers_can_move_strokes(recipe: str, alone: bool, fp32: Runtime) -> None:
+    """A last layer alone makes each pixel of one place of the map before it; the published ones read other places, too."""
+    private = load_recipe(recipe).method.private_generator_layers
+    generators = make(fp32, private_generator_layers=private).generators
+    hidden = generators.tied(torch.randn(1, 8)).detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(generators.private[1](hidden)[0, :, 8, 8].sum(), hidden)
+    assert (int((gradient[0].abs().sum(0) > 0).sum()) == 1) == alone
+
+
+def test_the_paper_recipe_has_the_papers_objective_alone(fp32: Runtime) -> None:
+    method = load_recipe("mnist2usps-cogan-paper").method
+    assert (method.adversarial_weight, method.class_weight, method.pair_class_weight) == (1.0, 1.0, 0.0)

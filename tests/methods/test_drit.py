@@ -14,6 +14,7 @@ from tests.methods import reference as by_hand
 from tests.methods.reference import adamw, assert_losses, assert_same_update, descend, follow, made, twins, weights
 from uda.data.batches import Batch
 from uda.methods.drit import DRIT, mode_seeking, with_style
+from uda.recipe.load import load_recipe
 from uda.runtime import Runtime
 
 CLASSIFIER = small_classifier()
@@ -88,6 +89,7 @@ def translator_by_hand(twin: DRIT, batch: Batch) -> dict[str, Tensor]:
     back_2 = hand.g(hand.e(u, 1), hand.q(v, 2)[0], 2)
     r_again = torch.cat([hand.q(u_r, 1)[0], hand.q(v_r, 2)[0]])
     u_other, v_other = hand.g(c_2, other, 1), hand.g(c_1, other, 2)
+    far = (r - other).abs().mean(1).repeat(2)
     apart = torch.cat([(u_r - u_other).abs().mean((1, 2, 3)), (v_r - v_other).abs().mean((1, 2, 3))])
     in_styles = twin.network(torch.cat([v, v_r]))
     terms = {
@@ -102,7 +104,7 @@ def translator_by_hand(twin: DRIT, batch: Batch) -> dict[str, Tensor]:
         "cross_cycle": (s.cross_cycle_weight, by_hand.l1(back_1, x_1) + by_hand.l1(back_2, x_2)),
         "kl": (s.kl_weight, by_hand.kl_to_normal(*q_1) + by_hand.kl_to_normal(*q_2)),
         "latent_regression": (s.latent_regression_weight, (r_again - torch.cat([r, r])).abs().mean()),
-        "mode_seeking": (s.mode_seeking_weight, (torch.cat([(r - other).abs().mean(1)] * 2) / apart).mean()),
+        "mode_seeking": (s.mode_seeking_weight, (1 / (apart / far + 1e-5)).mean()),
         "generator_class": (
             s.translated_class_weight, by_hand.cross_entropy(in_styles, torch.cat([batch.source_labels] * 2)),
         ),
@@ -159,13 +161,56 @@ def test_the_classifiers_step_by_hand(fp32: Runtime, batch: Batch) -> None:
 
 
 def test_mode_seeking_is_bounded_where_styles_make_no_difference() -> None:
-    """|r - r'| is 2 and 1; images are 0.5 and 0 apart in one domain, 0.25 and 2 in the other; less than 0.001 counts as that."""
+    """|r - r'| is 2 and 1; images are 0.5 and 0 apart in one domain, 0.25 and 2 in the other."""
     r, other = torch.tensor([[1.0, 3.0], [0.0, 0.0]]), torch.tensor([[-1.0, 1.0], [1.0, -1.0]])
     none = torch.zeros(2, 1, 1, 2)
     first = torch.tensor([[0.0, 1.0], [0.0, 0.0]]).view(2, 1, 1, 2)
     second = torch.tensor([[-0.5, 0.0], [2.0, -2.0]]).view(2, 1, 1, 2)
-    expected = (2 / 0.5 + 1 / 0.001 + 2 / 0.25 + 1 / 2) / 4
+    expected = sum(1 / (quotient + 1e-5) for quotient in (0.5 / 2, 0.0, 0.25 / 2, 2.0)) / 4
     assert mode_seeking(r, other, (first, none), (second, none)).item() == pytest.approx(expected)
+
+
+def test_mode_seeking_parts_images_that_are_nearly_the_same() -> None:
+    r, other = torch.tensor([[1.0]]), torch.tensor([[0.0]])
+    image = torch.full((1, 1, 1, 2), 1e-5, requires_grad=True)
+    mode_seeking(r, other, (image, torch.zeros(1, 1, 1, 2)), (torch.ones(1, 1, 1, 2), torch.zeros(1, 1, 1, 2))).backward()
+    assert image.grad is not None
+    assert (image.grad < -1).all(), "the loss falls as they part"
+
+
+@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")  # every network is held still
+def test_the_paper_recipe_weighs_the_translator_as_the_released_code(fp32: Runtime, batch: Batch) -> None:
+    """All terms of E, A and G, in the code's sums and image means, with every network held still."""
+    given = load_recipe("mnist2mnistm-paper").method.model_dump(exclude={"name"})
+    of_images = {name: given[name] * 4 for name in ("reconstruction_weight", "cross_cycle_weight")}  # of 16 pixels, not 32
+    method = made(DRIT, fp32, 20, CLASSIFIER, **{**given, **of_images, "width": 4, "style_dim": 3})
+    hand, d_c, count = ByHand(method), method.content_discriminator, len(batch.source)
+    seen: dict[str, Tensor] = {}
+    method.players.step = lambda name, loss: seen.update({name: loss})  # type: ignore[method-assign, assignment]
+    torch.manual_seed(5)
+    method.step(batch)
+
+    torch.manual_seed(5)
+    x_1, x_2 = batch.source, batch.target_weak[:count]
+    r, _ = torch.randn(count, 3), torch.randn(count, 3)
+    c_1, c_2 = hand.e(x_1, 1), hand.e(x_2, 2)
+    (mean_1, log_1), (mean_2, log_2) = hand.q(x_1, 1), hand.q(x_2, 2)
+    a_1 = mean_1 + torch.randn_like(mean_1) * (log_1 / 2).exp()
+    a_2 = mean_2 + torch.randn_like(mean_2) * (log_2 / 2).exp()
+    u, v, u_r, v_r = hand.g(c_2, a_1, 1), hand.g(c_1, a_2, 2), hand.g(c_2, r, 1), hand.g(c_1, r, 2)
+
+    def half(c: Tensor) -> Tensor:
+        """Binary cross-entropy of D_c's reading and 1/2."""
+        return (by_hand.is_real(d_c(c)) + by_hand.is_fake(d_c(c))) / 2
+
+    adversarial = sum(by_hand.is_real(hand.d(images, i)) for images, i in ((u, 1), (v, 2), (u_r, 1), (v_r, 2)))
+    x_1_again, x_2_again = hand.g(hand.e(v, 2), hand.q(u, 1)[0], 1), hand.g(hand.e(u, 1), hand.q(v, 2)[0], 2)
+    pairs = (hand.g(c_1, a_1, 1), x_1), (hand.g(c_2, a_2, 2), x_2), (x_1_again, x_1), (x_2_again, x_2)
+    images = sum((a - b).abs().mean() for a, b in pairs)
+    divergence = by_hand.kl_to_normal(mean_1, log_1) + by_hand.kl_to_normal(mean_2, log_2)
+    latent = (hand.q(u_r, 1)[0] - r).abs().mean() + (hand.q(v_r, 2)[0] - r).abs().mean()
+    expected = adversarial + half(c_1) + half(c_2) + 10 * images + 0.01 * divergence + 10 * latent
+    assert seen["translator"].item() == pytest.approx(expected.item(), rel=1e-6, abs=1e-5)
 
 
 # What each part does

@@ -19,6 +19,7 @@ from uda.data.augment import to_float
 from uda.data.batches import Batch
 from uda.methods.latent_mapping import LatentMapping, match
 from uda.methods.translating import Codes
+from uda.models import build_classifier
 from uda.runtime import Runtime
 
 CLASSIFIER = small_classifier()
@@ -260,3 +261,25 @@ def test_saved_vaes_are_used_again_and_others_are_refused(fp32: Runtime, tmp_pat
 def test_a_pairing_has_a_class_for_each(fp32: Runtime) -> None:
     with pytest.raises(UserError, match="pairing"):
         make(fp32, pairing=(1, 2))
+
+
+def test_the_vaes_of_a_recipe_are_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert LatentMapping.Settings(vaes="run/method.safetensors").vaes == str(tmp_path / "run" / "method.safetensors")
+
+
+def test_codes_are_without_the_noise_of_dropout(fp32: Runtime, batch: Batch) -> None:
+    torch.manual_seed(0)
+    method = made(LatentMapping, fp32, 20, build_classifier("unit", 3, 16, 10, width=4), width=4, code_dim=8, hidden=16)
+    a, b = (method.encode(batch.source, 0).values for _ in range(2))
+    assert torch.equal(a, b)
+    assert method.vaes.training, "what trains is left as it was"
+
+
+def test_a_style_is_the_noise_of_the_mapping(fp32: Runtime, batch: Batch) -> None:
+    method = make(fp32)
+    first, again = (method.translate(batch.source, 0, 1, method.draw_styles(1).expand(6, -1)) for _ in range(2))
+    assert not torch.equal(first, again), "another draw, another image"
+    style = method.draw_styles(6)
+    assert style.shape == (6, 8)
+    assert torch.equal(*(method.translate(batch.source, 0, 1, style) for _ in range(2)))

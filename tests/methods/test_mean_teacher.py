@@ -23,7 +23,7 @@ def test_a_step_by_hand(batch: Batch, fp32: Runtime) -> None:
     class_loss = by_hand.cross_entropy(twin.network(batch.source), batch.source_labels)
     consistency = ((p - teacher) ** 2)[sure].sum() / len(p)
     balance = -sum(p[:, k].mean().log() for k in range(10)) / 10
-    total = class_loss + 7 * consistency + 1.3 * balance
+    total = class_loss + 7 * consistency + 1.3 * sure.sum() / len(sure) * balance
     descend(adamw(twin.network.parameters(), twin.settings), total)
     follow(twin.teacher, twin.network)
     expected = {

@@ -63,7 +63,8 @@ class ByHand:
         encoders, found = self.m.encoders, []
         for i in (1, 2):
             out = encoders.tied(encoders.private[i - 1](x[i]))
-            found.append(out.chunk(2, 1) if self.s.posterior == "learned" else (out, torch.zeros_like(out)))
+            mean, spread = (out, torch.zeros_like(out)) if self.s.posterior == "unit" else out.chunk(2, 1)
+            found.append((mean, 2 * (1 + spread.exp()).log().log() if self.s.posterior == "softplus" else spread))
         return found
 
     def sample(self, q: list[tuple[Tensor, Tensor]]) -> dict[int, Tensor]:
@@ -92,12 +93,13 @@ class ByHand:
         for i, j in ((1, 2), (2, 1)):
             drawn = [x[f"{j}{i}"], *([x[f"{i}{i}"]] if s.adversarial_on_reconstructions else [])]
             adversarial = adversarial + by_hand.is_real(self.d(self.x[i], i)) + by_hand.is_fake(self.d(torch.cat(drawn), i))
+        own_weight = s.adversarial_weight if s.adversarial_weight_discriminator is None else s.adversarial_weight_discriminator
         norm = self.distance[s.feature_norm]
         anchored = s.information_weight or s.pseudo_label_weight
         logits = self.c(self.features(self.batch.target, 2) if anchored else self.seen(self.x[2], 2))
         teacher = self.m.teacher(self.batch.target_weak).detach() if s.pseudo_label_weight else logits
         terms = {
-            "discriminator_adversarial": (s.adversarial_weight, adversarial),
+            "discriminator_adversarial": (own_weight, adversarial),
             "class": (
                 s.class_weight,
                 by_hand.cross_entropy(self.c(self.features(self.batch.source, 1)), self.batch.source_labels),
@@ -149,6 +151,7 @@ class ByHand:
     [
         {},
         {"posterior": "learned"},
+        {"posterior": "softplus", "adversarial_weight_discriminator": 0.3},
         {"feature_norm": "l2", "feature_weight": 0.05},
         {"reconstruction_norm": "l2"},
         {"adversarial_on_reconstructions": True},
@@ -171,7 +174,14 @@ def test_a_step_by_hand(settings: dict[str, Any], batch: Batch, fp32: Runtime) -
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"drawn_batch": 4, "translated_pseudo_label_weight": 0.8}, {"feature_weight": 0.0}], ids=str
+    "settings",
+    [
+        {},
+        {"drawn_batch": 4, "translated_pseudo_label_weight": 0.8},
+        {"feature_weight": 0.0},
+        {"posterior": "softplus", "adversarial_weight_discriminator": 0.3, "adversarial_on_reconstructions": True, **WITH_CYCLE},
+    ],
+    ids=str,
 )
 def test_a_step_behind_a_frozen_body_by_hand(settings: dict[str, Any], batch: Batch, fp32: Runtime) -> None:
     """Pixels beside what the body has made of images; it makes mirror images of the former, so that one can tell."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from tests.conftest import domain
 from tests.methods import reference as by_hand
@@ -13,6 +14,7 @@ from tests.methods.reference import adam, assert_losses, assert_same_update, des
 from uda.data.augment import to_float
 from uda.data.batches import Batch
 from uda.methods.unit_translation import UNITTranslation, patch_discriminator
+from uda.recipe.load import load_recipe
 from uda.runtime import Runtime
 
 
@@ -70,6 +72,60 @@ def test_a_step_by_hand(cycle: bool, fp32: Runtime, batch: Batch) -> None:
     assert_losses(method.step(batch), {"discriminator_adversarial": of_d, **expected})
     follow(twin.translator, method.networks)
     assert_same_update(method, twin)
+
+
+@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")  # every network is held still
+def test_the_paper_recipe_has_the_papers_objective(fp32: Runtime, batch: Batch) -> None:
+    """Equations 3 to 5 with their lambdas, both divergences of eq. 5 among them, and both players held still."""
+    given = load_recipe("translate-paper", {"data.source": "mnist", "data.target": "usps"}).method.model_dump(exclude={"name"})
+    method = made(UNITTranslation, fp32, 100, **{**given, "width": 4, "discriminator_depth": 2})
+    e, g, (d_1, d_2) = method.networks.encoders, method.networks.generators, method.discriminators
+    seen: list[Tensor] = []
+    method.players.step = lambda name, loss: seen.append(loss)  # type: ignore[method-assign, assignment]
+    torch.manual_seed(5)
+    method.step(batch)
+
+    def codes(of_1: Tensor, of_2: Tensor) -> Tensor:
+        return e.tied(torch.cat([e.private[0](of_1), e.private[1](of_2)]))
+
+    def draw(z: Tensor, i: int) -> Tensor:
+        return g.private[i - 1](g.tied(z))
+
+    def kl(mean: Tensor) -> Tensor:
+        """KL(N(mean, I) || N(0, I)), of one number of the code."""
+        return (mean**2).mean() / 2
+
+    torch.manual_seed(5)
+    x_1, x_2 = batch.source, batch.target_weak
+    means = codes(x_1, x_2)
+    z_1, z_2 = (means + torch.randn_like(means)).chunk(2)
+    x_12, x_21 = draw(z_1, 2), draw(z_2, 1)
+    back = codes(x_21, x_12)
+    z_21, z_12 = (back + torch.randn_like(back)).chunk(2)
+    (m_1, m_2), (m_21, m_12) = means.chunk(2), back.chunk(2)
+    l_vae = 0.1 * (kl(m_1) + kl(m_2)) + 100 * ((draw(z_1, 1) - x_1).abs().mean() + (draw(z_2, 2) - x_2).abs().mean())
+    l_cc = 0.1 * (kl(m_1) + kl(m_12)) + 100 * (draw(z_12, 1) - x_1).abs().mean()
+    l_cc = l_cc + 0.1 * (kl(m_2) + kl(m_21)) + 100 * (draw(z_21, 2) - x_2).abs().mean()
+    of_g = l_vae + l_cc + 10 * (by_hand.is_real(d_1(x_21)) + by_hand.is_real(d_2(x_12)))
+    of_d = by_hand.is_real(d_1(x_1)) + by_hand.is_fake(d_1(x_21)) + by_hand.is_real(d_2(x_2)) + by_hand.is_fake(d_2(x_12))
+    assert seen[0].item() == pytest.approx(10 * of_d.item(), rel=1e-6, abs=1e-5)
+    assert seen[1].item() == pytest.approx(of_g.item(), rel=1e-6, abs=1e-5)
+
+
+def test_no_weight_sharing_can_be_the_papers(fp32: Runtime, batch: Batch) -> None:
+    """Nothing tied, no noise on codes, and domains that are drawn independently."""
+    method = make(fp32, tied_layers=0, variational=False, start_alike=False)
+    for pair in (method.networks.encoders.private, method.networks.generators.private):
+        first, second = (next(own.parameters()) for own in pair)
+        assert not torch.equal(first, second)
+    values = []
+    for seed, settings in ((1, {"variational": False}), (2, {"variational": False}), (2, {})):
+        other = make(fp32, **settings)
+        torch.manual_seed(seed)
+        values.append(float(other.step(batch)["reconstruction"]))
+    assert values[0] == values[1] != values[2], "nothing is drawn where codes are not"
+    alike = make(fp32, tied_layers=0).networks.encoders.private
+    assert torch.equal(*(next(own.parameters()) for own in alike))
 
 
 def test_reconstruction_and_cycle_fall(fp32: Runtime, batch: Batch) -> None:

@@ -207,7 +207,7 @@ def test_factories_are_found_in_files_and_modules() -> None:
     ("name", "message"),
     [
         (f"{NETS_FILE}:SmallResnet", "did you mean 'SmallResNet'"),
-        (f"{NETS_FILE}:needs_an_argument", "it is called without arguments"),
+        (f"{NETS_FILE}:needs_an_argument", "which is called without arguments, failed"),
         (f"{NETS_FILE}:no_network", "returned str; it must return a torch.nn.Module"),
         ("missing/nets.py:Net", r"no file missing/nets\.py"),
         ("no_such_package.nets:Net", "no module no_such_package"),

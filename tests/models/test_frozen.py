@@ -1,5 +1,7 @@
 """A frozen body and what is trained after it."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,7 +11,7 @@ from tests.conftest import small_classifier
 from tests.models.nets import SmallResNet
 from uda.models.backbones import Classifier
 from uda.models.custom import split_network
-from uda.models.frozen import Body, DomainNorm, Resized, Whole, freeze, with_head
+from uda.models.frozen import Body, DomainNorm, Resized, TwoNorms, Whole, freeze, with_head
 from uda.models.layers import by_domain, convert_domain_batch_norm, learn_statistics
 from uda.models.published import timm_network
 
@@ -53,6 +55,26 @@ def test_fused_batch_norms_compute_the_same(name: str) -> None:
     had, has = (sum(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in b.modules()) for b in (body, fused))
     assert has <= had // 4, "but for one behind a stem of several convolutions"
     assert all(not parameter.requires_grad for parameter in fused.parameters())
+
+
+@pytest.mark.parametrize("whole_backbone", [True, False])
+def test_two_norms_average_what_both_statistics_make_of_target_images(whole_backbone: bool) -> None:
+    torch.manual_seed(0)
+    body, _ = freeze(split_network(SmallResNet(), 1, 16, 10, "layer1").eval(), whole_backbone)
+    target = torch.rand(40, 1, 16, 16) * 0.3
+    both = TwoNorms(body, (1, 16, 16))
+    assert torch.allclose(both(target), body(target), atol=1e-6), "as long as it has learned nothing"
+    both.learn(target.split(20))
+    alone = convert_domain_batch_norm(copy.deepcopy(body.network))
+    learn_statistics(alone, alone, target.split(20))
+    over = [0, *range(2, body(target).ndim)]
+    own, other = body(target), alone(target)
+    by_hand = (other - other.mean(over, keepdim=True)) / other.std(over, keepdim=True).clamp_min(1e-6)
+    by_hand = by_hand * own.std(over, keepdim=True) + own.mean(over, keepdim=True)
+    assert not torch.allclose(by_hand, own, rtol=1e-2, atol=1e-5)
+    assert torch.allclose(both(target), (own + by_hand) / 2, atol=1e-6)
+    assert torch.allclose(both.fused()(target), both(target), rtol=1e-3, atol=1e-4)
+    assert torch.equal(body(target), own), "the source's body is left as it was"
 
 
 @pytest.mark.parametrize("whole_backbone", [True, False])

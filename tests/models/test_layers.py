@@ -4,7 +4,9 @@ import copy
 
 import pytest
 import torch
+from timm.layers import DropPath
 from torch import nn
+from torchvision.ops import StochasticDepth
 
 from uda import UserError
 from uda.models import build_classifier
@@ -17,9 +19,12 @@ from uda.models.layers import (
     Normalize,
     by_domain,
     convert_domain_batch_norm,
+    draws_noise,
     learn_statistics,
+    read_grey,
     revert_domain_batch_norm,
     widen_for_coordinates,
+    write_grey,
 )
 
 
@@ -116,3 +121,35 @@ def test_widening_for_coordinates_changes_nothing_at_first_and_learns() -> None:
 def test_a_stem_without_a_convolution_cannot_be_widened() -> None:
     with pytest.raises(UserError, match=r'set method\.coordinates = "none"'):
         widen_for_coordinates(nn.Linear(4, 4))
+
+
+def test_a_stem_reads_grey_images_as_one_channel_and_makes_of_them_what_it_made() -> None:
+    stem = build_classifier("strided", 3, 32, 10).backbone.stem
+    images = torch.randn(2, 1, 32, 32).expand(-1, 3, -1, -1)
+    before = stem(images)
+    narrow = read_grey(stem, 3)
+    assert torch.allclose(narrow(images), before, atol=1e-5)
+    assert next(module for module in narrow.modules() if isinstance(module, nn.Conv2d)).in_channels == 1
+    with pytest.raises(UserError, match=r"set method\.grey_target = false"):
+        read_grey(nn.Linear(4, 4), 3)
+
+
+def test_last_layers_draw_one_channel_and_repeat_it() -> None:
+    drawn = write_grey(nn.Sequential(nn.Conv2d(4, 3, 1), nn.Tanh()), 3)(torch.randn(2, 4, 8, 8))
+    assert drawn.shape == (2, 3, 8, 8)
+    assert torch.equal(drawn[:, 0], drawn[:, 2])
+
+
+@pytest.mark.parametrize(
+    ("layer", "noise"),
+    [
+        (nn.Dropout2d(0.1), True),
+        (DropPath(0.1), True),
+        (StochasticDepth(0.1, "row"), True),
+        (nn.Dropout(0.0), False),
+        (nn.Conv2d(3, 3, 1), False),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_layers_that_drop_something_are_known(layer: nn.Module, noise: bool) -> None:
+    assert draws_noise(nn.Sequential(nn.ReLU(), layer)) == noise

@@ -4,14 +4,24 @@ from torch import nn
 
 from uda import UserError
 from uda.models.backbones import strided
-from uda.models.translators import SOURCE, TARGET, TiedEncoders, TiedGenerators, backbone_layers, convolutional_layers
+from uda.models.translators import (
+    SOURCE,
+    TARGET,
+    Posterior,
+    Spread,
+    TiedEncoders,
+    TiedGenerators,
+    backbone_layers,
+    convolutional_layers,
+    generator_layers,
+)
 
 
-def encoders(private: int, learned: bool = False, kind: str = "convolutional", coordinates: bool = False) -> TiedEncoders:
+def encoders(private: int, spread: Spread = "unit", kind: str = "convolutional", coordinates: bool = False) -> TiedEncoders:
     if kind == "backbone":
         backbone = strided(3, 32, 8)
-        return TiedEncoders(backbone_layers(backbone), backbone.feature_dim, 16, private, learned, coordinates)
-    return TiedEncoders(convolutional_layers(3, 32, 8), 64, 16, private, learned, coordinates)
+        return TiedEncoders(backbone_layers(backbone), backbone.feature_dim, 16, private, spread, coordinates)
+    return TiedEncoders(convolutional_layers(3, 32, 8), 64, 16, private, spread, coordinates)
 
 
 @pytest.mark.parametrize("kind", ["convolutional", "backbone"])
@@ -35,13 +45,27 @@ def test_both_domains_in_one_pass_are_each_domain_alone() -> None:
     assert torch.allclose(both, alone, atol=1e-5)
 
 
-@pytest.mark.parametrize("learned", [False, True])
-def test_codes_spread_with_the_posterior(learned: bool) -> None:
-    posterior = encoders(1, learned).encode(torch.randn(1, 3, 32, 32).expand(2000, -1, -1, -1), SOURCE)
+@pytest.mark.parametrize("spread", ["unit", "learned", "softplus"])
+def test_codes_spread_with_the_posterior(spread: Spread) -> None:
+    posterior = encoders(1, spread).encode(torch.randn(1, 3, 32, 32).expand(2000, -1, -1, -1), SOURCE)
     noise = posterior.sample() - posterior.mean
     expected = torch.ones(16) if posterior.log_variance is None else (0.5 * posterior.log_variance).exp()[0]
     assert torch.allclose(noise.std(0), expected, atol=0.15)
-    assert (posterior.log_variance is None) != learned
+    assert (posterior.log_variance is None) == (spread == "unit")
+
+
+def test_a_published_sigma_is_the_softplus_of_an_output() -> None:
+    outputs = torch.tensor([[3.0, -1.0, 0.0, 2.0], [0.5, 0.25, -4.0, 8.0]])
+    posterior = Posterior.of(outputs, "softplus")
+    assert torch.equal(posterior.mean, outputs[:, :2])
+    assert posterior.log_variance is not None
+    assert torch.allclose(posterior.log_variance.exp().sqrt(), (1 + outputs[:, 2:].exp()).log(), atol=1e-5)
+
+
+def test_slopes_are_those_asked_for() -> None:
+    layers = [*convolutional_layers(3, 32, 2, 0.01), *generator_layers(3, 32, 2, 4, 0.01)]
+    slopes = [part.negative_slope for layer in layers for part in layer.modules() if isinstance(part, nn.LeakyReLU)]
+    assert slopes == [0.01] * 8
 
 
 @pytest.mark.parametrize("size", [16, 32, 64])

@@ -340,3 +340,11 @@ def test_training_that_a_users_own_base_asks_for_is_kept_by_what_extends_it_and_
     resolved = resolve(mine)
     assert resolved.recipe.training.steps == 123
     assert any("training.steps" in note and "is kept for dann" in note for note in resolved.notes)
+
+
+@pytest.mark.parametrize("method", ["unit", "drit", "latent_mapping", "unit_translation"])
+def test_a_translator_is_refused_fewer_target_images_than_source_images(method: str) -> None:
+    given = {"method.name": method, "training.batch": 8, "training.target_batch": 4, "training.steps": 1}
+    with pytest.raises(UserError, match="target_batch is 4, less than"):
+        load_recipe("synth2digits", given)
+    assert load_recipe("synth2digits", given | {"method.name": "dann"}).training.target_batch == 4

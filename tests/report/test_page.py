@@ -115,7 +115,7 @@ def test_without_target_labels_the_page_claims_no_accuracy(material: Material, t
     assert not page.open
     assert "the target has no labels to test on" in text
     assert not {"classes", "calibration"} & page.ids
-    assert "Label a hundred target images" in text
+    assert "uda check RUN" in text
 
 
 def test_a_comparison_page(own_run: Run, tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from torch import nn
 from tests.models.nets import SmallResNet, squeezing
 from uda import UserError
 from uda.data.frame import Frame
+from uda.models.backbones import lenet
+from uda.players import Players
 from uda.recipe.load import load_recipe
 from uda.recipe.schema import Recipe
 from uda.runs.build import build_checked, build_networks, starts_published
@@ -104,6 +106,20 @@ def test_a_pretrained_body_gets_a_head_that_does_not_depend_on_it(fp32: Runtime,
     assert torch.equal(next(started.backbone.parameters()), body["module.conv1.weight"])
     assert started.start == "42 tensors of body.pt; the head (last.weight of 1000 classes) is made anew for 10"
     assert fresh.start == ""
+
+
+@pytest.mark.parametrize("bottleneck", [0, 16])
+def test_only_what_came_pretrained_moves_slower_than_what_is_new(fp32: Runtime, tmp_path: Path, bottleneck: int) -> None:
+    torch.save(build_networks(recipe("lenet"), 10, fp32).classifier.state_dict(), tmp_path / "body.pt")
+    slow = {}
+    for weights in (tmp_path / "body.pt", None):
+        wanted = recipe("lenet", backbone_weights=weights, bottleneck=bottleneck, pretrained_rate=0.25)
+        classifier, players = build_networks(wanted, 10, fp32, begin=True).classifier, Players(fp32, 1)
+        players.slow_down(classifier)
+        players.add("all", classifier.parameters(), torch.optim.SGD, lr=1.0)
+        groups = players.state_dict()["optimizers"]["all"]["param_groups"]
+        slow[weights] = sum(len(group["params"]) for group in groups if group["lr"] == 0.25)
+    assert slow == {tmp_path / "body.pt": len(list(lenet(3, 32).parameters())), None: 0}
 
 
 def test_a_body_of_ours_loads_too(fp32: Runtime, tmp_path: Path) -> None:

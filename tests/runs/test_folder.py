@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +74,42 @@ def test_a_folder_without_a_recipe_is_no_run_folder(tmp_path: Path) -> None:
         RunFolder.open(tmp_path)
 
 
+@pytest.mark.parametrize("left", [[], ["recipe.toml"], ["environment.json"]])
+def test_less_than_a_whole_beginning_is_begun_anew(left: list[str], tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    for name in left:
+        (tmp_path / "run" / name).write_text("half")
+    recipe = load_recipe("svhn2mnist")
+    assert RunFolder.create(tmp_path / "run", recipe, {}).recipe == recipe
+    assert {path.name for path in tmp_path.rglob("*")} == {"run", "recipe.toml", "environment.json"}
+
+
+def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_text("mine")
+    (tmp_path / "notes").write_text("mine")
+    with pytest.raises(UserError, match="exists already"):
+        RunFolder.create(tmp_path, load_recipe("svhn2mnist"), {})
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"recipe.toml": "mine", "notes": "mine"}
+
+
+def test_what_a_dead_process_was_writing_is_swept(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run", load_recipe("svhn2mnist"), {})
+    left = [tmp_path / "run" / name for name in (".uda-1", "weights/.uda-2", "outputs/.uda-3")]
+    for path in left:
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    with folder.locked():
+        assert not any(path.exists() for path in left)
+
+
+def test_a_dead_beginning_is_swept_and_a_live_one_is_not(tmp_path: Path) -> None:
+    for name, age in (("dead", 3600), ("live", 0)):
+        (tmp_path / f".uda-{name}").mkdir()
+        os.utime(tmp_path / f".uda-{name}", (time.time() - age,) * 2)
+    RunFolder.create(tmp_path / "run", load_recipe("svhn2mnist"), {})
+    assert {path.name for path in tmp_path.iterdir()} == {"run", ".uda-live"}
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_every_methods_recipe_is_read_back_from_the_folder(method: str, tmp_path: Path) -> None:
     recipe = load_recipe("svhn2mnist", {"method.name": method, "augment.target.mask": 0.5})
@@ -79,8 +117,8 @@ def test_every_methods_recipe_is_read_back_from_the_folder(method: str, tmp_path
 
 
 def test_a_recipe_that_would_not_read_back_makes_no_folder(tmp_path: Path) -> None:
-    recipe = load_recipe("svhn2mnist", {"classifier.std": [float("nan")]})
-    with pytest.raises(UserError, match=r"classifier\.std"):
+    recipe = load_recipe("svhn2mnist").model_copy(update={"description": "\udcff"})  # of a name that is not UTF-8
+    with pytest.raises(UserError, match="cannot be written as TOML"):
         RunFolder.create(tmp_path / "run", recipe, {})
     assert not (tmp_path / "run").exists()
 
@@ -106,6 +144,15 @@ def test_a_row_that_a_kill_cut_short_is_left_out(tmp_path: Path) -> None:
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"stage": "adap')
     assert folder.read_metrics() == rows
+
+
+@pytest.mark.parametrize(
+    "line", ['{"stage": "adap', "7", '{"stage": "adaptation", "step": "x"}', '{"stage": "a", "step": 1, "loss": []}']
+)
+def test_a_damaged_line_among_others_is_named(line: str, tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text(line + '\n{"stage": "adaptation", "step": 1}\n')
+    with pytest.raises(UserError, match=r"metrics\.jsonl is damaged \(line 1,"):
+        RunFolder(tmp_path).read_metrics()
 
 
 def test_the_chosen_evaluations_weights_are_left_alone(tmp_path: Path) -> None:

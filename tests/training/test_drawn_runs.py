@@ -71,10 +71,11 @@ def test_an_exported_run_reads_whole_images(run: Run, tmp_path: Path) -> None:
 
 def test_what_the_source_classifier_says_of_translations_stands_beside_what_it_says_untranslated(run: Run) -> None:
     figures = run.result["translation"]
-    for way in ("", "_back"):
-        assert 0 <= figures[f"class_consistency{way}"] <= 1
-        assert 0 <= figures[f"untranslated_consistency{way}"] <= 1
-    assert figures["feature_distance"] > 0
+    for way in (figures, figures["backward"]):
+        assert 0 <= way["class_consistency"] <= 1
+        assert 0 <= way["untranslated_consistency"] <= 1
+        assert way["feature_distance"] > 0
+    assert set(figures["reconstruction_error"]) == {"source", "target"}
 
 
 def test_the_body_is_neither_trained_nor_saved_with_the_method(run: Run) -> None:
@@ -95,6 +96,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(folders: Path, tmp_path
     [
         ({"method.encoder": "backbone"}, 'method.encoder to "pixels"'),
         ({"classifier.trainable": "from layer2"}, "data.drawn_read_size"),
+        ({"classifier.target_norm": "both"}, 'classifier.target_norm to "own"'),
     ],
 )
 def test_what_cannot_be_drawn_is_refused_before_a_folder_is_made(

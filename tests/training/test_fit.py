@@ -223,8 +223,8 @@ def test_damaged_files_are_named(name: str, tiny: Path, tmp_path: Path) -> None:
 
 
 def test_diverging_training_says_what_to_do(tiny: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="learning_rate"):
-        run(tiny, tmp_path / "run", method__reconstruction_weight=float("inf"))
+    with pytest.raises(UserError, match=r"adaptation: .*; lower method\.learning_rate"):
+        run(tiny, tmp_path / "run", method__learning_rate=1e30)
 
 
 class Paint(Observer):

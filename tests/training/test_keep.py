@@ -70,6 +70,23 @@ def test_the_whole_network_says_of_pixels_what_was_said_of_kept_features(run: Ru
     assert run.target_accuracy == pytest.approx(float((logits.argmax(1) == kept[1]).float().mean()))
 
 
+def test_target_images_may_have_a_body_of_their_own(folders: Path, tmp_path: Path, cache: Path, run: Run) -> None:
+    """The source classifier's figures stay; what adapts reads the target by its statistics too, as predictions do."""
+    wanted = {"classifier.target_norm": "both"}
+    made = frozen(folders, tmp_path / "both", **wanted)
+    assert made.accuracy["source_only"] == run.accuracy["source_only"]
+    source, plain = (one.load_classifier("source").get_submodule("body").state_dict() for one in (made, run))
+    assert all(torch.equal(source[name], plain[name]) for name in plain)
+    assert not torch.equal(made.outputs("last").target_features, run.outputs("last").target_features)
+    test_the_whole_network_says_of_pixels_what_was_said_of_kept_features(made, folders)
+    with pytest.raises(Interrupted):
+        fit(
+            "folders", out=tmp_path / "stopped", device="cpu", precision="fp32", report=False, observers=[StopAfter(1)],
+            overrides=settings(folders, **wanted),
+        )  # fmt: skip
+    assert without_seconds(resume(tmp_path / "stopped", report=False)) == without_seconds(made)
+
+
 def test_the_body_is_as_it_came_and_what_follows_is_not(run: Run) -> None:
     """The factory draws its weights, so they are compared with the source classifier's, not with a new network's."""
     last, source = run.load_classifier("last"), run.load_classifier("source")

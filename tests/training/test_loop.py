@@ -53,6 +53,17 @@ class Breaking(SourceOnly):
         return values | {"odd": torch.tensor(float("nan") if self.done >= 3 else 0.0)}
 
 
+class BreakingWhileFast(SourceOnly):
+    """Whose weights are not numbers from its fourth step on, unless learning rates have been lowered."""
+
+    def step(self, batch: Batch) -> dict[str, Tensor]:
+        values = super().step(batch)
+        if self.done >= 4 and self.players.scale == 1:
+            with torch.no_grad():
+                next(self.parameters()).fill_(float("nan"))
+        return values
+
+
 def train(
     path: Path,
     pair: Pair,
@@ -172,7 +183,8 @@ def test_a_failed_stage_is_not_saved(tmp_path: Path, small_pair: Pair, fp32: Run
     log = Log()
     with pytest.raises(UserError):
         train(tmp_path, small_pair, fp32, [Checkpoints(RunFolder(tmp_path)), log], Breaking)
-    assert log.told == [("begin", "first", 0, STEPS), 1, 2, 3, "failed"]
+    once = [("begin", "first", 0, STEPS), 1, 2, 3, "failed"]
+    assert log.told == [*once, *once]  # it is tried again with smaller steps
     assert RunFolder(tmp_path).read_checkpoint() is None
 
 
@@ -194,3 +206,32 @@ def test_a_run_is_saved_as_it_goes_on_and_when_a_stage_ends(tmp_path: Path, smal
     checkpoint = folder.read_checkpoint()
     assert checkpoint is not None
     assert checkpoint["players"]["done"] == STEPS
+
+
+def test_trouble_goes_back_once_and_on_with_smaller_steps(tmp_path: Path, small_pair: Pair, fp32: Runtime) -> None:
+    class Said(Observer):
+        def trouble(self, what: str) -> None:
+            said.append(what)
+
+    said: list[str] = []
+    metrics = Metrics(RunFolder(tmp_path))
+    train(tmp_path, small_pair, fp32, [metrics, Said()], BreakingWhileFast)
+    assert [row["step"] for row in metrics.of("first")] == [2, 4, 6]
+    (line,) = said
+    assert line.startswith("first: the weight network.")
+    assert line.endswith("is not finite at step 4; back to step 0, and on with learning rates times 0.1")
+
+
+def test_where_it_went_back_to_is_known_after_a_kill_too(tmp_path: Path, small_pair: Pair, fp32: Runtime) -> None:
+    class Killed(Observer):
+        def step(self, step: int, row: Row) -> None:
+            if step == 3:
+                raise KeyboardInterrupt
+
+    folder = RunFolder(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, small_pair, fp32, [Checkpoints(folder, every=0.0), Killed()], BreakingWhileFast)
+    log = Log()
+    train(tmp_path, small_pair, fp32, [log], BreakingWhileFast)
+    begun = [told for told in log.told if isinstance(told, tuple)]
+    assert begun == [("begin", "first", 3, STEPS), ("begin", "first", 0, STEPS)]

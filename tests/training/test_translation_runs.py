@@ -37,9 +37,12 @@ def test_two_folders_without_labels_become_translations_and_a_report(images: dic
     translation = run.result["translation"]
     assert translation["feature_distance"] > 0
     assert "class_consistency" not in translation
+    assert translation["backward"]["feature_distance"] > 0
+    assert translation["reconstruction_error"].keys() == {"source", "target"}
     page = (run.path / "report.html").read_text()
     assert f"{translation['feature_distance']:.1f}" in page
     assert "data:image/png" in page
+    assert f"{translation['backward']['feature_distance']:.1f}" in page
     assert Image.open(run.path / "translations.png").width > 500
     method = uda.load(run.path, device="cpu").method()
     assert method.translate(torch.zeros(2, 3, 16, 16), 0, 1).shape == (2, 3, 16, 16)
@@ -87,7 +90,8 @@ def test_a_dozen_images_are_enough_though_not_for_a_distance(images: dict, tmp_p
         Image.new("RGB", (32, 32), (20 * number, 0, 0)).save(few / f"{number}.png")
     run = fit("translate", out=tmp_path / "run", overrides=FEW | images | {"data.source": str(few)}, **WHERE)
     assert run.result["source"]["test"] == 1
-    assert run.result["translation"].keys() == {"feature_network"}
+    assert run.result["translation"].keys() == {"feature_network", "backward", "reconstruction_error"}
+    assert run.result["translation"]["backward"].keys() == {"feature_network"}
     assert "too few for a distance" in (run.path / "report.html").read_text()
 
 

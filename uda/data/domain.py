@@ -73,8 +73,11 @@ class Domain:
 
     def sampled(self, count: int = 2000) -> Tensor:
         """Which images `sample` returns, int64 (n,)."""
-        count = min(count, 2**27 // self.inputs.shape[1:].numel())
-        return torch.randperm(len(self), generator=torch.Generator().manual_seed(0))[:count]
+        return self.shuffled()[: min(count, 2**27 // self.inputs.shape[1:].numel())]
+
+    def shuffled(self) -> Tensor:
+        """The order without meaning that samples are the beginning of, int64 (N,)."""
+        return torch.randperm(len(self), generator=torch.Generator().manual_seed(0))
 
     def without_labels(self) -> Domain:
         """The images alone; labels, where there were some, are not reachable from what is returned."""

@@ -7,6 +7,7 @@ many bytes as the longest one has.
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -23,8 +24,9 @@ from uda.data.kept import Kept
 from uda.errors import UserError
 
 EXTENSIONS = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"))
-GREY_MODES = frozenset(("1", "L", "LA", "I", "I;16", "I;16B", "F"))
+GREY_MODES = frozenset(("1", "L", "LA", "I", "I;16", "I;16B"))
 AHEAD = 2  # batches that each worker process decodes ahead
+READERS = min(8, os.cpu_count() or 1)  # worker processes
 BLOCK = 256  # files that are decoded together where no batch size is asked for
 
 
@@ -99,6 +101,10 @@ class _Viewer(_Decoder):
         self.shape = torch.Size((len(views), frame.channels, frame.size, frame.size))
 
     def make(self, position: int) -> Tensor:
+        with torch.random.fork_rng(devices=[]):  # where the main process decodes, its random state is not the views' business
+            return self._drawn(position)
+
+    def _drawn(self, position: int) -> Tensor:
         if isinstance(self.images, ImageFiles):
             image = open_image(self.images.path(position), self.frame.channels, 2 * (self.frame.resize or self.frame.size))
             return draw_views(image, self.frame, self.views, position)
@@ -110,16 +116,38 @@ class _Viewer(_Decoder):
 
 
 def _in_workers(decoder: _Decoder, blocks: Iterable[Tensor]) -> Iterator[tuple[Tensor, list[tuple[int, str]]]]:
+    waiting = iter(blocks)
+    first = next(waiting, None)
+    if first is None:
+        return
+    workers = workers_for(len(first) * decoder.shape.numel())
     loader = DataLoader(
         decoder,
         batch_size=None,
-        sampler=blocks,
-        num_workers=min(8, os.cpu_count() or 1),
-        prefetch_factor=AHEAD,
+        sampler=itertools.chain((first,), waiting),
+        num_workers=workers,
+        prefetch_factor=AHEAD if workers else None,
         generator=torch.Generator(),  # it draws a seed for its workers; the global random state is not its business
         worker_init_fn=_leave_signals_to_the_main_process,
     )
-    yield from loader
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise UserError("a process that reads images was killed, perhaps for want of memory; free some, then resume") from None
+
+
+def workers_for(block: int) -> int:
+    """How many processes decode blocks of so many bytes; 0: the main process does.
+
+    Blocks pass through shared memory, which a container may have little of: half of what is free is enough for all of them.
+    """
+    try:
+        free = os.statvfs("/dev/shm")
+    except OSError:  # a system that has it elsewhere
+        return READERS
+    return min(READERS, free.f_bavail * free.f_frsize // 2 // (block * (AHEAD + 1)))
 
 
 def _leave_signals_to_the_main_process(_: int) -> None:

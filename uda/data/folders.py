@@ -15,15 +15,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from uda.console import Display
-from uda.data.arrays import as_pixels, fit_frame, open_arrays
+from uda.data.arrays import fit_frame, open_arrays
 from uda.data.domain import Domain, LabelledDomain
 from uda.data.files import EXTENSIONS, GREY_MODES, ImageFiles, Images, check, in_order
-from uda.data.frame import Frame
+from uda.data.frame import Frame, opened
 from uda.errors import UserError
+from uda.paths import regular
 
 PEEKS = 1000  # images whose headers are read to learn their size and whether they are grey
 
@@ -87,9 +87,8 @@ def find(path: Path, labelled: bool) -> Found:
 
 def _find_folder(path: Path, labelled: bool) -> Found:
     names: list[bytes] = []
-    for folder, inner, files in os.walk(path, followlinks=True):
-        inner[:] = sorted(name for name in inner if not name.startswith("."))
-        below = Path(folder).relative_to(path)
+    for folder, files in _walk(path):
+        below = folder.relative_to(path)
         if labelled and below == Path():
             continue  # an image beside the class folders has no class
         kept = sorted(name for name in files if not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS)
@@ -100,28 +99,51 @@ def _find_folder(path: Path, labelled: bool) -> Found:
     return Found(path, np.array(names, dtype=np.bytes_), path, None, labels, f"the folder {path.name}")
 
 
+def _walk(path: Path) -> Iterator[tuple[Path, list[str]]]:
+    """`path` and each folder below it, with its files. Links are followed, but for those that lead back to where they are."""
+    above = {os.fspath(path): frozenset((os.path.realpath(path),))}
+
+    def fail(error: OSError) -> None:
+        raise UserError(f"{error.filename} cannot be listed ({error.strerror}); let it be read, or move it elsewhere") from error
+
+    for folder, inner, files in os.walk(path, onerror=fail, followlinks=True):
+        here = above.pop(folder)
+        places = {name: os.path.realpath(os.path.join(folder, name)) for name in sorted(inner) if not name.startswith(".")}
+        inner[:] = [name for name, place in places.items() if place not in here]
+        above |= {os.path.join(folder, name): here | {places[name]} for name in inner}
+        yield Path(folder), files
+
+
 def _find_csv(path: Path, labelled: bool) -> Found:
     try:
+        regular(path)
         with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = [row for row in csv.reader(file) if row]
+            reader = csv.reader(file)
+            rows = [(reader.line_num, row) for row in reader if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} cannot be read as CSV ({error}); it needs a path and a label in each row") from error
-    if rows and rows[0][0].strip().lower() in ("path", "file", "filename", "image"):
-        rows = rows[1:]
-    if labelled:
-        short = next((number for number, row in enumerate(rows, 1) if len(row) < 2 or not row[1].strip()), None)
-        if short is not None:
-            raise UserError(f"{path}: image {short} has no label; write path,label in each row")
-    labels = np.array([row[1].strip() for row in rows]) if labelled else None
-    names = np.array([os.fsencode(row[0].strip()) for row in rows], dtype=np.bytes_)
+    if rows and not _names_image(path.parent, rows[0][1][0]) and not set("./\\") & set(rows[0][1][0]):
+        rows = rows[1:]  # a word, and so what the column is called
+    for line, row in rows:
+        if not _names_image(path.parent, row[0]):
+            raise UserError(f"{path}, line {line}: {row[0][:80]!r} is no image file; write path,label in each row")
+        if labelled and (len(row) < 2 or not row[1].strip()):
+            raise UserError(f"{path}, line {line}: the image has no label; write path,label in each row")
+    labels = np.array([row[1].strip() for _, row in rows]) if labelled else None
+    names = np.array([os.fsencode(row[0].strip()) for _, row in rows], dtype=np.bytes_)
     return Found(path, names, path.parent, None, labels, f"the list {path.name}")
+
+
+def _names_image(root: Path, cell: str) -> bool:
+    """Whether a cell of a table is an image's path: by its ending or, where it has no known one, by what lies there."""
+    name = cell.strip()
+    return os.path.splitext(name)[1].lower() in EXTENSIONS or (root / name).is_file()
 
 
 def _find_arrays(path: Path, labelled: bool) -> Found:
     with open_arrays(path) as file:
-        pixels = as_pixels(file["images"], str(path))
-        labels = file["labels"].astype(str) if labelled else None
-        note = str(file["note"]) if "note" in file else f"the array file {path.name}"
+        pixels, labels = file.images(), file.labels().astype(str) if labelled else None
+        note = file.note() or f"the array file {path.name}"
     if labels is not None and labels.shape != (len(pixels),):
         raise UserError(f"{path}: {len(pixels)} images but labels of shape {labels.shape}; give one label per image")
     return Found(path, np.array([], dtype=np.bytes_), path.parent, pixels, labels, note)
@@ -157,10 +179,10 @@ def peek(found: Found) -> tuple[list[tuple[int, int]], bool]:
     sizes, grey = [], True
     for index in np.unique(np.linspace(0, len(found) - 1, min(PEEKS, len(found))).astype(int)):
         try:
-            with Image.open(found.root / os.fsdecode(bytes(found.names[index]))) as image:
+            with opened(found.root / os.fsdecode(bytes(found.names[index]))) as image:
                 sizes.append(image.size)
                 grey = grey and image.mode in GREY_MODES
-        except (OSError, SyntaxError, ValueError):
+        except (OSError, SyntaxError, ValueError, Warning):
             continue  # it is counted and named when all files are decoded
     return sizes, grey
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
+from uda.paths import regular
 from uda.types import Section
 
 Interpolation = Literal["bilinear", "bicubic", "nearest"]
@@ -20,6 +23,8 @@ RESAMPLING = {
     "bicubic": Image.Resampling.BICUBIC,
     "nearest": Image.Resampling.NEAREST,
 }
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # other readers call other programs, or are hardly tested
+SIXTEEN_BITS = ("PNG", "PPM")  # in whose files 32-bit pixels are 16-bit ones in a larger box
 View = Literal["centre", "flip", "crop", "strong", "masked"]
 
 
@@ -55,18 +60,40 @@ class ViewSettings(Section):
         return self.weak + self.strong
 
 
+@contextmanager
+def opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
+    """An image file, its header read and its pixels not.
+
+    Raises:
+        OSError, ValueError, SyntaxError: where it is no file, no image of a kind that is read, or has too many pixels.
+        Warning: where it has many, though not quite as many.
+    """
+    regular(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)  # at 89 million pixels
+        file = Image.open(path, formats=FORMATS)
+    with file:
+        yield file
+
+
 def open_image(path: str | os.PathLike[str], channels: int, side: int) -> Image.Image:
-    """An image file in its whole shape, grey or in colour.
+    """An image file in its whole shape, turned upright as its EXIF data says, grey or in colour.
 
     Grey by luminance, colour by copies; transparency is dropped, 16 bits are cut to 8. Large JPEGs are decoded at the nearest of
     the reduced sizes that the format offers and whose short side is at least `side`.
+
+    Raises:
+        OSError, ValueError, SyntaxError: as `opened`, and for numbers of no known range.
     """
     mode = "L" if channels == 1 else "RGB"
-    with Image.open(path) as file:
+    with opened(path) as file:
         file.draft(mode, (side, side))
-        image: Image.Image = file
-        if image.mode.startswith("I;16"):
-            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        image = ImageOps.exif_transpose(file)
+        if image.mode.startswith("I;16") or (image.mode == "I" and file.format in SIXTEEN_BITS):
+            return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert(mode)
+        if image.mode in ("I", "F"):
+            kind = "32-bit" if image.mode == "I" else "floating-point"
+            raise ValueError(f"what is black and white in {kind} pixels is not known; save it with 8 or 16 bits")
         return image.convert(mode)
 
 

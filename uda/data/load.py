@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from uda.data.settings import DataSettings
 
 VIEWS: dict[str, View] = {"aerial": "aerial", "map": "map"}
-GREY = ("mnist", "usps", "digits")
+GREY = ("mnist", "usps", "fashion-mnist", "digits")
 EMBEDDED = {"synth": load_street_digits, "digits": load_handwritten_digits}
 EMBEDDED_NOTES = {"synth": STREET_NOTE, "digits": HANDWRITTEN_NOTE}
 Role = Literal["source", "source_test", "target", "target_test"]

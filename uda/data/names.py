@@ -9,7 +9,7 @@ from pathlib import Path
 
 from uda.errors import UserError
 
-DATA_SETS = ("mnist", "usps", "svhn", "svhn-extra", "mnist-m", "synth", "digits", "aerial", "map")
+DATA_SETS = ("mnist", "usps", "svhn", "svhn-extra", "mnist-m", "fashion-mnist", "synth", "digits", "aerial", "map")
 """data sets that go by name; a folder of the same name is written ./mnist"""
 OTHERWISE = "a folder, a .csv, an .npz or photographs as SET/DOMAIN"
 """what may stand in the place of such a name"""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import (
     Field,
     PositiveInt,
+    field_validator,
 )
 
 from uda.data.augment import Augment
@@ -30,7 +31,7 @@ class DataSettings(Section):
     """whether every tenth labelled image of your own source is kept for testing; false: all train and are tested on, too"""
     classes: tuple[str, ...] | None = None
     """the class names in the order of the classifier's outputs; left out: folders in alphabetical order"""
-    size: PositiveInt | None = None
+    size: Annotated[int, Field(ge=1, le=4096)] | None = None
     """side of the square that all images are brought to, pixels; left out: 32, or that of your source images"""
     resize: PositiveInt | None = None
     """what an image's short side is brought to before the central square of side `size` is cut out; left out: `size`"""
@@ -48,11 +49,18 @@ class DataSettings(Section):
 
     views: ViewSettings = ViewSettings()
     """the views of each image that a frozen body computes once (classifier.trainable)"""
-
     drawn_size: PositiveInt = 64
     """side of what a method draws where a body is frozen; real images are brought to it before anything compares the two"""
     drawn_read_size: PositiveInt | None = None
     """side that a frozen body reads both at, such as 128, which takes a third of the time of 224; left out: `size`"""
+
+    @field_validator("classes")
+    @classmethod
+    def _told_apart(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        twice = [name for name in dict.fromkeys(names or ()) if (names or ()).count(name) > 1]
+        if twice:
+            raise ValueError(f"the class {twice[0]!r} is named twice; name each once")
+        return names
 
     @property
     def frame(self) -> Frame:

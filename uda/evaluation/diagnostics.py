@@ -1,8 +1,10 @@
-"""Signs, read without target labels, that an adaptation went wrong; each says what it means and what to try."""
+"""Signs that an adaptation went wrong; each says what it means and what to try. All but the last need no target label."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -36,6 +38,7 @@ HARDLY = 0.1  # of the share that a class has in the source
 UNSURE = 0.5  # a probability below this names no class
 MANY_UNSURE = 0.25  # of the target images
 LESS_SURE = 0.05  # nats
+KEPT = 0.75  # of the images that the judge reads right where they are real
 CHANGED_ALL, CHANGED_NONE = 0.3, 0.999  # shares of target images whose class adaptation left as it was
 
 
@@ -64,6 +67,16 @@ def diagnose(before: Outputs, after: Outputs, classes: tuple[str, ...], trains: 
         logits = before.target_logits, after.target_logits
         signs += [less_clear(*logits), changed_too_much(*logits), changed_nothing(*logits)]
     return [sign for sign in signs if sign is not None]
+
+
+def numerical_trouble(stage: str, what: str) -> Diagnostic:
+    """Numbers that did not stay finite in a stage of training, which went on from before that."""
+    return Diagnostic(
+        "numerical trouble",
+        f"{stage}: {what}",
+        "the steps were too large for these images and this network, and smaller ones may have been too small",
+        "lower the learning rate, and fit again",
+    )
 
 
 def far_class_shares(source: Tensor, predicted: Tensor) -> Diagnostic | None:
@@ -144,4 +157,17 @@ def changed_nothing(before: Tensor, after: Tensor) -> Diagnostic | None:
         f"{same:.1%} of the target images kept the class that the source classifier gave them",
         "adaptation changed almost nothing",
         "if the domains do differ, train longer or raise the learning rate; else the source classifier will do",
+    )
+
+
+def class_not_kept(translation: Mapping[str, Any]) -> Diagnostic | None:
+    """Translated source images of other classes than theirs; figures as `uda.evaluation.translation` returns them."""
+    judged, bound = translation.get("class_consistency"), translation.get("judge_accuracy")
+    if judged is None or bound is None or judged >= KEPT * bound:
+        return None
+    return Diagnostic(
+        "translations lose their class",
+        f"of the translated source images {judged:.0%} are read as their class, of real target images {bound:.0%}",
+        "translations do not show what they are made from, so what the classifier gained does not come from them",
+        "raise translated_class_weight, or compare the run with one that does not translate",
     )

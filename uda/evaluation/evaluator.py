@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from uda.data.augment import to_float
 from uda.data.domain import LabelledDomain, Pair
 from uda.data.files import Inputs, in_order, read
+from uda.errors import NotFinite
 from uda.evaluation.outputs import Outputs, accuracy
 from uda.models.backbones import Classifier
 from uda.runtime import Runtime, evaluating
@@ -20,13 +21,17 @@ Examples = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 def predict(classifier: nn.Module, images: Inputs, runtime: Runtime) -> Tensor:
-    """Images uint8 (N, C, H, W), or what a frozen body has made of them, to float32 logits (N, K). Draws no random number."""
+    """Images uint8 (N, C, H, W), or what a frozen body has made of them, to float32 logits (N, K). Draws no random number.
+
+    Raises:
+        NotFinite: where one of them is infinite or not a number.
+    """
     size = max(16, 1000 * 32 * 32 // images.shape[2:].numel())  # as much memory as a thousand small images
     logits: list[Tensor] = []
     for part in read(images, in_order(len(images), size)):
         with evaluating(classifier), runtime.computing(), runtime.autocast():
             logits.append(classifier(runtime.arrange(to_float(part))).float())
-    return torch.cat(logits)
+    return _finite(torch.cat(logits))
 
 
 def features_and_logits(classifier: nn.Module, images: Tensor, runtime: Runtime) -> tuple[Tensor, Tensor]:
@@ -43,7 +48,18 @@ def features_and_logits(classifier: nn.Module, images: Tensor, runtime: Runtime)
         with evaluating(classifier), runtime.computing(), runtime.autocast():
             features.append(classifier.backbone(runtime.arrange(to_float(part))))
             logits.append(classifier.head(features[-1]).float())
-    return torch.cat(features), torch.cat(logits)
+    return _finite(torch.cat(features)), _finite(torch.cat(logits))
+
+
+def _finite(values: Tensor) -> Tensor:
+    """The values as they are.
+
+    Raises:
+        NotFinite: where one is infinite or not a number: no class can be read from such.
+    """
+    if not values.isfinite().all():
+        raise NotFinite("the network returns numbers that are infinite or not numbers; try --precision fp32")
+    return values
 
 
 def on_labelled(classifier: nn.Module, domain: LabelledDomain, runtime: Runtime) -> tuple[Tensor, Tensor]:

@@ -29,6 +29,20 @@ class Outputs:
     test_logits: Tensor | None = None
     test_labels: Tensor | None = None
 
+    def __post_init__(self) -> None:
+        """Raises a ValueError where shapes contradict each other, as those of a file may."""
+        classes = self.target_logits.shape[-1]
+        if self.test is None and (self.test_logits is not None or self.test_labels is not None):
+            raise ValueError("test logits and labels belong together")
+        for role in ("source", "test"):
+            logits, labels = getattr(self, f"{role}_logits"), getattr(self, f"{role}_labels")
+            if logits is not None and labels is not None and logits.shape != (len(labels), classes):
+                raise ValueError(f"{role}_logits are {tuple(logits.shape)}, of {len(labels)} labels and {classes} classes")
+        for role in ("source", "target"):
+            features, logits = getattr(self, f"{role}_features"), getattr(self, f"{role}_logits")
+            if features is not None and (logits is None or features.ndim != 2 or logits.shape != (len(features), classes)):
+                raise ValueError(f"{role}_features are {tuple(features.shape)}, and do not belong to the logits")
+
     def kept(self) -> Outputs:
         """The same on the CPU, as a run folder keeps it: with features in float16."""
         tensors = {name: value.cpu() for name, value in vars(self).items() if value is not None}

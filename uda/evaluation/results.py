@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any, NotRequired, TypedDict
+from typing import Annotated, Any, NotRequired
 
+from pydantic import AfterValidator, BaseModel, ConfigDict, TypeAdapter
 from torch import Tensor
+from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
 
 from uda.data.domain import Domain, Pair
 from uda.evaluation.calibration import expected_calibration_error, fit_temperature, match_confidence
@@ -15,8 +17,21 @@ from uda.evaluation.estimation import DEFAULT, ESTIMATES, interval
 from uda.evaluation.outputs import Outputs, confusion, per_class_accuracy
 from uda.evaluation.selection import best
 
+OF_A_CLASSIFIER = "classes", "accuracy", "selection", "estimated", "calibration", "warnings"
+WITH_LABELS = "per_class", "confusion", "calibration_error"
+
 Row = dict[str, Any]
 """a line of metrics.jsonl: stage, step, seconds; losses by name; of an evaluation, ``scores`` and what goes with them"""
+
+
+class CheckedRow(BaseModel):
+    """What such a row must hold to be read."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, float]
+    stage: str
+    step: int
+    scores: dict[str, float] = {}
 
 
 class DomainResult(TypedDict):
@@ -28,12 +43,29 @@ class DomainResult(TypedDict):
     test: int
 
 
+def _holds(*names: str) -> AfterValidator:
+    def check(given: dict[str, Any]) -> dict[str, Any]:
+        if missing := [name for name in names if name not in given]:
+            raise ValueError(f"it lacks {missing[0]}")
+        return given
+
+    return AfterValidator(check)
+
+
 class Estimated(TypedDict):
     """Accuracy on the target, 0..1, as far as it can be told without labels."""
 
     accuracy: float
     interval: tuple[float, float]
     by: str
+
+
+class Selection(TypedDict):
+    """By which scores a step was chosen, which that is, and which has the best accuracy on labelled target images."""
+
+    score: str
+    selected_step: int
+    oracle_step: NotRequired[int]
 
 
 class Result(TypedDict):
@@ -47,19 +79,47 @@ class Result(TypedDict):
     steps: int
     device: str
     precision: str
-    seconds: dict[str, float]
+    seconds: Annotated[dict[str, float], _holds("total")]
     classes: NotRequired[list[str]]
-    accuracy: NotRequired[dict[str, float | None]]
+    accuracy: NotRequired[Annotated[dict[str, float | None], _holds("source", "source_only", "last", "selected", "oracle")]]
     """``source``, ``source_only``, ``refined`` where that was done, ``last``, ``selected``, ``oracle``"""
-    selection: NotRequired[dict[str, Any]]
+    selection: NotRequired[Selection]
     estimated: NotRequired[Estimated]
-    calibration: NotRequired[dict[str, float]]
+    calibration: NotRequired[Annotated[dict[str, float], _holds("temperature", "source_temperature")]]
     """``temperature``, at which it is as sure on the target as the estimate says it is right; ``source_temperature``"""
-    warnings: NotRequired[list[dict[str, str]]]
-    per_class: NotRequired[dict[str, list[float | None]]]
-    confusion: NotRequired[dict[str, list[list[int]]]]
-    calibration_error: NotRequired[dict[str, float]]
+    warnings: NotRequired[list[Annotated[dict[str, str], _holds("name", "what", "meaning", "advice")]]]
+    per_class: NotRequired[Annotated[dict[str, list[float | None]], _holds("source_only", "last")]]
+    confusion: NotRequired[Annotated[dict[str, list[list[int]]], _holds("source_only", "last")]]
+    calibration_error: NotRequired[
+        Annotated[dict[str, float], _holds("source_only", "last", "last_calibrated", "last_source_temperature")]
+    ]
     translation: NotRequired[dict[str, Any]]
+    """what `uda.evaluation.translation.evaluate_translation` returns"""
+
+
+def read_result(given: bytes, classifies: bool) -> Result:
+    """The result that JSON holds, checked.
+
+    Raises:
+        ValueError: where something is missing, of another kind, or says of another number of classes than there are.
+    """
+    result = TypeAdapter(Result).validate_json(given)
+    if not classifies:
+        return result
+    if missing := [name for name in OF_A_CLASSIFIER if name not in result]:
+        raise ValueError(f"it lacks {missing[0]}")
+    if missing := [stage for stage in ("source_classifier", "adaptation") if stage not in result["seconds"]]:
+        raise ValueError(f"its seconds lack {missing[0]}")
+    tested, count = result["accuracy"]["last"] is not None, len(result["classes"])
+    if tested and "oracle_step" not in result["selection"]:
+        raise ValueError("its selection lacks oracle_step")
+    if missing := [name for name in WITH_LABELS if tested and name not in result]:
+        raise ValueError(f"it lacks {missing[0]}")
+    rows = [*result.get("per_class", {}).values()]
+    rows += [row for matrix in result.get("confusion", {}).values() for row in (matrix, *matrix)]  # type: ignore[misc]
+    if any(len(row) != count for row in rows):
+        raise ValueError(f"its figures are not those of {count} classes")
+    return result
 
 
 def evaluations(rows: Sequence[Row]) -> list[Row]:

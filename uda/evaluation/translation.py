@@ -1,8 +1,8 @@
-"""How good translations are: do they keep their class, and how far are they from real images of the target?
+"""How good translations are, in both directions: do they keep their class, and how far are they from real images?
 
-Both are told by an evaluation classifier. Where the target's training images have labels, it is trained on them. That happens
-after the last step of the run and for these figures alone; nothing that it says steers the run. (Only the upper bound
-`target_only` reads these labels too.)
+Both are told by a judge, a classifier trained on labelled training images of the domain translated to. Where that is the target,
+it happens after the last step of the run and for these figures alone; nothing that it says steers the run. (Only the upper bound
+`target_only` reads these labels too.) Behind a frozen body the source classifier is the judge, both ways.
 """
 
 from __future__ import annotations
@@ -27,8 +27,12 @@ from uda.players import Players
 from uda.runtime import Runtime, evaluating, scoped_seed
 
 STEPS, BATCH, WIDTH = 200, 128, 32
-COUNT = 10_000  # images of each kind that are looked at, at most
-JUDGED, PART = 1000, 32  # such images where a pretrained body looks at them, and how many at once
+COUNT, COUNT_BACK, COUNT_RECONSTRUCTED = 10_000, 2_500, 1_000  # images of each kind that are looked at, at most
+ROUNDS_BACK, GOOD = (
+    5,
+    0.9,
+)  # a judge of source images, which are often the harder ones, is trained until it is good, or five rounds
+JUDGED, PART = 1000, 32  # images of each domain where a pretrained body looks at them, at most, and how many at once
 
 Translate = Callable[[Tensor, int, int], Tensor]
 
@@ -58,49 +62,79 @@ def pixel_accuracy(translated: Tensor, truth: Tensor, tolerance: int = 16) -> fl
 
 
 def evaluate_translation(
-    pair: Pair, translate: Callable[[Tensor], Tensor], runtime: Runtime, paired: bool = False
+    pair: Pair, translate: Translate, runtime: Runtime, paired: bool = False, labelled: bool = True
 ) -> dict[str, Any]:
-    """What a classifier trained on labelled target training images says of translated source test images.
+    """What judges trained on real images say of translated test images: of the source's, and (``backward``) of the target's.
 
     Args:
         pair: on the runtime's device.
-        translate: float images (N, C, H, W) in -1..1 to their translations.
+        translate: float images (N, C, H, W) in -1..1 of one domain, which that is, and the domain that they are to be of (SOURCE
+            or TARGET), to such images.
         runtime: what to compute with.
         paired: whether the n-th test image of the target is what the n-th of the source should become.
+        labelled: whether labels may be read at all.
 
     Returns:
-        ``class_consistency``: the share of translations that are given the class of their source label. ``judge_accuracy``: the
-        evaluation classifier's own, on the target's test images, which bounds what can be told. ``feature_distance``:
-        `frechet_distance` of its features of translations and of real target test images, of up to 10,000 each;
-        ``untranslated_distance``: the same without translation. ``feature_network``: whose features these are. Where the target
-        has no labels, the first two are left out, and features are those of the same network with random weights; the
-        distances are left out where a side has but one test image. Of pairs, ``pixel_accuracy``.
+        Of translated source images what `judge_translations` returns, and under ``backward`` the same of the target's; and
+        ``reconstruction_error``, of ``source`` and ``target``: the mean over test images of |x - x^{i->i}|, as a share of the
+        range of a pixel, 0..1. Of pairs, ``pixel_accuracy``.
 
     The random state is left as found.
     """
-    target, source_test = pair.target, pair.source_test
-    with scoped_seed(0):
-        network = train_evaluation_classifier(target, runtime)
-        images = source_test.sample(COUNT)
-        translated = torch.cat([to_pixels(translate(to_float(part))) for part in images.split(250)])
-        features, logits = features_and_logits(network, translated, runtime)
-        found: dict[str, Any] = {}
-        if isinstance(target, LabelledDomain):
-            found["class_consistency"] = float((logits.argmax(1) == source_test.sample_labels(COUNT)).double().mean())
-            if pair.target_test is not None:
-                found["judge_accuracy"] = accuracy(*on_labelled(network, pair.target_test, runtime))
-        real = features_and_logits(network, (pair.target_test or target).sample(COUNT), runtime)[0]
-        before = features_and_logits(network, images, runtime)[0]
+    target_images = pair.target_test or pair.target
+    found, forth = judge_translations(pair.target, target_images, pair.source_test, translate, TARGET, runtime, labelled)
     if paired and pair.target_test is not None:
-        found["pixel_accuracy"] = pixel_accuracy(translated, pair.target_test.sample(COUNT))
-    if min(len(features), len(real)) > 1:
-        found["feature_distance"] = frechet_distance(features, real)
-        found["untranslated_distance"] = frechet_distance(before, real)
-    trained = f"trained {STEPS} steps on labelled target images" if "class_consistency" in found else "with random weights"
-    return found | {"feature_network": f"strided, width {WIDTH}, {trained}"}
+        found["pixel_accuracy"] = pixel_accuracy(forth, pair.target_test.sample(COUNT))
+    found["backward"], _ = judge_translations(
+        pair.source, pair.source_test, target_images, translate, SOURCE, runtime, labelled, COUNT_BACK, ROUNDS_BACK
+    )
+    with scoped_seed(0):
+        source, target = (domain.sample(COUNT_RECONSTRUCTED) for domain in (pair.source_test, target_images))
+        found["reconstruction_error"] = _reconstruction_errors(source, target, translate)
+    return found
 
 
 def judge_translations(
+    learned: Domain,
+    real: Domain,
+    given: Domain,
+    translate: Translate,
+    destination: int,
+    runtime: Runtime,
+    labelled: bool = True,
+    count: int = COUNT,
+    rounds: int = 1,
+) -> tuple[dict[str, Any], Tensor]:
+    """What a judge that is trained on `learned` says of the translations of `given`, beside `real` images of the same domain.
+
+    Returns:
+        ``class_consistency``: the share of translations that are given the class of their image's label. ``judge_accuracy``: the
+        judge's own on `real` images, which bounds what can be told. ``feature_distance``: `frechet_distance` of its features of
+        translations and of real images, up to `count` of each; ``untranslated_distance``: the same without translation.
+        ``feature_network``: whose features these are. Where `learned` has no labels, the first two are left out, and features are
+        those of the same network with random weights; what needs other labels that are missing is left out, too, and the
+        distances where a side has but one image. And the translations, uint8.
+    """
+    knows = isinstance(learned, LabelledDomain) and labelled
+    with scoped_seed(0):
+        network, steps = train_judge(learned if knows else learned.without_labels(), real, runtime, rounds)
+        images = given.sample(count)
+        translated = _translations(images, translate, 1 - destination, destination)
+        features, logits = features_and_logits(network, translated, runtime)
+        found: dict[str, Any] = {}
+        if knows and isinstance(given, LabelledDomain):
+            found["class_consistency"] = float((logits.argmax(1) == given.sample_labels(count)).double().mean())
+        if knows and isinstance(real, LabelledDomain):
+            found["judge_accuracy"] = accuracy(*on_labelled(network, real, runtime))
+        at_home = features_and_logits(network, real.sample(count), runtime)[0]
+        before = features_and_logits(network, images, runtime)[0]
+    found |= _distances(features, before, at_home)
+    whose = "source" if destination == SOURCE else "target"
+    trained = f"trained {steps} steps on labelled {whose} images" if knows else "with random weights"
+    return found | {"feature_network": f"strided, width {WIDTH}, {trained}"}, translated
+
+
+def judge_by_source(
     pair: Pair, translate: Translate, classifier: Classifier, read_drawn: Callable[[Tensor], Tensor], runtime: Runtime
 ) -> dict[str, Any]:
     """What the source classifier says of translations both ways, beside what it says of the same images untranslated.
@@ -109,52 +143,90 @@ def judge_translations(
 
     Args:
         pair: on the runtime's device.
-        translate: float images (N, C, s, s) in -1..1, and the domains that they are of and become, to their translations.
+        translate: as `evaluate_translation` takes it, of float images (N, C, s, s).
         classifier: the source classifier, which follows the frozen body.
         read_drawn: float images (N, C, s, s) to what the body makes of them.
         runtime: what to compute with.
 
     Returns:
-        ``class_consistency`` and ``untranslated_consistency``: the shares of source images, translated to the target and as they
-        are, that are given the class of their label. ``class_consistency_back``, ``untranslated_consistency_back``: the same of
-        target images, where their labels are known. ``feature_distance``, ``untranslated_distance``: as in
-        `evaluate_translation`. ``feature_network``: whose features these are.
+        Of translated source images ``class_consistency``, the distances and ``feature_network``, as in `judge_translations`, and
+        ``untranslated_consistency``: the share of the same images, as they are, that are given their class. Under ``backward``
+        the same of the target's, and ``reconstruction_error``, as in `evaluate_translation`.
+
+    The random state is left as found.
     """
 
     def judge(images: Tensor) -> tuple[Tensor, Tensor]:
-        with evaluating(classifier), runtime.autocast():
-            features = classifier.backbone(read_drawn(runtime.arrange(images)))
-            return features.float(), classifier.head(features).float()
+        made = []
+        for part in images.split(PART):
+            with evaluating(classifier), runtime.autocast():
+                features = classifier.backbone(read_drawn(runtime.arrange(to_float(part))))
+                made.append((features.float(), classifier.head(features).float()))
+        features, logits = (torch.cat(parts) for parts in zip(*made, strict=True))
+        return features, logits
 
-    found: dict[str, Any] = {}
-    features: dict[str, Tensor] = {}
-    for domain, origin, way in ((pair.source_test, SOURCE, ""), (pair.target_test or pair.target, TARGET, "_back")):
-        images = to_float(next(read(domain.pixels, [domain.sampled(JUDGED)])).to(runtime.device))
-        translations = (to_float(to_pixels(translate(part, origin, 1 - origin))) for part in images.split(PART))
-        for what, parts in (("untranslated", images.split(PART)), ("class", translations)):
-            seen, logits = (torch.cat(made) for made in zip(*map(judge, parts), strict=True))
-            features[what + way] = seen
+    domains = pair.source_test, pair.target_test or pair.target
+    images = [next(read(domain.pixels, [domain.sampled(JUDGED)])).to(runtime.device) for domain in domains]
+    seen, ways = [judge(part) for part in images], []
+    with scoped_seed(0):
+        for origin, domain in enumerate(domains):
+            features, logits = judge(_translations(images[origin], translate, origin, 1 - origin))
+            way: dict[str, Any] = _distances(features, seen[origin][0], seen[1 - origin][0])
             if isinstance(domain, LabelledDomain):
-                found[f"{what}_consistency{way}"] = accuracy(logits.cpu(), domain.sample_labels(JUDGED).cpu())
-    real = features["untranslated_back"]
-    if min(map(len, features.values())) > 1:
-        found["feature_distance"] = frechet_distance(features["class"], real)
-        found["untranslated_distance"] = frechet_distance(features["untranslated"], real)
-    return found | {"feature_network": "the source classifier, which reads them through the frozen body"}
+                labels = domain.sample_labels(JUDGED).cpu()
+                way["class_consistency"] = accuracy(logits.cpu(), labels)
+                way["untranslated_consistency"] = accuracy(seen[origin][1].cpu(), labels)
+            ways.append(way | {"feature_network": "the source classifier, which reads them through the frozen body"})
+        error = _reconstruction_errors(images[SOURCE], images[TARGET], translate)
+    return ways[SOURCE] | {"backward": ways[TARGET], "reconstruction_error": error}
 
 
-def train_evaluation_classifier(target: Domain, runtime: Runtime) -> Classifier:
-    """A strided net of width 32 trained on labelled target images: 200 steps of 128, slight affine augmentation.
+def _translations(images: Tensor, translate: Translate, origin: int, destination: int) -> Tensor:
+    """Images as pixels to their translations as pixels, uint8 (N, C, H, W)."""
+    return torch.cat([to_pixels(translate(to_float(part), origin, destination)) for part in images.split(250)])
 
-    Without labels it keeps the random weights that it begins with.
+
+def _distances(translated: Tensor, untranslated: Tensor, real: Tensor) -> dict[str, float]:
+    """`frechet_distance` to real images' features, of translations and without translation; nothing of less than two images."""
+    if min(len(translated), len(real)) < 2:
+        return {}
+    return {
+        "feature_distance": frechet_distance(translated, real),
+        "untranslated_distance": frechet_distance(untranslated, real),
+    }
+
+
+def _reconstruction_errors(source: Tensor, target: Tensor, translate: Translate) -> dict[str, float]:
+    """The mean of |x - x^{i->i}| over images as pixels, as a share of the range of a pixel, 0..1: by the name of their domain."""
+
+    def error(images: Tensor, side: int) -> float:
+        errors = [(to_float(part) - translate(to_float(part), side, side)).abs().flatten(1).mean(1) for part in images.split(250)]
+        return float(torch.cat(errors).double().mean()) / 2
+
+    return {"source": error(source, SOURCE), "target": error(target, TARGET)}
+
+
+def train_judge(learned: Domain, real: Domain, runtime: Runtime, rounds: int = 1) -> tuple[Classifier, int]:
+    """A strided net of width 32 trained on labelled images: `STEPS` of 128, slight affine augmentation; and its steps.
+
+    It is trained for at most so many rounds of these steps, each from where the last one ended, until it reads labelled `real`
+    images at `GOOD` or better. Without labels to learn from it keeps the random weights that it begins with.
     """
-    channels, size = target.images.shape[1:3]
-    network = build_classifier("strided", channels, size, len(target.classes), WIDTH)
+    channels, size = learned.images.shape[1:3]
+    network = build_classifier("strided", channels, size, len(learned.classes), WIDTH)
     runtime.place(network)
-    if isinstance(target, LabelledDomain):
+    if not isinstance(learned, LabelledDomain):
+        return network, 0
+    batches = Batches(learned, None, BATCH, 0, Augment(rotate=10, translate=0.06, scale=0.1), Augment(), runtime)
+
+    def good() -> bool:
+        return not isinstance(real, LabelledDomain) or accuracy(*on_labelled(network, real, runtime)) >= GOOD
+
+    done = 0
+    while done == 0 or (done < rounds and not good()):
         method = SourceOnly(SourceOnlySettings(), network, (channels, size, size), STEPS, runtime)
-        method.setup(target, Players(runtime, STEPS))
-        batches = Batches(target, None, BATCH, 0, Augment(rotate=10, translate=0.06, scale=0.1), Augment(), runtime)
+        method.setup(learned, Players(runtime, STEPS))
         for _ in range(STEPS):
             method.step(batches.next())
-    return network
+        done += 1
+    return network, done * STEPS

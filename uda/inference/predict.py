@@ -17,6 +17,7 @@ from uda.data.domain import LabelledDomain
 from uda.data.folders import check_classes, find, load_labelled
 from uda.data.load import load_named_test
 from uda.data.names import data_roots, is_domain, is_path
+from uda.errors import UserError
 from uda.evaluation.evaluator import on_labelled, predict
 from uda.evaluation.outputs import accuracy, confusion, per_class_accuracy
 from uda.runs.run import Run
@@ -36,7 +37,7 @@ def write_predictions(run: Run, images: Path, out: Path, which: str, display: Di
     done = 0
     with (
         atomic_write(out) as path,
-        path.open("w", newline="", encoding="utf-8") as file,
+        path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,  # names of files need not be text
         display.stage("images", 0, len(found)) as bar,
     ):
         table = csv.writer(file)
@@ -45,13 +46,23 @@ def write_predictions(run: Run, images: Path, out: Path, which: str, display: Di
             logits = predict(classifier, part.to(run.runtime.device), run.runtime)
             probabilities, classes = (logits / temperature).softmax(1).max(1)
             for position, probability, number in zip(positions, probabilities.tolist(), classes.tolist(), strict=True):
-                table.writerow((found.name(position), run.classes[number], f"{probability:.4f}"))
+                table.writerow((as_cell(found.name(position)), as_cell(run.classes[number]), f"{probability:.4f}"))
             unreadable += failed
             done += len(positions) + len(failed)
             bar.update(done, f"{done:,} images")
+        if len(unreadable) == len(found):
+            raise UserError(f"none of the images at {images} can be read, for example {unreadable[0]}; mend them or give others")
     if unreadable:
         display.say(f"  {len(unreadable)} images cannot be read and have no row: {', '.join(unreadable[:3])}")
     return len(found) - len(unreadable)
+
+
+def as_cell(text: str) -> str:
+    """A cell of a table that no spreadsheet takes for a formula: behind an apostrophe where it starts like one.
+
+    Source: OWASP, "CSV Injection". A number stays one, whatever its sign.
+    """
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) and not text[1:].isdecimal() else text
 
 
 def evaluate(run: Run, data: str, which: str, data_root: str | Path | None, display: Display) -> dict[str, Any]:

@@ -14,8 +14,9 @@ from uda.data.augment import to_float, to_pixels
 from uda.data.folders import Found, find
 from uda.data.frame import Frame
 from uda.errors import UserError
-from uda.methods.translating import Codes, Styled, Translating
+from uda.methods.translating import Codes, Drawing, Styled, Translating
 from uda.models.layers import SOURCE, TARGET
+from uda.paths import distinct
 from uda.report.grids import picture, write_grid
 from uda.runs.run import Run
 
@@ -50,25 +51,29 @@ def write_translations(
         out: the folder to write to.
         display: where to say how it goes.
         to: ``"target"`` or ``"source"``.
-        samples: so many translations of each image, with styles drawn at random: ``NAME-1.png``, ``NAME-2.png``, ...
+        samples: so many translations of each image, drawn at random: ``NAME-1.png``, ``NAME-2.png``, ...
         reference: an image of the domain translated to, whose style all translations take.
 
     Returns:
         How many images were translated.
 
     Raises:
-        UserError: where the run's method does not translate, or knows no styles and one was asked for.
+        UserError: where the run's method does not translate, or not in several ways or by a style where that is asked for.
     """
     method, found = open_translator(run), find(images, labelled=False)
-    destination = _domain(to)
+    destination, places = _domain(to), _places(found)
     frame = run.recipe.drawn_frame
-    styled, given = (method if isinstance(method, Styled) else None), None
+    given = None
     if samples and reference is not None:
         raise UserError("give --samples or --reference: the one draws styles, the other takes an image's")
-    if styled is None and (samples or reference is not None):
-        raise UserError(f"{run.recipe.method.name} makes one translation of an image; --samples and --reference want drit")
-    if styled is not None and reference is not None:
-        given = styled.styles(_one(reference, frame).to(run.runtime.device), destination)
+    if samples and not isinstance(method, Drawing):
+        raise UserError(
+            f"{run.recipe.method.name} makes one translation of an image; --samples is for runs of drit and latent_mapping"
+        )
+    if reference is not None:
+        if not isinstance(method, Styled):
+            raise UserError(f"{run.recipe.method.name} reads no styles off images; --reference is for runs of drit")
+        given = method.styles(_one(reference, frame).to(run.runtime.device), destination)
     unreadable: list[str] = []
     rows: list[list[Tensor]] = []
     done = 0
@@ -78,16 +83,18 @@ def write_translations(
                 part = block[start : start + PART]
                 codes = method.encode(to_float(part.to(run.runtime.device)), 1 - destination)
                 styles: list[Tensor | None] = [None if given is None else given.expand(len(part), -1)]
-                if styled is not None and samples:
-                    styles = [styled.draw_styles(len(part)) for _ in range(samples)]
+                if samples and isinstance(method, Drawing):
+                    styles = [method.draw_styles(len(part)) for _ in range(samples)]
                 made = [to_pixels(method.decode(codes, destination, style)).cpu() for style in styles]
                 for position, image, *translations in zip(positions[start : start + PART], part, *made, strict=True):
-                    _write(translations, out / _place(found, position), numbered=samples > 0)
+                    _write(translations, out / places[position], numbered=samples > 0)
                     if len(rows) < SHOWN:
                         rows.append([image, *translations])
             unreadable += failed
             done += len(positions) + len(failed)
             bar.update(done, f"{done:,} images")
+    if len(unreadable) == len(found):
+        raise UserError(f"none of the images at {images} can be read, for example {unreadable[0]}; mend them or give others")
     if unreadable:
         display.say(f"  {len(unreadable)} images cannot be read and have no translation: {', '.join(unreadable[:3])}")
     if rows:
@@ -99,7 +106,7 @@ def write_translations(
 
 def grid_path(out: Path) -> Path:
     """Where the grid of a folder of translations is: beside it, so that it has no image's name."""
-    return Path(f"{out}-grid.png")
+    return out.with_name(f"{out.name}-grid.png")
 
 
 def write_strip(run: Run, first: Path, second: Path, out: Path, to: str = "target", stops: int = STOPS) -> None:
@@ -122,10 +129,12 @@ def write_strip(run: Run, first: Path, second: Path, out: Path, to: str = "targe
     between = Codes(torch.lerp(codes.values[:1].float(), codes.values[1:].float(), share).to(codes.values.dtype), origin)
     rows = []
     for domain in (origin, destination):
-        style = None
-        if isinstance(method, Styled):  # one style for all of a row, so that only the code moves
-            style = (method.styles(ends[:1], origin) if domain == origin else method.draw_styles(1)).expand(stops, -1)
-        rows.append(to_pixels(method.decode(between, domain, style)))
+        style = None  # or one for all of a row, so that only the code moves
+        if isinstance(method, Styled) and domain == origin:
+            style = method.styles(ends[:1], origin)
+        elif isinstance(method, Drawing):
+            style = method.draw_styles(1)
+        rows.append(to_pixels(method.decode(between, domain, style if style is None else style.expand(stops, -1))))
     write_grid(list(zip((_other(to), to), rows, strict=True)), out)
 
 
@@ -149,10 +158,10 @@ def _one(path: Path, frame: Frame) -> Tensor:
     return to_float(images)
 
 
-def _place(found: Found, position: int) -> Path:
-    """Where an image's translation goes: its own name without the ending, and never outside of the folder that is written to."""
-    name = Path(os.path.normpath(found.name(position)))
-    return Path(name.stem if name.is_absolute() or name.parts[0] == ".." else name.with_suffix(""))
+def _places(found: Found) -> list[Path]:
+    """Where each image's translation goes: its own name, told apart, and never outside of the folder that is written to."""
+    names = [Path(os.path.normpath(found.name(position))) for position in range(len(found))]
+    return distinct(Path(name.name) if name.is_absolute() or name.parts[0] == ".." else name for name in names)
 
 
 def _write(images: list[Tensor], stem: Path, numbered: bool) -> None:

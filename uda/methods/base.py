@@ -14,6 +14,7 @@ from uda import losses
 from uda.data.augment import to_float
 from uda.data.batches import Batch
 from uda.data.domain import Domain
+from uda.errors import OwnCodeError
 from uda.models.backbones import Classifier
 from uda.models.layers import SOURCE, TARGET, by_domain, convert_domain_batch_norm, domain_norms, learn_statistics
 from uda.players import Players, one_cycle
@@ -183,8 +184,18 @@ class OneNetwork(Method):
         raise NotImplementedError
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
-        """One step down the total loss."""
-        values = self.losses(batch)
+        """One step down the total loss.
+
+        Raises:
+            OwnCodeError: where `losses` returns something else than it has to.
+        """
+        values: Any = self.losses(batch)
+        total = values.get("total") if isinstance(values, dict) else None
+        if not isinstance(total, Tensor) or total.ndim or not total.requires_grad:
+            raise OwnCodeError(
+                f"{type(self).__name__}.losses returned {_outline(values)}; it must return a dict of scalar tensors, one of them "
+                "'total', the loss that goes down, which depends on the network's weights"
+            )
         self.players.step("network", values["total"])
         return self.advance(values)
 
@@ -260,3 +271,11 @@ class WithTeacher(OneNetwork):
 
     def classifier(self) -> nn.Module:
         return self.teacher
+
+
+def _outline(values: object) -> str:
+    """What was returned, in a few words."""
+    if not isinstance(values, dict):
+        return f"a {type(values).__name__}"
+    kinds = {k: f"tensor {tuple(v.shape)}" if isinstance(v, Tensor) else type(v).__name__ for k, v in values.items()}
+    return ", ".join(f"{name!r}: {kind}" for name, kind in kinds.items()) or "an empty dict"

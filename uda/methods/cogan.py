@@ -45,6 +45,7 @@ class CoGANSettings(AdversarialSettings):
     """of the generators' last layers; the published widths fall from 1,024 to 128"""
     noise_dim: PositiveInt = 100
     private_generator_layers: NonNegativeInt = 1
+    """last layers that each domain has for itself: 1 changes intensities alone, 2, as in the paper's networks, strokes, too"""
     drawn_batch: PositiveInt | None = None
     """how many pairs are drawn in a step, where a body is frozen; left out: as many as there are source images in a batch"""
     warm_start: bool = True

@@ -11,10 +11,16 @@ paper's attribute). With u = G_1(c_2, a_1) and v = G_2(c_1, a_2), contents swapp
            cross-cycle             |G_1(E_2(v), A_1(u)) - x_1| + |G_2(E_1(u), A_2(v)) - x_2|
            KL                      KL(q(a_i | x_i) || N(0, I))
            latent regression       |A_i(G_i(c_j, r)) - r|
-           mode seeking            |r - r'| / |G_i(c_j, r) - G_i(c_j, r')|                       Mao et al. 2019; off
+           mode seeking            1 / (|G_i(c_j, r) - G_i(c_j, r')| / |r - r'| + 1e-5)   Mao et al. 2019; off
            translated class        cross-entropy of C(G_2(c_1, .)) and the source labels         ours
     C:     class         cross-entropy of the source, and of `draws` translations of each source image, with the source labels
            self-training  information maximisation and a mean teacher's pseudo-labels on the target; ours, off
+
+Reconstruction and cross-cycle are sums over an image's numbers; content, adversarial and latent terms are means: over both
+domains (content, latent), over translations by a_i and by r (adversarial). The authors' code has sums there: its weights 1, 1 and
+10 are 2, 2 and 20 here, and its 10 of image means is 10 / (C S S), as in `recipes/mnist2mnistm-paper.toml`. In each domain it has
+one D for translations by a_i and another for those by r (here one for both), it moves G and E by the terms of r in a step of
+their own, keeps contents small by 0.01 of their mean square, and joins styles to every layer of G (here to its input).
 
 Behind a frozen body E, A, G and D work on small images; C reads their translations, and whole images, through the body.
 
@@ -155,13 +161,14 @@ def with_style(contents: Tensor, styles: Tensor) -> Tensor:
 
 
 def mode_seeking(r: Tensor, r_other: Tensor, *drawn: tuple[Tensor, Tensor]) -> Tensor:
-    """|r - r'| / |G(c, r) - G(c, r')|, each a mean over an image's numbers, averaged over the images of both domains.
+    """1 / (|G(c, r) - G(c, r')| / |r - r'| + 1e-5), each a mean over an image's numbers; then over images of both domains.
 
-    Shapes: styles (N, A); in each domain, images drawn in r and in r' (N, C, S, S). Source: Mao et al. 2019.
+    The small number keeps it finite and, unlike a bound, leaves a gradient where two images are nearly the same. Shapes: styles
+    (N, A); in each domain, images drawn in r and in r' (N, C, S, S). Source: Mao et al. 2019 and their code.
     """
     first, second = (torch.cat(images).float() for images in zip(*drawn, strict=True))
     apart = (first - second).abs().flatten(1).mean(1)
-    return ((r - r_other).abs().mean(1).repeat(2) / apart.clamp_min(1e-3)).mean()
+    return (1 / (apart / (r - r_other).abs().mean(1).repeat(2) + 1e-5)).mean()
 
 
 class DRIT(Styled, WithTeacher):
@@ -191,7 +198,7 @@ class DRIT(Styled, WithTeacher):
             backbone, content = copy.deepcopy(classifier.backbone), (s.code_dim,)
             convert_domain_batch_norm(backbone)
             encoders: TiedEncoders | SpatialEncoders = TiedEncoders(
-                backbone_layers(backbone), backbone.feature_dim, s.code_dim, private=1, learned_variance=False, coordinates=False
+                backbone_layers(backbone), backbone.feature_dim, s.code_dim, private=1, spread="unit", coordinates=False
             )
             generators: TiedGenerators | SpatialGenerators = TiedGenerators(channels, size, s.width, s.code_dim + s.style_dim, 2)
         else:

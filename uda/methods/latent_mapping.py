@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, cast
 
 import torch
-from pydantic import NonNegativeFloat, PositiveInt
+from pydantic import NonNegativeFloat, PositiveInt, field_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -39,12 +39,12 @@ from uda.data.batches import Batch
 from uda.data.domain import Domain
 from uda.errors import UserError
 from uda.methods.base import Method, Shape, TeacherSettings, WithTeacher
-from uda.methods.translating import Codes, Translating
+from uda.methods.translating import Codes, Drawing
 from uda.models.backbones import Backbone, Classifier, strided
 from uda.models.layers import SOURCE, TARGET, by_domain, convert_domain_batch_norm
 from uda.models.translators import Posterior, generator_layers
 from uda.players import Players
-from uda.runtime import Runtime
+from uda.runtime import Runtime, evaluating
 from uda.types import UnitInterval
 
 
@@ -53,7 +53,8 @@ class LatentMappingSettings(TeacherSettings):
 
     name: str = "latent_mapping"
     vaes: str | None = None
-    """``weights/method.safetensors`` of an earlier run of this method, whose VAEs are used; left out: they are trained"""
+    """``weights/method.safetensors`` of an earlier run of this method, whose VAEs are used; left out: they are trained. Kept as
+    an absolute path, so that a run goes on wherever it is resumed"""
     vae_share: UnitInterval = 0.5
     """the share of the steps in which VAEs are trained; the mapping has the rest"""
     encoder: Literal["backbone", "convolutional"] = "backbone"
@@ -83,6 +84,11 @@ class LatentMappingSettings(TeacherSettings):
     mapping_rate: NonNegativeFloat = 1e-3
     """Adam's, for VAEs and the networks of codes"""
     betas: tuple[float, float] = (0.5, 0.999)
+
+    @field_validator("vaes")
+    @classmethod
+    def _absolute(cls, path: str | None) -> str | None:
+        return path and str(Path(path).absolute())
 
 
 class VAE(nn.Module):
@@ -138,7 +144,7 @@ class Mapped(NamedTuple):
     """codes of the other domain that match"""
 
 
-class LatentMapping(Translating, WithTeacher):
+class LatentMapping(Drawing, WithTeacher):
     """VAEs, the mapping between their codes, and a classifier that learns from translations."""
 
     Settings = LatentMappingSettings
@@ -298,16 +304,20 @@ class LatentMapping(Translating, WithTeacher):
 
     @torch.no_grad()
     def encode(self, images: Tensor, domain: int) -> Codes:
-        """f_domain(x), codes (N, D) without noise."""
-        with self.runtime.autocast():
+        """f_domain(x), codes (N, D) without noise, that of dropout in its backbone included."""
+        with evaluating(self.vae(domain)), self.runtime.autocast():
             return Codes(self.vae(domain).encode(self.runtime.arrange(images)).mean, domain)
 
     @torch.no_grad()
     def decode(self, codes: Codes, domain: int, style: Tensor | None = None) -> Tensor:
-        """g_domain(z); codes of the other domain are mapped first, with noise that is drawn."""
+        """g_domain(z); codes of the other domain are mapped first, with `style` as the noise e (N, D), or with drawn noise."""
         values = codes.values
         if codes.domain != domain:
-            values = self.mappers[codes.domain](values, torch.randn_like(values))
+            values = self.mappers[codes.domain](values, self.draw_styles(len(values)) if style is None else style)
         with self.runtime.autocast():
             images: Tensor = self.vae(domain).decoder(values)
             return images.float()
+
+    def draw_styles(self, count: int) -> Tensor:
+        """Noise e ~ N(0, I)."""
+        return torch.randn(count, self.settings.code_dim, device=self.runtime.device)

@@ -4,7 +4,10 @@ The teacher's weights are an average of the student's over the last steps. On ta
 different forms,
 
     total = cross-entropy(source) + weight x mean over images that the teacher is sure of of |p_student - p_teacher|^2
-          + balance x cross-entropy between the even distribution and the mean prediction                     section 3.3
+          + balance x share of sure images x cross-entropy of the even distribution and the mean prediction   section 3.3
+
+As in the paper's experiments with a threshold, classes are pushed to be even only as far as the teacher is sure: while it is
+not, the surest way to even classes is to be unsure of every image.
 """
 
 from __future__ import annotations
@@ -50,5 +53,5 @@ class MeanTeacher(WithTeacher):
             "consistency": consistency,
             "balance": balance,
             "target_entropy": losses.entropy(target_logits),
-            "total": class_loss + s.consistency_weight * consistency + s.balance_weight * balance,
+            "total": class_loss + s.consistency_weight * consistency + s.balance_weight * sure.float().mean() * balance,
         }

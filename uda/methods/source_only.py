@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import Field, FiniteFloat, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from uda import losses
@@ -73,17 +73,22 @@ class SourceClassifierSettings(Section):
     """a state dict (.pt or .safetensors) of this network, already trained on the source; left out: train it"""
     split: str | None = None
     """of a network that is not ours, the last module of the stem, which UNIT gives each domain its own of; left out: found"""
-    mean: tuple[float, ...] | None = None
+    mean: tuple[FiniteFloat, ...] | None = None
     """what a network that is not ours wants subtracted from images in 0..1; left out: the published figures, or 0"""
-    std: tuple[float, ...] | None = None
+    std: tuple[PositiveFloat, ...] | None = None
     """and divided by; left out: the published figures, or 1"""
     trainable: Annotated[str, Field(pattern=r"^(all|head|from \S+)$")] = "all"
     """what of the network is trained, by the source and by methods. "all"; "head": the body is frozen, and its features are
     computed once; "from STAGE": so is all that comes before the module STAGE"""
+    target_norm: Literal["own", "both"] = "own"
+    """what a frozen body's batch norms go by on the target: the statistics that it came with, or these and the target's, in the
+    mean of two passes"""
     bottleneck: NonNegativeInt = 0
     """features of a new head, between the network's own and the classes; 0: the network's own head"""
     dropout: UnitInterval = 0.5
     """in the bottleneck"""
+    pretrained_rate: NonNegativeFloat = 0.1
+    """the learning rate of weights that came pretrained, as a part of that of new ones, for the source and for methods"""
     steps: NonNegativeInt = 600
     """0: the network is taken as it is"""
     refine_steps: NonNegativeInt = 0

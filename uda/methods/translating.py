@@ -47,8 +47,16 @@ class Translating(Method):
         return self.decode(self.encode(images, origin), destination, style)
 
 
-class Styled(Translating):
-    """Makes many translations of one image: `decode` takes a style (N, D), and draws one where none is given."""
+class Drawing(Translating):
+    """Makes many translations of one image: `decode` takes a style (N, D), drawn at random, and draws one where none is given."""
+
+    def draw_styles(self, count: int) -> Tensor:
+        """Styles (count, D) drawn at random, by torch's global generator."""
+        raise NotImplementedError
+
+
+class Styled(Drawing):
+    """Knows the style of an image, too: its reconstruction has it, and others can take it."""
 
     def translate(self, images: Tensor, origin: int, destination: int, style: Tensor | None = None) -> Tensor:
         if style is None and origin == destination:
@@ -57,10 +65,6 @@ class Styled(Translating):
 
     def styles(self, images: Tensor, domain: int) -> Tensor:
         """The styles (N, D) of images (N, C, S, S) in -1..1."""
-        raise NotImplementedError
-
-    def draw_styles(self, count: int) -> Tensor:
-        """Styles (count, D) drawn at random, by torch's global generator."""
         raise NotImplementedError
 
 

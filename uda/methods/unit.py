@@ -15,8 +15,13 @@ class head C_i, the two players of the alternating game minimise
            translated class  as above, on x^{1->2} as it is and augmented
 
 Self-training and the translated class are ours, and need no target label: the published objective leaves stem_2 to the
-adversarial and feature terms alone, and it drifts. Ours too: where the backbone has dropout, feature matching reads features
-after it; and of eq. 5's two KL terms the translated code's alone is computed, since eq. 3 holds the other.
+adversarial and feature terms alone, and it drifts. Each distance is a sum over an image's (or a feature vector's) numbers and a
+mean over the batch. Of eq. 5's two KL terms the translated code's alone is computed: eq. 3 holds the other, so that the paper's
+weight of it, here, is lambda_1 + lambda_3.
+
+The released code of the digit experiments differs from the paper, and both from our defaults; settings bring either back, and
+`recipes/svhn2mnist-paper.toml` holds the release's. It judges reconstructions, too (`adversarial_on_reconstructions`), weighs D's
+game half as much as that of E and G (`adversarial_weight_discriminator`), leaves out the 1/2 of the divergence, and learns sigma.
 
 Where a body is frozen, D is that body with what is trained above it: stem_i reads what the body makes of an image. The class head
 learns from what is kept of whole images; all that is compared with drawn images is brought to their side first, and both go
@@ -24,13 +29,14 @@ through the body, whose weights stay and whose gradients pass. Translations keep
 teacher says it of the target's.
 
 The step does no work twice: one pass through encoders and generators serves both players, and each player makes one pass
-through each stem and one through the trunk.
+through each stem and one through the trunk. Where these draw noise in training (dropout), feature matching takes a pass of its
+own without: one image read by two like stems is at no distance from itself.
 """
 
 from __future__ import annotations
 
 import copy
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
@@ -45,10 +51,23 @@ from uda.methods.base import Read, Shape
 from uda.methods.translating import Translating
 from uda.models.backbones import Backbone, Classifier
 from uda.models.identity import IdentityEncoders, IdentityGenerators
-from uda.models.layers import SOURCE, TARGET, by_domain, convert_domain_batch_norm, draw_weights, widen_for_coordinates
+from uda.models.layers import (
+    SOURCE,
+    TARGET,
+    by_domain,
+    convert_domain_batch_norm,
+    draw_gaussian,
+    draw_weights,
+    draw_xavier,
+    draws_noise,
+    read_grey,
+    widen_for_coordinates,
+    write_grey,
+)
 from uda.models.translators import (
     GeneratorPair,
     Posterior,
+    Spread,
     Streams,
     TiedEncoders,
     TiedGenerators,
@@ -57,7 +76,7 @@ from uda.models.translators import (
     convolutional_layers,
 )
 from uda.players import Players
-from uda.runtime import Runtime
+from uda.runtime import Runtime, evaluating
 from uda.types import UnitInterval
 
 
@@ -88,12 +107,20 @@ class UNITSettings(AdversarialSettings):
     """how many times as large as pixels (-1..1) codes of pixels begin, beside noise of variance 1"""
     drawn_batch: PositiveInt | None = None
     """how many source images of a batch are translated, and as many of the target; left out: all of the source"""
-    posterior: Literal["unit", "learned"] = "unit"
-    """variance of q(z|x): 1, as in the paper, or learned, as in the released code"""
+    posterior: Spread = "unit"
+    """variance of q(z|x): 1, as in the paper, or learned; softplus, as the released code learns it"""
+    slope: NonNegativeFloat = 0.1
+    """of the LeakyReLU in convolutional encoders and in generators; 0.01 in the release"""
+    grey_target: bool = False
+    """whether the target, in a run in colour, is grey, and is read and drawn as one channel, as in the release"""
+    initial_weights: Literal["layers", "published"] = "layers"
+    """of networks that start afresh: as their layers are initialised, both domains alike; or as in the release, each its own"""
     warm_start: bool = True
     """whether D (and backbone encoders) start from the source classifier's weights, or afresh"""
 
     adversarial_weight: NonNegativeFloat = 0.5
+    adversarial_weight_discriminator: NonNegativeFloat | None = None
+    """for D, where it is to be another; half of it makes a mean, which the release has there, of the objective's sum over i"""
     adversarial_on_reconstructions: bool = False
     """whether x^{i->i} are judged real or fake too"""
     class_weight: NonNegativeFloat = 1.0
@@ -142,7 +169,10 @@ class TiedDiscriminators(nn.Module):
         self.stems = nn.ModuleList([backbone.stem, copy.deepcopy(backbone.stem)])
         self.trunks = nn.ModuleList([backbone.trunk] if tied_trunk else [backbone.trunk, copy.deepcopy(backbone.trunk)])
         self.feature_dim = backbone.feature_dim
-        self.real_head = nn.Linear(backbone.feature_dim, 1)
+        real_head = nn.Linear(backbone.feature_dim, 1)
+        # Dropout that belongs to the class head stands before this one, too.
+        dropout = [copy.deepcopy(part) for part in self.class_head.modules() if isinstance(part, nn.Dropout)]
+        self.real_head = nn.Sequential(*dropout, real_head) if dropout else real_head
 
     def forward(self, by_1: dict[str, Tensor], by_2: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Trunk features (N, D) of the images that D_1 reads and of those that D_2 reads, under their names: one pass for all."""
@@ -156,6 +186,11 @@ class TiedDiscriminators(nn.Module):
         parts = iter(features.split([len(images) for images in (*by_1.values(), *by_2.values())]))
         # The parts come in the order in which the images went in.
         return {name: next(parts) for name in by_1}, {name: next(parts) for name in by_2}
+
+    def matched(self, by_1: dict[str, Tensor], by_2: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The features that feature matching compares: as `forward`, without the noise that layers draw in training."""
+        with evaluating(self, gradients=True):
+            return self.forward(by_1, by_2)
 
     def target_classifier(self) -> Classifier:
         """C_2 = class head . trunk . stem_2, made of the same modules."""
@@ -171,11 +206,11 @@ def translators(s: UNITSettings, shape: Shape, backbone: Backbone) -> tuple[Tied
     if s.encoder == "backbone":
         layers, features = backbone_layers(backbone), backbone.feature_dim
     else:
-        layers, features = convolutional_layers(channels, size, s.width), 8 * s.width
+        layers, features = convolutional_layers(channels, size, s.width, s.slope), 8 * s.width
     encoders = TiedEncoders(
-        layers, features, s.code_dim, s.private_encoder_layers, s.posterior == "learned", s.coordinates in ("encoder", "both")
+        layers, features, s.code_dim, s.private_encoder_layers, s.posterior, s.coordinates in ("encoder", "both")
     )
-    return encoders, TiedGenerators(channels, size, s.width, s.code_dim, s.private_generator_layers)
+    return encoders, TiedGenerators(channels, size, s.width, s.code_dim, s.private_generator_layers, s.slope)
 
 
 class UNIT(Translating):
@@ -199,11 +234,39 @@ class UNIT(Translating):
         start = starting_point(classifier, s.warm_start)
         if read is not None and s.encoder == "backbone":
             raise UserError('what follows a frozen body reads no images; set method.encoder to "pixels" or "convolutional"')
+        if s.encoder == "pixels" and (s.grey_target or s.initial_weights == "published"):
+            raise UserError('method.grey_target and published method.initial_weights want another method.encoder than "pixels"')
         self.encoders, self.generators = translators(s, shape, start.backbone)
         self.discriminators = TiedDiscriminators(start, s.coordinates in ("discriminator", "both"), s.tied_trunk)
+        if s.grey_target:
+            self._make_target_grey(shape[0])
+        if s.initial_weights == "published":
+            self._draw_published_weights()
+        self.noisy = draws_noise(self.discriminators.stems) or draws_noise(self.discriminators.trunks)
         # With weights averaged over the last steps: the teacher, which classifies in the end, and the translator.
         self.teacher = copy.deepcopy(self.discriminators.target_classifier()).requires_grad_(False).eval()
         self.translator = copy.deepcopy(Translator(self.encoders, self.generators)).requires_grad_(False).eval()
+
+    def _make_target_grey(self, channels: int) -> None:
+        if not self.settings.private_encoder_layers or not self.settings.private_generator_layers:
+            raise UserError("method.grey_target wants a first and a last layer of the target's own; give each domain one or more")
+        encoders, generators, stems = self.encoders.private, self.generators.private, self.discriminators.stems
+        encoders[TARGET] = read_grey(encoders[TARGET], channels)
+        generators[TARGET] = write_grey(generators[TARGET], channels)
+        if self.read_drawn is None:  # else it reads what a frozen body makes of images
+            stems[TARGET] = read_grey(stems[TARGET], channels)
+
+    def _draw_published_weights(self) -> None:
+        """As the release draws them; biases of the code's layer from N(0, 0.002^2)."""
+        if self.settings.warm_start:
+            raise UserError(
+                'method.initial_weights = "published" wants networks that start afresh: set method.warm_start = false'
+            )
+        assert isinstance(self.encoders, TiedEncoders)
+        draw_xavier(self.discriminators)
+        draw_gaussian(self.encoders)
+        draw_gaussian(self.generators)
+        nn.init.normal_(cast(nn.Linear, self.encoders.tied[-1]).bias, std=0.002)
 
     def setup(self, target: Domain, players: Players) -> None:
         """Learns the target's batch-norm statistics, for D_2 and E_2 alike, and makes an optimiser for each player."""
@@ -254,7 +317,11 @@ class UNIT(Translating):
         by_1.setdefault(labelled, batch.source)
         if self_training:
             by_2["augmented"] = batch.target
-        by_1, by_2 = (by | {name: seen.detach() for name, seen in of.items()} for by, of in zip((by_1, by_2), drawn, strict=True))
+        drawn_1, drawn_2 = ({name: seen.detach() for name, seen in of.items()} for of in drawn)
+        if self.noisy and not s.adversarial_on_reconstructions:
+            by_1["translated"], by_2["translated"] = drawn_1["translated"], drawn_2["translated"]
+        else:
+            by_1, by_2 = by_1 | drawn_1, by_2 | drawn_2
         fakes = ("translated", "reconstructed") if s.adversarial_on_reconstructions else ("translated",)
         with self.runtime.autocast():
             of_1, of_2 = self.discriminators(by_1, by_2)
@@ -264,6 +331,8 @@ class UNIT(Translating):
             teacher_logits = self.teacher(batch.target_weak) if s.pseudo_label_weight else target_logits
             is_real = [real_head(features["real"]) for features in (of_1, of_2)]
             is_fake = [real_head(torch.cat([features[name] for name in fakes])) for features in (of_1, of_2)]
+            if s.feature_weight and self.noisy:
+                of_1, of_2 = self.discriminators.matched(drawn_1, drawn_2)
         values = {
             "discriminator_adversarial": torch.stack(
                 [losses.real_fake(logits, True) for logits in is_real] + [losses.real_fake(logits, False) for logits in is_fake]
@@ -274,8 +343,9 @@ class UNIT(Translating):
             "pseudo_label": losses.pseudo_label(target_logits, teacher_logits, s.confidence),
             "translated_class": losses.cross_entropy(translated_logits, batch.source_labels[: len(translated_logits)]),
         }
+        own_weight = s.adversarial_weight_discriminator
         total = (
-            s.adversarial_weight * values["discriminator_adversarial"]
+            (s.adversarial_weight if own_weight is None else own_weight) * values["discriminator_adversarial"]
             + s.class_weight * values["class"]
             + s.information_weight * (values["target_entropy"] - values["target_marginal_entropy"])
             + s.pseudo_label_weight * values["pseudo_label"]
@@ -309,11 +379,9 @@ class UNIT(Translating):
             is_real = self.discriminators.real_head(torch.cat([*of_1.values(), *of_2.values()]))
             translated_logits = self.discriminators.class_head(torch.cat(classified))
         # Means over both domains at once, doubled, are the sums over i of the objective.
-        originals = torch.cat(real)
-        rebuilt = torch.cat([streams.source_source, streams.target_target])
         values = {
             "generator_adversarial": 2 * losses.real_fake(is_real, True),
-            "reconstruction": 2 * losses.distance(rebuilt, originals, s.reconstruction_norm),
+            "reconstruction": self._distance(*real, streams.source_source, streams.target_target),
             "kl": 2 * losses.kl_to_standard_normal(*posterior),
             "generator_class": losses.cross_entropy(translated_logits, batch.source_labels[:count].repeat(len(classified))),
         }
@@ -333,12 +401,16 @@ class UNIT(Translating):
                 back = self.encoders(streams.target_source, streams.source_target)
                 returned = self.generators(back.sample())
             # The first half of these codes was read off x^{2->1}, the second off x^{1->2}.
-            cycled = torch.cat([returned.target_source, returned.source_target])
-            values["cycle"] = 2 * losses.distance(cycled, originals, s.reconstruction_norm)
+            values["cycle"] = self._distance(*real, returned.target_source, returned.source_target)
             values["cycle_kl"] = 2 * losses.kl_to_standard_normal(*back)
             total = total + s.cycle_weight * values["cycle"] + s.cycle_kl_weight * values["cycle_kl"]
         self.players.step("generators", total)
         return values
+
+    def _distance(self, x_1: Tensor, x_2: Tensor, drawn_1: Tensor, drawn_2: Tensor) -> Tensor:
+        """sum_i |x_i - drawn_i|; of a grey target's channels, which are equal, one counts."""
+        norm, counted = self.settings.reconstruction_norm, slice(1 if self.settings.grey_target else None)
+        return losses.distance(drawn_1, x_1, norm) + losses.distance(drawn_2[:, counted], x_2[:, counted], norm)
 
     def classifier(self) -> nn.Module:
         """The teacher: C_2 with weights averaged over the last steps."""

@@ -8,9 +8,12 @@ discriminators D_i, the two players of the alternating game minimise
            lambda_1  sum_i  KL(q_i(z_i | x_i) || N(0, I))     lambda_2  sum_i  |x_i - x^{i->i}|               eq. 3
            lambda_3  sum_i  KL(q_j(z | x^{i->j}) || N(0, I))  lambda_4  sum_i  |x_i - x^{i->j->i}|            eq. 5
 
-with lambda = 10, 0.1, 100, 0.1, 100; distances and divergences are means over an image's or a code's numbers. Without tied layers
-(`tied_layers = 0`) this is CycleGAN with a VAE's terms; without the cycle (`mean_cycle_weight = mean_cycle_kl_weight = 0`) it is
-the shared-latent model alone.
+with lambda = 10, 0.1, 100, 0.1, 100; distances and divergences are means over an image's or a code's numbers. Eq. 5 holds the
+first divergence once more, with lambda_3: in all the paper has lambda_1 + lambda_3 of it (`mean_kl_weight = 0.2`, recipe
+`translate-paper`); the default is half of that. Without the cycle (`mean_cycle_weight = mean_cycle_kl_weight = 0`) this is the
+shared-latent model alone. Without tied layers (`tied_layers = 0`) it still has the VAEs; the paper's "no weight sharing", which
+is CycleGAN, has none, no reconstructions, and domains that share nothing at the beginning either: `tied_layers = 0`,
+`variational = false`, `start_alike = false`, and weights of 0 for the reconstruction and both divergences.
 """
 
 from __future__ import annotations
@@ -30,9 +33,9 @@ from uda.methods.adversarial import AdversarialSettings, add_adversaries
 from uda.methods.base import Shape
 from uda.methods.translating import Translating
 from uda.models.backbones import Classifier
-from uda.models.layers import SOURCE, TARGET
+from uda.models.layers import SOURCE, TARGET, draw_weights
 from uda.models.spatial import SpatialEncoders, SpatialGenerators, instance_norm
-from uda.models.translators import Translator
+from uda.models.translators import Posterior, Translator
 from uda.players import Players
 from uda.runtime import Runtime
 
@@ -47,6 +50,10 @@ class UNITTranslationSettings(AdversarialSettings):
     """residual blocks of each encoder and each generator"""
     tied_layers: NonNegativeInt = 1
     """how many of them, next to the code, are one for both domains; 0: none"""
+    variational: bool = True
+    """whether codes are drawn around what the encoders say, as a VAE's are, or are just that"""
+    start_alike: bool = True
+    """whether the networks of both domains begin with the same weights, so that codes correspond at first"""
     discriminator_depth: PositiveInt = 5
     """layers of stride 2"""
     code_scale: PositiveFloat = 4.0
@@ -111,6 +118,9 @@ class UNITTranslation(Translating):
             SpatialEncoders(channels, size, s.width, s.blocks, s.tied_layers, s.code_scale),
             SpatialGenerators(channels, s.width, 4 * s.width, s.blocks, s.tied_layers),
         )
+        if not s.start_alike:
+            draw_weights(self.networks.encoders.private[TARGET])
+            draw_weights(self.networks.generators.private[TARGET])
         self.translator = copy.deepcopy(self.networks).requires_grad_(False).eval()  # with averaged weights
         self.discriminators = nn.ModuleList(
             [patch_discriminator(channels, size, s.width, s.discriminator_depth) for _ in range(2)]
@@ -129,7 +139,7 @@ class UNITTranslation(Translating):
         originals = torch.cat(real)
         with self.runtime.autocast():
             posterior = encoders(*real)
-            streams = generators(posterior.sample())
+            streams = generators(self._codes(posterior))
         translated = streams.target_source, streams.source_target  # into each domain
 
         with self.runtime.autocast():
@@ -157,10 +167,13 @@ class UNITTranslation(Translating):
         if s.mean_cycle_weight or s.mean_cycle_kl_weight:
             with self.runtime.autocast():
                 back = encoders(*translated)  # the first half of these codes was read off x^{2->1}, the second off x^{1->2}
-                returned = generators(back.sample())
+                returned = generators(self._codes(back))
             cycled = torch.cat([returned.target_source, returned.source_target])
             values["cycle"] = 2 * mean_distance(cycled, originals)
             values["cycle_kl"] = 2 * mean_divergence(back.mean)
             total = total + s.mean_cycle_weight * values["cycle"] + s.mean_cycle_kl_weight * values["cycle_kl"]
         self.players.step("generators", total)
         return self.advance(values)
+
+    def _codes(self, posterior: Posterior) -> Tensor:
+        return posterior.sample() if self.settings.variational else posterior.mean

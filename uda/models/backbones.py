@@ -76,8 +76,7 @@ def strided(channels: int, size: int, width: int = 32) -> Backbone:
 def unit_discriminator(channels: int, size: int, width: int = 64) -> Backbone:
     """The discriminator of Liu et al. 2017's digit experiments: four 5x5 convolutions, each with ReLU, 2x2 max-pool and dropout.
 
-    Widths w (the private stem), 2w, 4w, 8w. The last dropout, 0.5, belongs to the class head, so that feature matching
-    compares features without noise and needs no second pass. Features: the last map, flattened.
+    Widths w (the private stem), 2w, 4w, 8w. The last dropout, 0.5, belongs to the heads. Features: the last map, flattened.
     """
 
     def layer(before: int, after: int, *last: nn.Module) -> nn.Module:

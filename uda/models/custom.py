@@ -31,10 +31,8 @@ def load_network(name: str) -> nn.Module:
         UserError: where there is no such factory, or it does not return a network.
     """
     factory = plugins.load(name)
-    try:
+    with plugins.own_code(f"{name}(), which is called without arguments, failed"):
         network = factory()
-    except Exception as error:
-        raise UserError(f"{name}() failed ({type(error).__name__}: {error}); it is called without arguments") from error
     if not isinstance(network, nn.Module):
         raise UserError(f"{name}() returned {type(network).__name__}; it must return a torch.nn.Module")
     return network

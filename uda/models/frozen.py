@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from uda.models.backbones import Backbone, Classifier
+from uda.models.layers import convert_domain_batch_norm, learn_statistics, revert_domain_batch_norm
 
 
 class Body(nn.Module):
@@ -37,14 +39,14 @@ class Body(nn.Module):
 
         A module that is called otherwise than its children are listed would compute something else: see `fastest`.
         """
-        network = copy.deepcopy(self.network)
-        for module in list(network.modules()):
+        fused = copy.deepcopy(self)
+        for module in list(fused.modules()):
             before: nn.Module | None = None
             for name, child in list(module.named_children()):
                 if isinstance(child, _BatchNorm) and isinstance(before, nn.Conv2d) and child.running_mean is not None:
                     setattr(module, name, _fuse(before, child))
                 before = child
-        return Body(network)
+        return fused
 
     @torch.no_grad()
     def fastest(self, images: Tensor) -> Body:
@@ -56,6 +58,46 @@ class Body(nn.Module):
         except RuntimeError:
             return self
         return fused if torch.allclose(expected, got, rtol=1e-3, atol=1e-3 * float(expected.abs().max())) else self
+
+
+class TwoNorms(Body):
+    """A body for target images, whose batch norms go by the statistics that they came with and by the target's, in the mean.
+
+    The target's statistics take away some of its style (AdaBN, Li et al. 2018), and with it what the pretrained weights rely on.
+    What both passes return is therefore averaged, after the second was brought to the mean and deviation of the first.
+
+    Args:
+        body: what it is made of, whose network it shares.
+        shape: (C, S, S) of images.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, body: Body, shape: tuple[int, int, int]) -> None:
+        super().__init__(body.network)
+        self.adapted = copy.deepcopy(self.network)
+        with torch.no_grad():
+            outputs = self.network(next(self.network.parameters()).new_zeros(1, *shape))
+        each = 1, outputs.shape[1], *[1] * (outputs.ndim - 2)  # (1, D) or (1, C', 1, 1)
+        self.register_buffer("scale", outputs.new_ones(each))
+        self.register_buffer("shift", outputs.new_zeros(each))
+
+    @torch.no_grad()
+    def learn(self, batches: Sequence[Tensor]) -> None:
+        """Learns the target's statistics from batches of its images, (N, C, S, S) in -1..1, in two passes over them."""
+        self.adapted = convert_domain_batch_norm(copy.deepcopy(self.network))
+        learn_statistics(self.adapted, self.adapted, batches)
+        revert_domain_batch_norm(self.adapted)
+        own, adapted = (torch.cat([network(images) for images in batches]) for network in (self.network, self.adapted))
+        over = (0, *range(2, own.ndim))
+        (deviation, mean), (other, middle) = (torch.std_mean(outputs, over, keepdim=True) for outputs in (own, adapted))
+        self.scale.copy_(deviation / other.clamp_min(1e-6))
+        self.shift.copy_(mean - middle * self.scale)
+
+    def forward(self, images: Tensor) -> Tensor:
+        inputs: Tensor = (self.network(images) + self.adapted(images) * self.scale + self.shift) / 2
+        return inputs
 
 
 class Resized:

@@ -46,6 +46,8 @@ def head_name(network: nn.Module, images: Tensor, seen: Seen, classes: int) -> s
             f"the network returns {returned} for two images, and the source has {classes} classes; "
             "it must end in a linear layer with one output for each class"
         )
+    if not seen.output.isfinite().all():
+        raise UserError("the network returns numbers that are infinite or not numbers; give weights from before training failed")
     head = network.get_submodule(heads[-1])
     linear = [name for name in heads if isinstance(network.get_submodule(name), nn.Linear)]
     if isinstance(head, nn.Linear) and len(linear) > 1:

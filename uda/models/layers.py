@@ -23,6 +23,66 @@ def draw_weights(module: nn.Module) -> None:
         getattr(part, "reset_parameters", bool)()
 
 
+def draw_gaussian(network: nn.Module, deviation: float = 0.02) -> None:
+    """Draws the weights of convolutions and dense layers from N(0, deviation^2); their biases stay as they are."""
+    for part in network.modules():
+        if isinstance(part, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            nn.init.normal_(part.weight, std=deviation)
+
+
+def draw_xavier(network: nn.Module, bias: float = 0.1) -> None:
+    """Draws the weights of convolutions and dense layers as Glorot and Bengio 2010, uniformly, with gain sqrt(2); sets biases."""
+    for part in network.modules():
+        if isinstance(part, nn.Conv2d | nn.Linear):
+            nn.init.xavier_uniform_(part.weight, gain=2**0.5)
+            if part.bias is not None:
+                nn.init.constant_(part.bias, bias)
+
+
+def draws_noise(network: nn.Module) -> bool:
+    """Whether it has layers that drop numbers, channels or whole blocks in training: dropout, stochastic depth."""
+    rates = [getattr(part, name, 0) for part in network.modules() for name in ("p", "drop_prob")]
+    return any(isinstance(rate, float) and rate > 0 for rate in rates)
+
+
+class Grey(nn.Module):
+    """Images (N, C, H, W) to the mean of their channels (N, 1, H, W), or back to `channels` equal ones."""
+
+    def __init__(self, channels: int = 1) -> None:
+        super().__init__()
+        self.channels = channels
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.mean(1, keepdim=True).expand(-1, self.channels, -1, -1)
+
+
+def read_grey(stem: nn.Module, channels: int) -> nn.Module:
+    """A stem for images of `channels` channels as one that reads grey images as one channel, in place.
+
+    Of images whose channels are equal it makes what it made before. What its first convolution reads beyond `channels`, such as
+    coordinates, it goes on reading.
+
+    Raises:
+        UserError: where there is no such convolution.
+    """
+    first = next((part for part in stem.modules() if isinstance(part, nn.Conv2d) and part.groups == 1), None)
+    if first is None:
+        raise UserError("the network has no plain convolution in its stem to read grey images; set method.grey_target = false")
+    weight = first.weight.data
+    first.weight = nn.Parameter(torch.cat([weight[:, :channels].sum(1, keepdim=True), weight[:, channels:]], 1))
+    first.in_channels = first.weight.shape[1]
+    return nn.Sequential(Grey(), stem)
+
+
+def write_grey(layers: nn.Module, channels: int) -> nn.Module:
+    """A generator's last layers, as ones that draw one channel and repeat it to `channels`, in place."""
+    last = [part for part in layers.modules() if isinstance(part, nn.Conv2d)][-1]
+    assert last.bias is not None
+    last.weight, last.bias = (nn.Parameter(values.data.mean(0, keepdim=True)) for values in (last.weight, last.bias))
+    last.out_channels = 1
+    return nn.Sequential(layers, Grey(channels))
+
+
 class AppendCoordinates(nn.Module):
     """Appends two channels that hold each pixel's x and y in -1..1: (N, C, H, W) to (N, C + 2, H, W).
 

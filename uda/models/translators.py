@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import copy
 import itertools
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, Literal, NamedTuple, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from uda.errors import UserError
 from uda.models.backbones import Backbone
 from uda.models.layers import SOURCE, TARGET, ImageNorm, by_domain, widen_for_coordinates
 
+Spread = Literal["unit", "learned", "softplus"]
+"""variance of q(z|x): 1 (Liu et al. 2017), the exponential of an output, or the square of an output's softplus (their code)"""
 Encoders = TypeVar("Encoders", bound=nn.Module)
 Generators = TypeVar("Generators", bound=nn.Module)
 
@@ -22,6 +25,16 @@ class Posterior(NamedTuple):
 
     mean: Tensor
     log_variance: Tensor | None
+
+    @classmethod
+    def of(cls, outputs: Tensor, spread: Spread) -> Posterior:
+        """Of a network's outputs, (N, 2D) where their second half says how wide it is, else (N, D)."""
+        if spread == "unit":
+            return cls(outputs, None)
+        if spread == "learned":
+            return cls.learned(outputs)
+        mean, sigma = outputs.chunk(2, 1)
+        return cls(mean, 2 * F.softplus(sigma.float()).clamp_min(1e-6).log())
 
     @classmethod
     def learned(cls, outputs: Tensor) -> Posterior:
@@ -35,15 +48,15 @@ class Posterior(NamedTuple):
         return self.mean + (noise if self.log_variance is None else noise * (0.5 * self.log_variance).exp())
 
 
-def convolutional_layers(channels: int, size: int, width: int) -> list[nn.Module]:
+def convolutional_layers(channels: int, size: int, width: int, slope: float = 0.1) -> list[nn.Module]:
     """The encoder of Liu et al. 2017's digit networks: (N, channels, S, S) to (N, 8w, 1, 1).
 
     5x5 stride 2 (w), 5x5 stride 2 (2w) and, for sides above 32, again until at most 8 pixels a side are left; one convolution
-    over all that is left (4w), 1x1 (8w). `ImageNorm` stands where the release has batch norm.
+    over all that is left (4w), 1x1 (8w). `ImageNorm` stands where the release has batch norm. `slope`: of the LeakyReLU.
     """
 
     def layer(before: int, after: int, kernel: int, stride: int = 1, padding: int = 0) -> nn.Module:
-        return nn.Sequential(nn.Conv2d(before, after, kernel, stride, padding), ImageNorm(after), nn.LeakyReLU(0.1))
+        return nn.Sequential(nn.Conv2d(before, after, kernel, stride, padding), ImageNorm(after), nn.LeakyReLU(slope))
 
     layers, side = [layer(channels, width, 5, 2, 2), layer(width, 2 * width, 5, 2, 2)], (size + 3) // 4
     while side > 8:
@@ -66,17 +79,17 @@ class TiedEncoders(nn.Module):
     """
 
     def __init__(
-        self, layers: list[nn.Module], features: int, code_dim: int, private: int, learned_variance: bool, coordinates: bool
+        self, layers: list[nn.Module], features: int, code_dim: int, private: int, spread: Spread, coordinates: bool
     ) -> None:
         super().__init__()
         if not 0 <= private <= len(layers):
             raise UserError(f"method.private_encoder_layers is {private}; this encoder has 0 to {len(layers)} to give")
-        self.learned_variance = learned_variance
+        self.spread = spread
         if coordinates:
             layers = [widen_for_coordinates(layers[0]), *layers[1:]]
         own = nn.Sequential(*layers[:private])
         self.private = nn.ModuleList([own, copy.deepcopy(own)])
-        outputs = 2 * code_dim if learned_variance else code_dim
+        outputs = code_dim if spread == "unit" else 2 * code_dim
         self.tied = nn.Sequential(*layers[private:], nn.Flatten(), nn.Linear(features, outputs))
 
     def forward(self, source: Tensor, target: Tensor) -> Posterior:
@@ -91,8 +104,7 @@ class TiedEncoders(nn.Module):
         return self._posterior(by_domain(self.private[domain], images, row), row)
 
     def _posterior(self, hidden: Tensor, *rows: tuple[int, int]) -> Posterior:
-        out = by_domain(self.tied, hidden, *rows)
-        return Posterior.learned(out) if self.learned_variance else Posterior(out, None)
+        return Posterior.of(by_domain(self.tied, hidden, *rows), self.spread)
 
 
 class Streams(NamedTuple):
@@ -128,11 +140,11 @@ class Crop(nn.Module):
         return images[..., start : start + self.size, start : start + self.size]
 
 
-def generator_layers(channels: int, size: int, width: int, code_dim: int) -> list[nn.Module]:
+def generator_layers(channels: int, size: int, width: int, code_dim: int, slope: float = 0.1) -> list[nn.Module]:
     """The generator of Liu et al. 2017's digit networks: codes (N, code_dim) to images (N, channels, S, S) in -1..1.
 
     S is at least 8. First to last: the code to a map of 4 to 7 pixels a side, transposed 4x4 stride 2 until the side is S or just
-    above (halving the width each time, from at most 16w down to w), then 1x1 to the channels and tanh.
+    above (halving the width each time, from at most 16w down to w), then 1x1 to the channels and tanh. `slope`: of the LeakyReLU.
     """
     if size < 8:
         raise UserError(f"data.size is {size}; UNIT's generators need at least 8")
@@ -142,7 +154,7 @@ def generator_layers(channels: int, size: int, width: int, code_dim: int) -> lis
         side, doublings = 4, doublings + 1
 
     def layer(first: nn.Module, channels: int) -> nn.Module:
-        return nn.Sequential(first, ImageNorm(channels), nn.LeakyReLU(0.1))
+        return nn.Sequential(first, ImageNorm(channels), nn.LeakyReLU(slope))
 
     widths = [width << min(left, 4) for left in range(doublings, -1, -1)]
     layers = [layer(FromCode(code_dim, widths[0], side), widths[0])]
@@ -176,8 +188,8 @@ class TiedGenerators(GeneratorPair):
     The last `private` layers are each domain's own, all before them are tied.
     """
 
-    def __init__(self, channels: int, size: int, width: int, code_dim: int, private: int) -> None:
-        layers = generator_layers(channels, size, width, code_dim)
+    def __init__(self, channels: int, size: int, width: int, code_dim: int, private: int, slope: float = 0.1) -> None:
+        layers = generator_layers(channels, size, width, code_dim, slope)
         if not 0 <= private <= len(layers):
             raise UserError(f"method.private_generator_layers is {private}; these generators have 0 to {len(layers)} to give")
         tied = len(layers) - private

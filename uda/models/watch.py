@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from uda.errors import UserError
+from uda.errors import OwnCodeError
+from uda.plugins import own_frames
 
 
 @dataclass
@@ -72,11 +73,12 @@ def watch(network: nn.Module, images: Tensor) -> Seen:
     hooks += [module.register_forward_hook(after(name)) for name, module in named]
     try:
         seen.output = network(images)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(
+        raise OwnCodeError(
             f"the network cannot take {images.shape[1]}x{images.shape[2]}x{images.shape[3]} images ({reason}); "
-            "give the size and channels that it was made for: --size, --set data.channels=1 or 3"
+            "give the size and channels that it was made for: --size, --set data.channels=1 or 3",
+            own_frames(error),
         ) from error
     finally:
         for hook in hooks:

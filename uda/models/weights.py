@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import pickle
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from uda.errors import UserError
+from uda.paths import regular
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -84,11 +86,16 @@ def load_body(state: dict[str, Tensor], network: nn.Module, head: str, origin: s
 def _check_fit(state: dict[str, Tensor], own: dict[str, Tensor], needed: Iterable[str], used: Iterable[str], origin: str) -> None:
     """Whether a state dict's names that are used are those that a network needs, and all its tensors have the right shapes."""
     missing, extra = sorted(set(needed) - state.keys()), sorted(set(used) - own.keys())
-    shapes = [name for name in sorted(set(needed) & state.keys()) if not _fits(own[name], state[name])]
+    shared = sorted(set(needed) & state.keys())
+    shapes = [name for name in shared if not _fits(own[name], state[name])]
     if missing or extra or shapes:
         other = [f"{name} is {tuple(state[name].shape)}, not {tuple(own[name].shape)}" for name in shapes]
         parts = [_few("missing", missing), _few("not in the network", extra), _few("of another shape", other)]
         raise UserError(f"{origin} is of another network: {'; '.join(part for part in parts if part)}")
+    odd = [name for name in shared if state[name].layout != torch.strided or state[name].is_meta or state[name].is_complex()]
+    odd += [name for name in shared if name not in odd and not state[name].isfinite().all()]
+    if odd:
+        raise UserError(f"{origin}: {odd[0]} holds something else than finite numbers; give weights from before training failed")
 
 
 def _fits(own: Tensor, saved: Tensor) -> bool:
@@ -107,9 +114,12 @@ def read_state(path: Path) -> dict[str, Tensor]:
         UserError: where there is no such file, it is damaged, or it holds more than tensors.
     """
     try:
+        regular(path)
         if path.suffix == ".safetensors":
             return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is odd with the tensors is said where they are put to use
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"no weights at {path}; give the path of a state dict (.pt) or a .safetensors file") from None
     except pickle.UnpicklingError as error:
@@ -122,6 +132,6 @@ def read_state(path: Path) -> dict[str, Tensor]:
     for key in ("state_dict", "model_state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise UserError(f"{path} is not a state dict; save one with torch.save(net.state_dict(), {path.name!r})")
     return dict(state)

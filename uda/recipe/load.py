@@ -13,6 +13,7 @@ from pydantic import AliasChoices, ValidationError
 from uda.errors import UserError
 from uda.evaluation.selection import OF_SOURCE
 from uda.methods import find_method
+from uda.models.published import LIBRARIES
 from uda.recipe import presets
 from uda.recipe.schema import Recipe
 
@@ -41,6 +42,8 @@ class _Said(NamedTuple):
     """the user's own file that says it; empty where nobody's own does"""
 
 
+CODE = ("method", "name"), ("classifier", "backbone")
+"""where a recipe may name code"""
 _Layer = dict[str, _Said]
 """what is said of settings, by dotted key"""
 
@@ -108,6 +111,7 @@ def dump_recipe(recipe: Recipe) -> str:
     """
     try:
         text = recipe.to_toml()
+        text.encode()  # which fails for names of files that are not UTF-8
         back = _flatten(_validate(tomllib.loads(text)).model_dump())
     except ValueError as error:
         raise UserError(f"the recipe {recipe.name!r} cannot be written as TOML and read back: {error}") from error
@@ -115,6 +119,12 @@ def dump_recipe(recipe: Recipe) -> str:
         if back.get(key) != value:
             raise UserError(f"setting {key!r} is {value!r}, but reads back from TOML as {back.get(key)!r}; choose another value")
     return text
+
+
+def named_code(tables: Mapping[str, Any]) -> list[str]:
+    """The code that a recipe's tables name, FILE.py:NAME or MODULE:NAME, and that reading the recipe runs."""
+    names = [str(table.get(key)) for name, key in CODE for table in [tables.get(name)] if isinstance(table, Mapping)]
+    return [name for name in names if ":" in name and not name.startswith(LIBRARIES)]
 
 
 def _files(recipe: str | Path | Recipe, method: str | None) -> list[_Layer]:
@@ -182,7 +192,7 @@ def _notes(layer: _Layer, given: _Layer) -> tuple[str, ...]:
 
 def _validate(tables: dict[str, Any]) -> Recipe:
     method = tables.get("method")
-    if not isinstance(method, dict) or "name" not in method:
+    if not isinstance(method, dict) or method.get("name") is None:
         raise UserError('the recipe has no table [method] with a name; add: [method] name = "unit"')
     data = tables.get("data", {})
     missing = [key for key in ("source", "target") if isinstance(data, dict) and key not in data]
@@ -196,6 +206,11 @@ def _validate(tables: dict[str, Any]) -> Recipe:
     reading = [name for name in recipe.selection.score if name in OF_SOURCE]
     if reading and not recipe.reads_source:
         raise UserError(f"{recipe.method.name} reads no source image, but the score {reading[0]} does; choose another score")
+    if recipe.translates_too_few:
+        raise UserError(
+            f"training.target_batch is {recipe.training.target_batch}, less than training.batch ({recipe.training.batch}), and "
+            f"{recipe.method.name} translates as many images of each domain; leave target_batch out, or raise it"
+        )
     if recipe.lacks_masks:
         raise UserError(f"{recipe.method.name} learns from masked images; say how much: --set augment.target.mask=0.5")
     return recipe

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from uda.errors import UserError
+from uda.paths import regular
 
 _PACKAGE = Path(__file__).parent.parent
 # Inside an installed package, or beside it in a checkout.
@@ -47,16 +48,17 @@ def variant(path: Path, method: str) -> Path:
 
 def variants(name: str) -> list[str]:
     """The shipped recipes that are `name` with another method."""
-    others = [other for other in names() if other.startswith(f"{name}-")]
-    return [other for other in others if read(RECIPES / f"{other}.toml").get("extends") == name]
+    others = {other: read(RECIPES / f"{other}.toml") for other in names() if other.startswith(f"{name}-")}
+    return [other for other, tables in others.items() if tables.get("extends") == name and "name" in tables.get("method", {})]
 
 
 def read(path: Path) -> dict[str, Any]:
     """A recipe file's tables, unchecked."""
     try:
+        regular(path)
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid TOML: {error}") from error
+    except (OSError, RecursionError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read, or is not valid TOML: {error}") from error
 
 
 def read_all(path: Path) -> list[tuple[Path, dict[str, Any]]]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import tomlkit
-from pydantic import SerializeAsAny, field_validator
+from pydantic import Field, SerializeAsAny, field_validator
 from tomlkit.items import Table
 
 from uda.data.frame import Frame
@@ -23,7 +23,7 @@ class Recipe(Section):
 
     name: str
     description: str = ""
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**63 - 1)
     data: DataSettings
     augment: AugmentationSettings = AugmentationSettings()
     classifier: SourceClassifierSettings = SourceClassifierSettings()
@@ -45,6 +45,12 @@ class Recipe(Section):
     def reads_source(self) -> bool:
         """Whether the method reads source images."""
         return find_method(self.method.name).reads_source
+
+    @property
+    def translates_too_few(self) -> bool:
+        """Whether the method translates, and its batches hold fewer target images than source images."""
+        fewer = (self.training.target_batch or self.training.batch) < self.training.batch
+        return fewer and find_method(self.method.name).translates
 
     @property
     def lacks_masks(self) -> bool:

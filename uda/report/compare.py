@@ -16,10 +16,10 @@ from torch import Tensor
 from uda.errors import UserError
 from uda.evaluation.estimation import agreement
 from uda.evaluation.outputs import Outputs
+from uda.runs.folder import SEEDS, RunFolder
 from uda.runs.run import Run
 
 DRAWS = 2000
-ASKED = "seeds.json"  # what makes a folder one of seeds
 ACCURACIES = ("source_only", "last", "selected", "oracle")
 
 
@@ -46,6 +46,8 @@ class Group:
         tests = [outputs.test for outputs in self.outputs if outputs.test is not None]
         if len(tests) < len(self.runs):
             return None
+        if not all(torch.equal(labels, tests[0][1]) for _, labels in tests):
+            raise UserError(f"the seeds of {self.path} were tested on different images; fit again")
         return torch.stack([logits.argmax(1) == labels for logits, labels in tests])
 
     @property
@@ -54,22 +56,28 @@ class Group:
         return self.outputs[0].test_labels
 
 
-def open_group(path: Path) -> Group:
-    """A run folder, or a folder of seeds as ``uda fit --seeds`` leaves it.
+def open_group(path: Path, trust: bool = False) -> Group:
+    """A run folder, or a folder of seeds as ``uda fit --seeds`` leaves it; `trust` as in `Run`.
 
     Raises:
         UserError: where it is neither, or a run in it is not finished.
     """
-    runs = [Run(folder) for folder in seed_folders(path)] if (path / ASKED).is_file() else [Run(path)]
+    folders = seed_folders(path) if is_group(path) else [path]
+    runs = [Run(folder, trust=trust) for folder in folders]
     for run in runs:
         if not run.recipe.classifies:
             raise UserError(f"{run.path} translates images and has no accuracy; compare runs that classify")
     return Group(path, tuple(runs))
 
 
+def is_group(path: Path) -> bool:
+    """Whether a folder is one of seeds."""
+    return (path / SEEDS[1]).is_file()
+
+
 def seed_folders(path: Path) -> list[Path]:
-    """The run folders in a folder of seeds, in the seeds' order."""
-    return sorted(path.glob("seed-*"), key=lambda folder: int(folder.name.removeprefix("seed-")))
+    """The run folders of a folder of seeds, in the seeds' order, whether they are there yet or not."""
+    return [path / f"seed-{seed}" for seed in RunFolder.open(path, SEEDS).read_asked().seeds]
 
 
 def bootstrap(right: Tensor) -> tuple[float, float]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from uda.atomic import atomic_write
 from uda.data.augment import to_pixels
 from uda.methods.base import Method
-from uda.methods.translating import PairDrawing, Styled, Translating
+from uda.methods.translating import Drawing, PairDrawing, Translating
 from uda.models.layers import SOURCE, TARGET
 
 INK, GAP, SMALL = "#1f2430", 3, 64  # GAP and SMALL in pixels: images are enlarged, by a whole number, until they are not small
@@ -54,7 +54,7 @@ def draw_translations(method: Method, source: Tensor, target: Tensor, out: Path)
         rows = [("drawn, as source", pairs[SOURCE]), ("the same, as target", pairs[TARGET]), ("real target", target)]
     else:
         assert isinstance(method, Translating)
-        times = DRAWS if isinstance(method, Styled) else 1
+        times = DRAWS if isinstance(method, Drawing) else 1
         rows = []
         for name, other, images, origin in (("source", "target", source, SOURCE), ("target", "source", target, TARGET)):
             rows += [(name, images), ("reconstruction", method.translate(images, origin, origin))]

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from torch import Tensor
 
 from uda.atomic import atomic_write
 from uda.console import duration
@@ -20,9 +21,11 @@ from uda.evaluation.evaluator import Examples
 from uda.evaluation.outputs import Outputs
 from uda.evaluation.results import Result, Row, evaluations
 from uda.report import plots
-from uda.report.tables import MEANINGS, spread
+from uda.report.grids import picture
+from uda.report.tables import MEANINGS, backward_rows, spread
 from uda.runs.run import Run
 
+SHOWN = 24  # images of each domain on the page about two of them
 MAPPED = 500  # images of each domain in a feature map: t-SNE of them takes seconds
 
 
@@ -69,12 +72,14 @@ def material_of(run: Run) -> Material:
 def write_report(material: Material, out: Path) -> Path:
     """Writes the page of one run; returns its path."""
     result, classifies = material.result, bool(material.outputs)
-    values = {
+    values: dict[str, Any] = {
         "result": result, "setting": material.environment, "recipe": material.recipe,
         "losses": plots.draw_losses(material.rows),
         "seconds": {name: duration(value) for name, value in result["seconds"].items()},
         "translations": _uri(material.translations) if material.translations else None,
     }  # fmt: skip
+    translation = result.get("translation", {})
+    values["backward"] = backward_rows(translation) if "backward" in translation else []  # older runs did not look back
     if classifies:
         values |= _about_the_classifier(material)
     template = _environment().get_template("run.html.j2" if classifies else "translation.html.j2")
@@ -119,6 +124,21 @@ def write_comparison(groups: list[dict[str, Any]], out: Path) -> Path:
     return out
 
 
+def write_inspection(seen: dict[str, Any], out: Path) -> Path:
+    """Writes the page about two domains, of which `seen` is what `uda.training.inspect.inspect` returns; returns its path."""
+    sides = {"source": seen["source"], "target": seen["target"]}
+    pictures = {name: [_picture(image) for image in side.images[:SHOWN]] for name, side in sides.items()}
+    page = _environment().get_template("inspection.html.j2").render(seen=seen, sides=sides, pictures=pictures)
+    with atomic_write(out) as path:
+        path.write_text(page, encoding="utf-8")
+    return out
+
+
+def question_page(state: dict[str, Any]) -> str:
+    """The page that asks what is to be seen on images; `state` is what its script starts from (`uda.inference.answering`)."""
+    return _environment().get_template("question.html.j2").render(state=state)
+
+
 def _environment() -> Environment:
     place = FileSystemLoader(Path(__file__).parent)
     return Environment(loader=place, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -134,9 +154,7 @@ def _advice(result: Result) -> list[str]:
             "step's (uda predict --which selected)."
         )
     if accuracy["last"] is None:
-        steps.append(
-            "Label a hundred target images, chosen at random, and run uda evaluate on them: no estimate is worth as much."
-        )
+        steps.append("Look at fifty target images, which uda check RUN chooses and shows: no estimate is worth as much.")
     elif abs(result["estimated"]["accuracy"] - accuracy["last"]) > 0.05:
         steps.append(
             "The estimate without labels is far from the true accuracy here: do not trust it on other targets of this kind."
@@ -189,14 +207,14 @@ def _uri(png: bytes) -> str:
 
 def _examples(examples: Examples) -> list[dict[str, Any]]:
     """The images that the run kept as telling, each with what it was taken for, and how surely."""
-    from PIL import Image
+    return [
+        {"uri": _picture(image), "label": int(label), "predicted": int(predicted), "confidence": float(confidence)}
+        for image, label, predicted, confidence in zip(*examples, strict=True)
+    ]
 
-    shown = []
-    for image, label, predicted, confidence in zip(*examples, strict=True):
-        pixels = image.permute(1, 2, 0).squeeze(-1).numpy()
-        out = io.BytesIO()
-        Image.fromarray(pixels).save(out, "PNG")
-        shown.append(
-            {"uri": _uri(out.getvalue()), "label": int(label), "predicted": int(predicted), "confidence": float(confidence)}
-        )
-    return shown
+
+def _picture(image: Tensor) -> str:
+    """uint8 (C, H, W) as the address of a PNG."""
+    out = io.BytesIO()
+    picture(image).save(out, "PNG")
+    return _uri(out.getvalue())

@@ -13,6 +13,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 INK, MUTED = "#1f2430", "#6b7280"
 ACCENTS = ("#2563eb", "#d97706", "#059669", "#be185d")
@@ -31,6 +32,9 @@ def svg(figure: Figure, what: str) -> str:
             label.set_color(MUTED)
         for spine in axis.spines.values():
             spine.set_color(MUTED)
+    for written in figure.findobj(Text):
+        assert isinstance(written, Text)
+        written.set_parse_math(False)  # a class may be called $x
     out = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": what}):  # text stays text; names differ by picture
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})

@@ -39,19 +39,11 @@ def result_table(result: Result) -> Table:
                 table.add_row(name, f"{value:.4f}", MEANINGS[name], style="bold" if name == "last" else None)
         low, high = result["estimated"]["interval"]
         table.add_row("estimated", f"{result['estimated']['accuracy']:.4f}", f"{MEANINGS['estimated']} ({low:.3f} .. {high:.3f})")
-    if translation := result.get("translation"):
-        for way, images in (("", "source"), ("_back", "target")):
-            if f"untranslated_consistency{way}" in translation:
-                table.add_row(
-                    f"class consistency{way.replace('_', ' ')}", f"{translation[f'class_consistency{way}']:.4f}",
-                    f"translated {images} images that the source classifier gives their class "
-                    f"(untranslated: {translation[f'untranslated_consistency{way}']:.4f})",
-                )  # fmt: skip
-        if "class_consistency" in translation and "untranslated_consistency" not in translation:
+    if translation := result.get("translation", {}):
+        if "class_consistency" in translation:
             table.add_row(
                 "class consistency", f"{translation['class_consistency']:.4f}",
-                "translated source images that an evaluation classifier gives their class"
-                + (f" ({translation['judge_accuracy']:.3f} on target)" if "judge_accuracy" in translation else ""),
+                _told(translation, "source", "an evaluation classifier", "target"),
             )  # fmt: skip
         if "pixel_accuracy" in translation:
             table.add_row("pixel accuracy", f"{translation['pixel_accuracy']:.4f}", "pixels within 16 grey levels of the truth")
@@ -60,7 +52,31 @@ def result_table(result: Result) -> Table:
                 "feature distance", f"{translation['feature_distance']:.1f}",
                 f"of translated to real target images (Fréchet; untranslated: {translation['untranslated_distance']:.1f})",
             )  # fmt: skip
+    if "backward" in translation:
+        for row in backward_rows(translation):
+            table.add_row(*row)
     return table
+
+
+def backward_rows(translation: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Name, figure and meaning of what is known of the way back, and of reconstructions."""
+    back, error, rows = translation["backward"], translation["reconstruction_error"], []
+    if "class_consistency" in back:
+        told = _told(back, "target", "a judge of the source", "source")
+        rows.append(("class consistency, back", f"{back['class_consistency']:.4f}", told))
+    if "feature_distance" in back:
+        told = f"of translated to real source images (untranslated: {back['untranslated_distance']:.1f})"
+        rows.append(("feature distance, back", f"{back['feature_distance']:.1f}", told))
+    told = f"of source images, as a share of a pixel's range; of target images {error['target']:.4f}"
+    return [*rows, ("reconstruction error", f"{error['source']:.4f}", told)]
+
+
+def _told(found: dict[str, Any], images: str, judge: str, home: str) -> str:
+    """What a class consistency is, and what to hold it against; unless the source classifier judges, `judge` knows `home`."""
+    beside = f" ({found['judge_accuracy']:.3f} on {home})" if "judge_accuracy" in found else ""
+    if "untranslated_consistency" in found:
+        judge, beside = "the source classifier", f" (untranslated: {found['untranslated_consistency']:.4f})"
+    return f"translated {images} images that {judge} gives their class{beside}"
 
 
 def spread(figure: dict[str, float] | None) -> str:

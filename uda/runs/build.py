@@ -9,6 +9,7 @@ from typing import NamedTuple, cast
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from uda.data.frame import Frame
 from uda.errors import UserError
@@ -19,12 +20,13 @@ from uda.methods.translating import PairDrawing, Translating
 from uda.models import GIVEN_IN_PYTHON, build_classifier, build_foreign
 from uda.models.backbones import Classifier
 from uda.models.custom import find_head, module_before, split_network
-from uda.models.frozen import Body, Resized, Whole, freeze, with_head
+from uda.models.frozen import Body, Resized, TwoNorms, Whole, freeze, with_head
 from uda.models.heads import pool_before_head
 from uda.models.layers import Normalize
 from uda.models.preprocessing import preprocessing_of
 from uda.models.published import LIBRARIES, as_named_here
 from uda.models.weights import load_body, load_weights, read_state
+from uda.players import mark_pretrained
 from uda.recipe.schema import Recipe
 from uda.runtime import Runtime
 
@@ -69,14 +71,16 @@ def build_whole(
 
 
 class Networks(NamedTuple):
-    """A source classifier, and before it what is frozen of the network, if anything."""
+    """A source classifier, and before it what is frozen of the network, if anything; on the target that may be another body."""
 
     body: Body | None
     classifier: Classifier
+    target_body: TwoNorms | None = None
 
-    def whole(self, classifier: nn.Module) -> nn.Module:
-        """A classifier that a method has made of the source's, as it takes images."""
-        return classifier if self.body is None else Whole(self.body, classifier)
+    def whole(self, classifier: nn.Module, adapted: bool = True) -> nn.Module:
+        """The source classifier, or one that a method has made of it (`adapted`), as it takes images."""
+        body = self.target_body if adapted and self.target_body is not None else self.body
+        return classifier if body is None else Whole(body, classifier)
 
     def reader(self, recipe: Recipe) -> Resized | None:
         """How images of the side that the recipe's method draws at are read; None where it draws none, or nothing is frozen."""
@@ -108,6 +112,9 @@ def build_networks(
     foreign = build_whole(recipe, classes, model, published)
     network = build_classifier(wanted.backbone, channels, size, classes, wanted.width) if foreign is None else foreign[0]
     start = f"the published weights of {wanted.backbone}" if published else ""
+    ignored = [key for key in ("split", "mean", "std") if getattr(wanted, key) is not None]
+    if foreign is None and ignored:
+        raise UserError(f"classifier.{ignored[0]} is for networks that are not ours, and {wanted.backbone} is; leave it out")
     if foreign is None and wanted.first_trained is not None:
         raise UserError(f"{wanted.backbone} has no stages to name; set classifier.trainable to head or all")
     if begin and wanted.weights is not None:
@@ -123,15 +130,21 @@ def build_networks(
         if wanted.first_trained is not None:
             split = module_before(network, channels, size, wanted.first_trained)
         classifier = split_network(network, channels, size, classes, split, foreign[1])
-    body = None
+    body = target_body = None
     if wanted.freezes:
         body, classifier = freeze(classifier, wanted.trainable == "head")
         runtime.place(body)
+        if wanted.target_norm == "both" and any(isinstance(module, _BatchNorm) for module in body.modules()):
+            target_body = TwoNorms(body, recipe.data.shape)
+            runtime.place(target_body)
+    if starts_published(wanted) or wanted.backbone_weights is not None:
+        for part in (classifier.backbone.stem, classifier.backbone.trunk):
+            mark_pretrained(part, wanted.pretrained_rate)
     if wanted.bottleneck:
         classifier = with_head(classifier, classes, wanted.bottleneck, wanted.dropout)
     classifier.start = start
     runtime.place(classifier)
-    return Networks(body, classifier)
+    return Networks(body, classifier, target_body)
 
 
 def build_method(recipe: Recipe, networks: Networks | None, runtime: Runtime) -> Method:
@@ -160,6 +173,8 @@ def build_checked(
         raise UserError(f'{recipe.method.name} makes images, and reads no features; set classifier.trainable to "all"')
     if recipe.reads_pixels and wanted.first_trained is not None and recipe.data.drawn_read_size not in (None, recipe.data.size):
         raise UserError(f"{recipe.method.name} compares maps, which are of one size alone; leave data.drawn_read_size out")
+    if recipe.reads_pixels and wanted.target_norm == "both":
+        raise UserError(f'{recipe.method.name} reads both domains by one body; set classifier.target_norm to "own"')
     if recipe.classifies:
         networks = build_networks(recipe, classes, runtime, model, begin)
     elif model is not None or ":" in wanted.backbone or wanted.weights is not None or wanted.backbone_weights is not None:

@@ -4,28 +4,46 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypeVar
 
 import torch
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from typing_extensions import TypedDict
 
-from uda.atomic import atomic_write
+from uda import plugins
+from uda.atomic import TEMPORARY, atomic_write, lock, sync, temporary_beside
 from uda.data.domain import Domain
 from uda.data.files import in_order, read
 from uda.errors import UserError
 from uda.evaluation.evaluator import Examples
 from uda.evaluation.outputs import Outputs
+from uda.evaluation.results import CheckedRow, Result, Row, read_result
 from uda.models.weights import load_weights, save_tensors
-from uda.recipe.load import dump_recipe, load_recipe
+from uda.recipe import presets
+from uda.recipe.load import dump_recipe, load_recipe, named_code
 from uda.recipe.schema import Recipe
+from uda.runs.environment import Environment
 
+Read = TypeVar("Read")
+RUN, SEEDS = ("recipe.toml", "environment.json"), ("seeds.toml", "seeds.json")
+"""what a run folder begins with, and a folder of several seeds"""
+METRICS, CHECKPOINT, RESULT = "metrics.jsonl", "checkpoint.pt", "result.json"
 EXAMPLES = ("images", "labels", "predicted", "confidence")
+GOOD = "good.pt"
+"""a checkpoint that all was well in, to go back to"""
 FORMAT = 2
 """of run folders: raised when an older one can no longer be read"""
+ABANDONED = 60.0
+"""seconds after which a folder that has not got its name yet belongs to a dead process: it takes milliseconds"""
 
 
 def default_path(recipe: Recipe, which: str) -> Path:
@@ -39,50 +57,121 @@ def default_path(recipe: Recipe, which: str) -> Path:
     return next(free for free in (path, *(path.with_name(f"{path.name}-{n}") for n in range(2, 99))) if not free.exists())
 
 
+def agree(recipe: Path, trust: bool) -> None:
+    """Before a recipe in a folder is read, which runs the code that it names.
+
+    Args:
+        recipe: the file.
+        trust: whether the user agrees to that code, from now on.
+
+    Raises:
+        UserError: where the user has neither named that code, nor agrees to it.
+    """
+    names = named_code(presets.read(recipe))
+    if trust:
+        plugins.trust(names)
+    else:
+        plugins.require_trust(names, f"the recipe of {recipe.parent}")
+
+
+class Asked(BaseModel):
+    """What a folder of seeds was begun with: the contents of ``seeds.json``."""
+
+    format: int
+    seeds: list[int] = Field(min_length=1)
+    data_root: str
+    device: str
+    precision: str
+    cache: bool = True
+
+
+class _Formatted(BaseModel):
+    format: int
+
+
+class Checkpoint(TypedDict):
+    """What ``checkpoint.pt`` holds, as far as that can be checked before it is loaded."""
+
+    run: NotRequired[str]
+    metrics: NotRequired[int]
+    stage: str
+    method: dict[str, Any]
+    players: dict[str, Any]
+    batches: dict[str, Any]
+    random: dict[str, Any]
+    seconds: dict[str, float]
+    spent: float
+    troubles: dict[str, str]
+
+
 class RunFolder:
     """Reads and writes one run folder.
 
     ``recipe.toml`` the resolved recipe · ``environment.json`` format, versions, machine, data root · ``metrics.jsonl`` losses and
-    evaluations · ``weights/*.safetensors`` · ``outputs/*.safetensors`` features and logits · ``checkpoint.pt`` while training
+    evaluations · ``weights/*.safetensors`` · ``outputs/*.safetensors`` features and logits · ``checkpoint.pt`` until all is done
     · ``result.json`` · pictures.
+
+    Attributes:
+        path: where it is.
+        names: of the two files that it begins with: the recipe, and what it is computed with.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, names: tuple[str, str] = RUN, trusted: bool = False) -> None:
+        self.path, self.names, self.trusted = path, names, trusted
 
     @classmethod
-    def create(
-        cls, path: Path, recipe: Recipe, environment: dict[str, Any], names: tuple[str, str] = ("recipe.toml", "environment.json")
-    ) -> RunFolder:
-        """A new run folder, with the recipe and the environment under these names.
+    def create(cls, path: Path, recipe: Recipe, environment: dict[str, Any], names: tuple[str, str] = RUN) -> RunFolder:
+        """A new run folder, with the recipe and the environment under these names. It is there with both, or is not there.
 
         Raises:
-            UserError: where the folder exists and is not empty, or cannot be made; or the recipe cannot be written so that it
+            UserError: where the folder exists and holds something, or cannot be made; or the recipe cannot be written so that it
                 reads back as it is.
         """
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise UserError(f"{path} exists already; give another --out, or continue that run with: uda fit --resume {path}")
-        folder, text = cls(path), dump_recipe(recipe)
+        text = dump_recipe(recipe), json.dumps({"format": FORMAT, **environment}, indent=2) + "\n"
+        home = path if path.is_dir() else path.parent
         try:
-            folder.write_text(names[0], text)
+            home.mkdir(parents=True, exist_ok=True)
+            _sweep_beginnings(home)
+            if path.exists() and not (path.is_dir() and {file.name for file in path.iterdir()} < set(names)):
+                hint = f", or continue that run with: uda fit --resume {path}" if (path / names[0]).is_file() else ""
+                raise UserError(f"{path} exists already; give another --out{hint}")
+            made = temporary_beside(home / "run")
+            made.mkdir()
+            for name, content in zip(names, text, strict=True):
+                (made / name).write_text(content, encoding="utf-8")
+                sync(made / name)
+            if path.exists():  # an empty folder may be one that cannot be replaced, such as a mount point
+                for name in reversed(names):
+                    os.replace(made / name, path / name)
+                made.rmdir()
+            else:
+                os.rename(made, path)
+            sync(home)
         except OSError as error:
             raise UserError(f"cannot write to {path} ({error.strerror}); give another --out") from error
-        folder.write_json(names[1], {"format": FORMAT, **environment})
-        return folder
+        plugins.trust(named_code(recipe.model_dump()))  # the user has named it
+        return cls(path, names)
 
     @classmethod
-    def open(cls, path: Path) -> RunFolder:
+    def open(cls, path: Path, names: tuple[str, str] = RUN, trust: bool = False) -> RunFolder:
         """An existing run folder.
+
+        Args:
+            path: where it is.
+            trust: whether the user agrees to the code that its recipe names, from now on.
 
         Raises:
             UserError: where `path` is not one, or is of another format.
         """
-        if not (path / "recipe.toml").is_file():
-            raise UserError(f"{path} is not a run folder (it has no recipe.toml); give the folder that uda fit printed")
-        folder = cls(path)
-        before_formats = not (path / "environment.json").exists() and (path / "setting.json").exists()
-        environment = {"format": 1} if before_formats else folder.read_json("environment.json")
-        found = environment.get("format") if isinstance(environment, dict) else None
+        if not (path / names[0]).is_file():
+            raise UserError(f"{path} is not a run folder (it has no {names[0]}); give the folder that uda fit printed")
+        folder = cls(path, names, trust)
+        if trust:
+            agree(path / names[0], trust)
+        before_formats = not (path / names[1]).exists() and (path / "setting.json").exists()
+        if not before_formats and not (path / names[1]).is_file():
+            raise UserError(f"{path} has no {names[1]}, and cannot be gone on with; delete it, and fit again")
+        found = 1 if before_formats else folder._json(names[1], _Formatted.model_validate_json).format
         if found != FORMAT:
             raise UserError(
                 f"{path} has run-folder format {found}, and this version of uda reads {FORMAT}; fit again, or use the version "
@@ -90,8 +179,33 @@ class RunFolder:
             )
         return folder
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """While it is open, no other process writes here. What dead ones left half written is deleted.
+
+        Raises:
+            UserError: where another process does.
+        """
+        with ExitStack() as held:
+            try:
+                free = held.enter_context(lock(self.path / self.names[0]))
+            except OSError as error:
+                raise UserError(f"cannot write to {self.path} ({error.strerror}); change its permissions") from error
+            if not free:
+                raise UserError(f"another process writes to {self.path}; wait until it has ended, or stop it")
+            for part in (self.path, self.path / "weights", self.path / "outputs"):
+                for left in part.glob(f"{TEMPORARY}*"):
+                    left.unlink()
+            yield
+
     @property
     def recipe(self) -> Recipe:
+        """The resolved recipe.
+
+        Raises:
+            UserError: where it is damaged, or names code that nobody here has named or agreed to.
+        """
+        agree(self.path / "recipe.toml", self.trusted)
         return load_recipe(str(self.path / "recipe.toml"))
 
     def write_text(self, name: str, text: str) -> None:
@@ -101,13 +215,34 @@ class RunFolder:
     def write_json(self, name: str, value: Any) -> None:
         self.write_text(name, json.dumps(value, indent=2) + "\n")
 
-    def read_json(self, name: str) -> dict[str, Any]:
+    def read_environment(self) -> Environment:
+        """What the run is computed with."""
+        return self._json(self.names[1], Environment.model_validate_json)
+
+    def read_asked(self) -> Asked:
+        """What a folder of seeds was begun with."""
+        return self._json(self.names[1], Asked.model_validate_json)
+
+    def read_result(self, recipe: Recipe) -> Result:
+        """The figures.
+
+        Raises:
+            UserError: where there are none yet, some are missing or of another kind, or they are of another run.
+        """
+        result = self._json(RESULT, lambda text: read_result(text, recipe.classifies))
+        if (result["method"], result["seed"], result["steps"]) != (recipe.method.name, recipe.seed, recipe.training.steps):
+            raise UserError(f"{self.path / RESULT} and recipe.toml are of two runs; put the right one back, or fit again")
+        return result
+
+    def _json(self, name: str, read: Callable[[bytes], Read]) -> Read:
         try:
-            return {**json.loads((self.path / name).read_text(encoding="utf-8"))}
+            return read((self.path / name).read_bytes())
         except FileNotFoundError:
             raise UserError(f"{self.path} has no {name}; finish the run with: uda fit --resume {self.path}") from None
-        except (ValueError, TypeError) as error:  # TypeError: it holds something else than named values
-            raise UserError(f"{self.path / name} is damaged ({error}); fit again") from error
+        except OSError as error:
+            raise UserError(f"{self.path / name} cannot be read ({error.strerror})") from error
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{self.path / name} is damaged ({_first(error)}); fit again") from error
 
     def write_weights(self, name: str, module: nn.Module) -> None:
         """Saves ``weights/name.safetensors``. Tied parts are saved under each of their names."""
@@ -116,6 +251,8 @@ class RunFolder:
     def keep_weights(self, name: str, new: str) -> None:
         """Gives ``weights/name.safetensors`` the name `new`, and deletes the weights of other evaluations."""
         folder = self.path / "weights"
+        if not self.has_weights(new) and not self.has_weights(name):
+            raise UserError(f"{folder / name}.safetensors is gone; fit again")
         if self.has_weights(name):  # else an interrupted run has come so far before
             os.replace(folder / f"{name}.safetensors", folder / f"{new}.safetensors")
         for other in folder.glob("evaluation-*.safetensors"):
@@ -132,7 +269,15 @@ class RunFolder:
 
     def read_sample(self) -> Tensor:
         """The target images that the run has kept, uint8 (n, C, S, S)."""
-        return self._tensors("sample.safetensors")["target"]
+        (images,) = self._tensors("sample.safetensors", ("target",))
+        if images.dtype != torch.uint8 or images.ndim != 4:
+            raise self._damaged("sample.safetensors")
+        return images
+
+    def read_unreadable(self) -> list[str]:
+        """The lines of ``unreadable.txt``, ``PATH: REASON``; none where all images could be read."""
+        path = self.path / "unreadable.txt"
+        return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
 
     def write_outputs(self, name: str, outputs: Outputs) -> None:
         """Keeps what a classifier says in ``outputs/name.safetensors``, features as float16."""
@@ -144,7 +289,11 @@ class RunFolder:
         Raises:
             UserError: where the file is missing or damaged.
         """
-        return Outputs(**self._tensors(f"outputs/{name}.safetensors"))
+        file = f"outputs/{name}.safetensors"
+        try:
+            return Outputs(**self._load(file))
+        except (TypeError, ValueError, IndexError) as error:  # other names, or shapes that contradict each other
+            raise self._damaged(file) from error
 
     def write_examples(self, examples: Examples) -> None:
         """Keeps telling target images, as `uda.evaluation.evaluator.Evaluator.examples` returns them."""
@@ -156,20 +305,29 @@ class RunFolder:
         Raises:
             UserError: where the file is missing or damaged.
         """
-        tensors = self._tensors("outputs/examples.safetensors")
-        images, labels, predicted, confidence = (tensors[name] for name in EXAMPLES)
+        images, labels, predicted, confidence = self._tensors("outputs/examples.safetensors", EXAMPLES)
+        if images.ndim != 4 or {labels.shape, predicted.shape, confidence.shape} != {images.shape[:1]}:
+            raise self._damaged("outputs/examples.safetensors")
         return images, labels, predicted, confidence
 
     def _write_tensors(self, name: str, tensors: dict[str, Tensor]) -> None:
         with atomic_write(self.path / name) as path:
             save_tensors(tensors, path)
 
-    def _tensors(self, name: str) -> dict[str, Tensor]:
-        path = self.path / name
+    def _load(self, name: str) -> dict[str, Tensor]:
         try:
-            return load_file(path)
+            return load_file(self.path / name)
         except (OSError, SafetensorError) as error:
-            raise UserError(f"{path} is missing or damaged; fit again") from error
+            raise self._damaged(name) from error
+
+    def _tensors(self, name: str, wanted: tuple[str, ...]) -> list[Tensor]:
+        found = self._load(name)
+        if found.keys() != set(wanted):
+            raise self._damaged(name)
+        return [found[each] for each in wanted]
+
+    def _damaged(self, name: str) -> UserError:
+        return UserError(f"{self.path / name} is missing or damaged; fit again")
 
     def read_weights(self, name: str, module: nn.Module) -> None:
         """Loads ``weights/name.safetensors`` into `module`."""
@@ -180,38 +338,71 @@ class RunFolder:
     def has_weights(self, name: str) -> bool:
         return (self.path / "weights" / f"{name}.safetensors").is_file()
 
-    def write_checkpoint(self, state: dict[str, Any]) -> None:
-        with atomic_write(self.path / "checkpoint.pt") as path:
+    def write_checkpoint(self, state: Checkpoint, name: str = CHECKPOINT) -> None:
+        if (metrics := self.path / METRICS).exists():
+            sync(metrics)  # its rows up to here are not written again
+            state = {**state, "metrics": metrics.stat().st_size}
+        with atomic_write(self.path / name) as path:
             torch.save(state, path)
 
-    def read_checkpoint(self) -> dict[str, Any] | None:
+    def has_checkpoint(self) -> bool:
+        """Whether something is still to be done: the checkpoint is what a run deletes last."""
+        return (self.path / CHECKPOINT).is_file()
+
+    def read_checkpoint(self, name: str = CHECKPOINT) -> Checkpoint | None:
         """The state that the run was interrupted in; None where it had none. Loading executes nothing from the file."""
-        path = self.path / "checkpoint.pt"
+        path = self.path / name
         if not path.is_file():
             return None
         try:
-            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            state: Checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+            TypeAdapter(Checkpoint).validate_python(state)
         except Exception as error:  # a damaged file makes the reader raise almost anything
             raise UserError(f"{path} is damaged; delete it to start this run's current stage again") from error
+        metrics = self.path / METRICS
+        if state.get("metrics", 0) > (metrics.stat().st_size if metrics.is_file() else 0):
+            raise UserError(f"{metrics} has been cut since {path} was written; fit again")
         return state
 
     def delete_checkpoint(self) -> None:
-        (self.path / "checkpoint.pt").unlink(missing_ok=True)
+        for name in (GOOD, CHECKPOINT):  # the last one says that all is done
+            (self.path / name).unlink(missing_ok=True)
 
-    def write_metrics(self, rows: list[dict[str, Any]]) -> None:
-        self.write_text("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    def write_metrics(self, rows: list[Row]) -> None:
+        self.write_text(METRICS, "".join(json.dumps(row) + "\n" for row in rows))
 
-    def append_metrics(self, row: dict[str, Any]) -> None:
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+    def append_metrics(self, row: Row) -> None:
+        with (self.path / METRICS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
-    def read_metrics(self) -> list[dict[str, Any]]:
-        """All rows; one that a kill cut short is left out."""
-        path = self.path / "metrics.jsonl"
-        rows = []
-        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+    def read_metrics(self) -> list[Row]:
+        """All rows; a last one that a kill cut short is left out.
+
+        Raises:
+            UserError: where another line is damaged.
+        """
+        path = self.path / METRICS
+        text, rows = path.read_bytes() if path.is_file() else b"", []
+        for number, line in enumerate(text.split(b"\n")[:-1], 1):  # whatever stands behind the last line's end was cut short
             try:
+                CheckedRow.model_validate_json(line)
                 rows.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
+            except ValueError as error:
+                raise UserError(f"{path} is damaged (line {number}, {_first(error)}); fit again") from error
         return rows
+
+
+def _first(error: Exception) -> str:
+    """What is wrong first, in a few words."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"]))
+    return f"{where}: {first['msg'][0].lower()}{first['msg'][1:]}" if where else first["msg"]
+
+
+def _sweep_beginnings(home: Path) -> None:
+    """Deletes the folders that dead processes were about to name."""
+    for left in home.glob(f"{TEMPORARY}*/"):
+        if time.time() - left.stat().st_mtime > ABANDONED:
+            shutil.rmtree(left, ignore_errors=True)

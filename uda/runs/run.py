@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from uda.console import Display
+from uda.data.domain import Domain
+from uda.data.files import ImageFiles
+from uda.data.load import load_pair
+from uda.data.names import split_roots
 from uda.errors import UserError
 from uda.evaluation.evaluator import Examples
 from uda.evaluation.outputs import Outputs
@@ -29,22 +35,26 @@ class Run:
         model: the network, where the run was given one in Python.
         device: ``"auto"`` or a torch device.
         precision: ``"bf16"`` or ``"fp32"``; left out, as the run was computed.
+        trust: whether you agree to the code that its recipe names, where you have not named it yourself.
 
     Attributes:
         path: the run folder.
+        recipe: the contents of ``recipe.toml``.
         result: the contents of ``result.json``.
     """
 
     def __init__(
-        self, path: str | Path, model: nn.Module | None = None, device: str = "auto", precision: str | None = None
+        self,
+        path: str | Path,
+        model: nn.Module | None = None,
+        device: str = "auto",
+        precision: str | None = None,
+        trust: bool = False,
     ) -> None:
-        self._folder = RunFolder.open(Path(path))
+        self._folder = RunFolder.open(Path(path), trust=trust)
         self.path, self._model, self._device, self._precision = self._folder.path, model, device, precision
-        self.result = cast(Result, self._folder.read_json("result.json"))
-
-    @cached_property
-    def recipe(self) -> Recipe:
-        return self._folder.recipe
+        self.recipe: Recipe = self._folder.recipe
+        self.result: Result = self._folder.read_result(self.recipe)
 
     @property
     def accuracy(self) -> dict[str, float | None]:
@@ -70,7 +80,11 @@ class Run:
 
     def outputs(self, which: str = "last") -> Outputs:
         """What the ``"last"`` classifier says, or the ``"source_only"`` one: features, logits, and those of test images."""
-        return self._folder.read_outputs(which)
+        self._asked_to_classify()
+        outputs = self._folder.read_outputs(which)
+        if (count := outputs.target_logits.shape[-1]) != len(self.classes):
+            raise UserError(f"outputs/{which}.safetensors of {self.path} is another run's: it is of {count} classes; fit again")
+        return outputs
 
     @property
     def examples(self) -> Examples:
@@ -85,17 +99,45 @@ class Run:
 
     @property
     def metrics(self) -> list[Row]:
-        """The rows of ``metrics.jsonl``: losses and evaluations over the steps."""
-        return self._folder.read_metrics()
+        """The rows of ``metrics.jsonl``: losses and evaluations over the steps.
+
+        Raises:
+            UserError: where the last step's is not among them.
+        """
+        rows = self._folder.read_metrics()
+        if not any((row["stage"], row["step"]) == ("adaptation", self.result["steps"]) for row in rows):
+            raise UserError(f"{self.path / 'metrics.jsonl'} is missing or cut short; fit again")
+        return rows
 
     @property
     def environment(self) -> dict[str, Any]:
         """The contents of ``environment.json``: versions, machine, device."""
-        return dict(self._folder.read_json("environment.json"))
+        return self._folder.read_environment().model_dump()
 
     def temperature(self, which: str = "last") -> float:
         """What an adapted classifier's logits are divided by, so that it is as sure as it is right, by the estimate."""
         return 1.0 if which == "source" else self.result["calibration"]["temperature"]
+
+    def target(self) -> tuple[Domain, Tensor]:
+        """The target's training images, without labels, and which of them `outputs` are of, in order, int64 (n,).
+
+        Images in files stay there until they are asked for.
+
+        Raises:
+            UserError: where the images are no longer there, or have changed in number.
+        """
+        roots = split_roots(self.environment["data_root"])
+        target = load_pair(
+            self.recipe.data, roots, Display(quiet=True), self.recipe.classifies, look=False
+        ).target.without_labels()
+        images, unreadable = target.images, self._folder.read_unreadable()
+        if unreadable and isinstance(images, ImageFiles):
+            lost = tuple(f"{images.path(number)}: " for number in range(len(images)))
+            kept = [number for number, start in enumerate(lost) if not any(line.startswith(start) for line in unreadable)]
+            target = target.only(torch.tensor(kept))
+        if len(target) != self.result["target"]["train"]:
+            raise UserError(f"{target.name} has {len(target):,} images now and had {self.result['target']['train']:,}; fit anew")
+        return target, target.shuffled()[: len(self.outputs().target_logits)]
 
     def sample(self) -> Tensor:
         """Some of the target images that were adapted to, uint8 (n, C, S, S), n at most 64."""
@@ -111,6 +153,8 @@ class Run:
         networks = build_networks(self.recipe, len(self.classes), self.runtime, self._model)
         if networks.body is not None:
             self._folder.read_weights("body", networks.body)
+        if networks.target_body is not None:
+            self._folder.read_weights("target_body", networks.target_body)
         return networks
 
     def method(self) -> Method:
@@ -126,7 +170,7 @@ class Run:
         logits (N, K).
         """
         networks = self._networks()
-        return networks.whole(self._load(networks, which)).eval()
+        return networks.whole(self._load(networks, which), which != "source").eval()
 
     def _load(self, networks: Networks, which: str) -> nn.Module:
         if which not in ("last", "selected", "source"):

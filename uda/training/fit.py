@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from uda.console import Display, duration
@@ -20,16 +18,16 @@ from uda.evaluation.evaluator import Evaluator
 from uda.models import GIVEN_IN_PYTHON
 from uda.recipe.load import resolve
 from uda.recipe.schema import Recipe
-from uda.report.page import Material, write_report
+from uda.report.page import Material, material_of, write_report
 from uda.report.tables import result_table
 from uda.runs.build import Networks, build_checked, published_frame
 from uda.runs.cache import user_cache
-from uda.runs.environment import versions
-from uda.runs.folder import RunFolder, default_path
+from uda.runs.environment import Environment, compare, describe_environment
+from uda.runs.folder import RESULT, RunFolder, default_path
 from uda.runs.run import Run
-from uda.runtime import Runtime, choose_runtime, machine, scoped_seed
+from uda.runtime import Runtime, choose_runtime, scoped_seed
 from uda.training.loop import Checkpoints, Loop, Metrics, Observer, Progress, Signals
-from uda.training.stages import Job, adapt, keep_inputs, labelled_images, measure, train_source
+from uda.training.stages import Job, adapt, keep_inputs, keep_target, labelled_images, measure, train_source
 
 
 def fit(
@@ -107,20 +105,11 @@ def start(
     with scoped_seed(recipe.seed), runtime.computing():
         check_data(recipe, pair)
         networks = build_checked(recipe, len(pair.source.classes), runtime, model)
-        environment = {
-            "device": str(runtime.device),
-            "precision": runtime.precision,
-            "data_root": join_roots(roots),
-            "cache": cache,
-            "images": counts(pair),
-            "versions": versions(),
-            "machine": machine(),
-            "threads": torch.get_num_threads(),
-            "started": datetime.now().isoformat(timespec="seconds"),
-        }
+        environment = describe_environment(recipe, pair, runtime, join_roots(roots), cache)
         # The folder is made last: what is wrong with the input leaves nothing behind.
         folder = RunFolder.create(Path(out) if out is not None else default_path(recipe, str(recipe.seed)), recipe, environment)
-        carry_out(new_job(folder, recipe, pair, runtime, display, networks, observers), report)
+        with folder.locked():
+            carry_out(new_job(folder, recipe, pair, runtime, display, networks, observers), report)
     return Run(folder.path, model, device=str(runtime.device))
 
 
@@ -130,6 +119,7 @@ def resume(
     model: nn.Module | None = None,
     report: bool = True,
     observers: Sequence[Observer] = (),
+    trust: bool = False,
 ) -> Run:
     """Continues an interrupted run to the end it would have had; a finished one is returned as it is.
 
@@ -139,30 +129,38 @@ def resume(
         model: the network, where the run was given one in Python.
         report: whether to write ``report.html``.
         observers: as in `fit`.
+        trust: as in `Run`.
 
     Raises:
-        UserError: where `run` is not a run folder, its files are damaged, or the images have changed in number.
+        UserError: where `run` is not a run folder, its files are damaged, another process writes to it, or the images, their
+            labels or the recipe have changed.
     """
-    folder = RunFolder.open(Path(run))
-    display = display or Display(quiet=True)
-    if (folder.path / "result.json").exists():
+    folder, display = RunFolder.open(Path(run), trust=trust), display or Display(quiet=True)
+    if (folder.path / RESULT).exists() and not folder.has_checkpoint():
         display.say(f"{folder.path} is finished; nothing to do")
         return Run(folder.path, model)
-    environment, recipe = folder.read_json("environment.json"), folder.recipe
-    runtime = choose_runtime(environment["device"], environment["precision"])
+    with folder.locked():
+        if (folder.path / RESULT).exists():
+            close(folder, material_of(Run(folder.path)), report, display)
+        else:
+            _go_on(folder, display, model, report, observers)
+    return Run(folder.path, model, device=folder.read_environment().device)
+
+
+def _go_on(folder: RunFolder, display: Display, model: nn.Module | None, report: bool, observers: Sequence[Observer]) -> None:
+    environment, recipe = folder.read_environment(), folder.recipe
+    runtime = choose_runtime(environment.device, environment.precision)
     with runtime.computing():
-        roots, look = split_roots(environment["data_root"]), not recipe.classifier.freezes
+        roots, look = split_roots(environment.data_root), not recipe.classifier.freezes
         pair = load_pair(recipe.data, roots, display, recipe.classifies, look)
-    if counts(pair) != environment["images"]:
-        raise UserError(
-            f"the images have changed since {folder.path} began ({environment['images']}, now {counts(pair)}); fit anew"
-        )
+    now = describe_environment(recipe, pair, runtime, environment.data_root, environment.cache)
+    for change in compare(folder.path, environment, Environment(format=environment.format, **now)):
+        display.say(f"note: {change}; figures may differ in the last bits from those of an uninterrupted run")
     with scoped_seed(recipe.seed), runtime.computing():
         # What is trained already is read from the folder, wherever the weights that it began with are now.
         begin = not folder.has_weights("source")
         networks = build_checked(recipe, len(pair.source.classes), runtime, model, begin)
         carry_out(new_job(folder, recipe, pair, runtime, display, networks, observers), report)
-    return Run(folder.path, model, device=str(runtime.device))
 
 
 def check_data(recipe: Recipe, pair: Pair) -> None:
@@ -174,12 +172,6 @@ def check_data(recipe: Recipe, pair: Pair) -> None:
     labelled_images(recipe, pair)
     if recipe.data.paired_test and (pair.target_test is None or len(pair.source_test) != len(pair.target_test)):
         raise UserError("data.paired_test: the test images of both domains are not as many; give pairs, in one order")
-
-
-def counts(pair: Pair) -> dict[str, int]:
-    """Images in each split."""
-    splits = {"source": pair.source, "source_test": pair.source_test, "target": pair.target, "target_test": pair.target_test}
-    return {name: len(domain) for name, domain in splits.items() if domain is not None}
 
 
 def new_job(
@@ -194,9 +186,9 @@ def new_job(
     """What the stages of a run share, at its beginning or where it goes on."""
     metrics, pair = Metrics(folder), pair.to(runtime.device)
     own = Progress(display), metrics, Checkpoints(folder), Signals()
-    loop, evaluator = Loop(folder, recipe.training.log_every, [*own, *observers]), Evaluator(pair, runtime)
-    environment = folder.read_json("environment.json")
-    cache = user_cache(environment.get("cache", True))
+    environment, evaluator = folder.read_environment(), Evaluator(pair, runtime)
+    loop = Loop(folder, recipe.training.log_every, [*own, *observers], environment.run)
+    cache = user_cache(environment.cache)
     return Job(folder, recipe, pair, runtime, display, loop, metrics, evaluator, environment, cache, networks)
 
 
@@ -206,6 +198,7 @@ def carry_out(job: Job, report: bool) -> None:
     job = keep_inputs(job)
     say_unreadable(job)
     source = train_source(job)
+    job = keep_target(job)
     method = adapt(job, source)
     material = measure(job, source, method)
     finish(job, material, report)
@@ -238,9 +231,14 @@ def say_unreadable(job: Job) -> None:
 
 
 def finish(job: Job, material: Material, report: bool) -> None:
-    """Writes the result and the report, and says what came out."""
-    folder, display, result = job.folder, job.display, material.result
-    folder.write_json("result.json", result)
+    """Writes the result and the report."""
+    job.folder.write_json(RESULT, material.result)
+    close(job.folder, material, report, job.display)
+
+
+def close(folder: RunFolder, material: Material, report: bool, display: Display) -> None:
+    """What is left to do where there is a result: the report, and to say what came out. The checkpoint goes last."""
+    result = material.result
     if report:
         write_report(material, folder.path / "report.html")
     folder.delete_checkpoint()

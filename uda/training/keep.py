@@ -52,15 +52,18 @@ class Keeper:
         self.shrunk: dict[str, Tensor] = {}
         self.made: dict[str, tuple[Kept, Tensor, tuple[str, ...]]] = {}
 
-    def keep_pair(self, pair: Pair) -> Pair:
-        """The pair with what the body makes of its images; of test images, in the view that is tested on alone.
+    def keep_source(self, pair: Pair) -> Pair:
+        """The pair with what the body makes of the source's images; of test images, in the view that is tested on alone.
 
         Unreadable images are left out.
         """
-        views = self.data.views
-        source, target = self.keep(pair.source, views.all), self.keep(pair.target, views.all)
-        source_test = self.keep(pair.source_test, views.all[:1])
-        return Pair(source, source_test, target, pair.target_test and self.keep(pair.target_test, views.all[:1]))
+        views = self.data.views.all
+        return replace(pair, source=self.keep(pair.source, views), source_test=self.keep(pair.source_test, views[:1]))
+
+    def keep_target(self, pair: Pair, views: tuple[View, ...]) -> Pair:
+        """The pair with what the body makes of the target's images, in these views; else as `keep_source`."""
+        test = pair.target_test and self.keep(pair.target_test, views[:1])
+        return replace(pair, target=self.keep(pair.target, views), target_test=test)
 
     def keep(self, domain: AnyDomain, views: tuple[View, ...]) -> AnyDomain:
         """A domain with what the body makes of these views of each image."""

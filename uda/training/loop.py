@@ -14,13 +14,14 @@ from typing import Any, Literal
 
 from uda.console import Display, StageDisplay
 from uda.data.batches import Batches
-from uda.errors import UserError
+from uda.errors import NotFinite, UserError
 from uda.evaluation.results import Row
 from uda.methods.base import Method
 from uda.players import Players
-from uda.runs.folder import RunFolder
+from uda.runs.folder import CHECKPOINT, GOOD, Checkpoint, RunFolder
 from uda.runtime import random_state, restore_random_state
 
+SMALLER = 0.1  # what learning rates are multiplied by after numerical trouble
 SAVE_EVERY = 30.0  # seconds between two checkpoints
 SHOWN = ("class", "generator_adversarial", "reconstruction", "target_entropy", "pseudo_label", "generator_class")
 
@@ -53,7 +54,7 @@ class Stage:
     name: str
     start: int
     steps: int
-    state: Callable[[], dict[str, Any]]
+    state: Callable[[], Checkpoint]
 
 
 class Observer:
@@ -64,6 +65,9 @@ class Observer:
 
     def step(self, step: int, row: Row) -> None:
         """After each step; `row` is empty where nothing is logged of it."""
+
+    def trouble(self, what: str) -> None:
+        """Where a stage, which has ended as failed, begins again from where all was well."""
 
     def end(self, reason: EndReason) -> None:
         """After a stage's last step, whatever made it the last."""
@@ -90,6 +94,9 @@ class Progress(Observer):
         note = "  ".join(f"{name} {row[name]:.3g}" for name in SHOWN if name in row)
         note += "".join(f"  {name} {value:.3f}" for name, value in row.get("scores", {}).items())
         self.bar.update(step, note)
+
+    def trouble(self, what: str) -> None:
+        self.display.say(f"  {what}")
 
     def end(self, reason: EndReason) -> None:
         self.stack.close()
@@ -166,13 +173,18 @@ class Loop:
 
     Attributes:
         seconds: what each stage has taken so far, those of an interrupted part included.
+        troubles: by stage, what was not finite, and where the stage went on from with smaller steps.
+        run: what tells the run from others: no other one's checkpoint is gone on from.
     """
 
-    def __init__(self, folder: RunFolder, log_every: int, observers: Sequence[Observer]) -> None:
-        self.folder, self.log_every, self.observers = folder, log_every, observers
+    def __init__(self, folder: RunFolder, log_every: int, observers: Sequence[Observer], run: str = "") -> None:
+        self.folder, self.log_every, self.observers, self.run = folder, log_every, observers, run
         self.began, self.checkpoint = time.perf_counter(), folder.read_checkpoint()
+        if self.checkpoint and self.checkpoint.get("run", run) != run:
+            raise self._foreign()
         self.spent_before: float = self.checkpoint["spent"] if self.checkpoint else 0.0
         self.seconds: dict[str, float] = dict(self.checkpoint["seconds"]) if self.checkpoint else {}
+        self.troubles: dict[str, str] = dict(self.checkpoint["troubles"]) if self.checkpoint else {}
 
     @property
     def spent(self) -> float:
@@ -180,26 +192,58 @@ class Loop:
         return self.spent_before + time.perf_counter() - self.began
 
     def train(
-        self, name: str, method: Method, players: Players, batches: Batches, evaluate: Callable[[int], Row | None] | None = None
+        self,
+        name: str,
+        method: Method,
+        players: Players,
+        batches: Batches,
+        evaluate: Callable[[int], Row | None] | None = None,
+        table: str = "method",
     ) -> None:
         """Steps of `method`, which is set up, until it has taken all that `players` were made for.
+
+        Where a loss, a score or a weight is not finite, it goes back, once, to where all was well (the last evaluation, or the
+        stage's beginning), and on from there with learning rates times `SMALLER`.
 
         Args:
             name: of the stage.
             method, players, batches: what takes the steps; all three go on from a checkpoint of this stage.
             evaluate: what is to be written down of the method after a step; None where it is not to be evaluated then.
+            table: of the recipe, where the method's settings stand.
+
+        Raises:
+            NotFinite: where that does not help; it names the setting to change.
+            Interrupted: where it was stopped.
         """
-        self._restore(name, method, players, batches)
+        self._restore(self.checkpoint, name, method, players, batches)
+        for last in (name in self.troubles, True):
+            try:
+                self._steps(name, method, players, batches, evaluate)
+                return
+            except NotFinite as trouble:
+                good = self.folder.read_checkpoint(GOOD)
+                if last or good is None or good["stage"] != name:
+                    raise NotFinite(f"{name}: {trouble}; {advice(method, players, table)}") from None
+                self._restore(good, name, method, players, batches)
+                players.scale = SMALLER
+                self.troubles[name] = f"{trouble}; back to step {players.done}, and on with learning rates times {SMALLER}"
+                for observer in self.observers:
+                    observer.trouble(f"{name}: {self.troubles[name]}")
+
+    def _steps(
+        self, name: str, method: Method, players: Players, batches: Batches, evaluate: Callable[[int], Row | None] | None
+    ) -> None:
         before, began = self.seconds.get(name, 0.0) if players.done else 0.0, time.perf_counter()
 
         def seconds() -> float:
             return before + time.perf_counter() - began
 
-        def state() -> dict[str, Any]:
+        def state() -> Checkpoint:
             self.seconds[name] = seconds()
             return {
-                "stage": name, "method": method.state_dict(), "players": players.state_dict(), "batches": batches.state_dict(),
-                "random": random_state(), "seconds": self.seconds, "spent": self.spent,
+                "run": self.run, "stage": name, "seconds": self.seconds, "spent": self.spent, "troubles": self.troubles,
+                "method": method.state_dict(), "players": players.state_dict(), "batches": batches.state_dict(),
+                "random": random_state(),
             }  # fmt: skip
 
         stage = Stage(name, players.done, players.steps, state)
@@ -212,12 +256,13 @@ class Loop:
             for observer in self.observers:
                 observer.begin(stage)
                 ends.callback(tell_end, observer)  # each is told, even where another fails
+            if stage.start == 0:
+                self.folder.write_checkpoint(state(), GOOD)
             try:
                 for step in range(stage.start + 1, stage.steps + 1):
-                    losses = method.step(batches.next())
-                    logged = step % self.log_every == 0 or step == stage.steps
-                    row = finite(name, step, losses) if logged else {}
-                    row |= (evaluate(step) if evaluate else None) or {}
+                    row = self._step(step, step == stage.steps, method, batches, evaluate)
+                    if "scores" in row:
+                        self.folder.write_checkpoint(state(), GOOD)
                     row = {"stage": name, "step": step, "seconds": round(seconds(), 2), **row} if row else row
                     for observer in self.observers:
                         observer.step(step, row)
@@ -227,24 +272,58 @@ class Loop:
         if reason == "stopped":
             raise Interrupted(f"interrupted after step {players.done} of {stage.steps} ({name})", self.folder.path)
 
-    def _restore(self, name: str, method: Method, players: Players, batches: Batches) -> None:
-        if self.checkpoint and self.checkpoint["stage"] == name:
-            method.load_state_dict(self.checkpoint["method"])
-            players.load_state_dict(self.checkpoint["players"])
-            batches.load_state_dict(self.checkpoint["batches"])
-            restore_random_state(self.checkpoint["random"])
+    def _step(self, step: int, last: bool, method: Method, batches: Batches, evaluate: Callable[[int], Row | None] | None) -> Row:
+        """One step; what is to be written down of it, all of which is finite."""
+        losses = method.step(batches.next())
+        row = finite("loss", step, losses) if last or step % self.log_every == 0 else {}
+        evaluated = (evaluate(step) if evaluate else None) or {}
+        finite("score", step, evaluated.get("scores", {}))
+        if row or evaluated:
+            finite_weights(method, step)
+        return row | evaluated
+
+    def _restore(self, state: Checkpoint | None, name: str, method: Method, players: Players, batches: Batches) -> None:
+        """Puts everything back as a checkpoint has it, where that is one of this stage."""
+        if state and state["stage"] == name:
+            try:
+                method.load_state_dict(state["method"])
+                players.load_state_dict(state["players"])
+                batches.load_state_dict(state["batches"])
+                restore_random_state(state["random"])
+            except Exception as error:  # another run's state makes the readers raise almost anything
+                raise self._foreign() from error
+
+    def _foreign(self) -> UserError:
+        path = self.folder.path / CHECKPOINT
+        return UserError(f"{path} is damaged or another run's; delete it to start this run's current stage again")
 
 
-def finite(stage: str, step: int, losses: Mapping[str, Any]) -> Row:
-    """The losses as numbers.
+def finite(kind: str, step: int, values: Mapping[str, Any]) -> Row:
+    """Losses or scores as numbers.
 
     Raises:
-        UserError: where one is infinite or not a number.
+        NotFinite: where one is infinite or not a number.
     """
-    row = {name: float(value) for name, value in losses.items()}
-    bad = [name for name, value in row.items() if not math.isfinite(value)]
-    if bad:
-        raise UserError(
-            f"{stage}: the {bad[0]} loss is {row[bad[0]]} at step {step}; lower method.learning_rate, or try --precision fp32"
-        )
+    row = {name: float(value) for name, value in values.items()}
+    for name, value in row.items():
+        if not math.isfinite(value):
+            raise NotFinite(f"the {name} {kind} is {value} at step {step}")
     return row
+
+
+def finite_weights(method: Method, step: int) -> None:
+    """Whether the weights that a method trains are finite.
+
+    Raises:
+        NotFinite: where they are not.
+    """
+    for name, weight in method.named_parameters():
+        if weight.requires_grad and not weight.isfinite().all():
+            raise NotFinite(f"the weight {name} is not finite at step {step}")
+
+
+def advice(method: Method, players: Players, table: str) -> str:
+    """Which settings to change where numbers do not stay finite."""
+    rates = [f"{table}.{name}" for name in type(method.settings).model_fields if name.endswith("_rate")]
+    lower = f"lower {' or '.join(rates)}" if rates else "take smaller steps"
+    return lower + (", or fit with --precision fp32" if players.runtime.precision == "bf16" else "")

@@ -14,12 +14,10 @@ from uda.data.names import data_roots, join_roots
 from uda.errors import UserError
 from uda.recipe.load import load_recipe
 from uda.recipe.schema import Recipe
-from uda.report.compare import ASKED, Group, open_group, seed_folders
-from uda.runs.folder import RunFolder, default_path
+from uda.report.compare import Group, open_group, seed_folders
+from uda.runs.folder import RUN, SEEDS, RunFolder, agree, default_path
 from uda.training.fit import asked_for, fit, resume
 from uda.training.loop import Interrupted, Observer
-
-RECIPE = "seeds.toml"
 
 
 def fit_seeds(
@@ -50,30 +48,38 @@ def fit_seeds(
     path = Path(out) if out is not None else default_path(wanted, f"{seeds}-seeds")
     asked = [wanted.seed + number for number in range(seeds)]
     where = {"data_root": join_roots(data_roots(data_root)), "device": device, "precision": precision, "cache": cache}
-    RunFolder.create(path, wanted, {"seeds": asked, **where}, (RECIPE, ASKED))
+    RunFolder.create(path, wanted, {"seeds": asked, **where}, SEEDS)
     try:
         return resume_seeds(path, display, model, observers)
     except UserError:
-        if not seed_folders(path):  # refused before the first run began: nothing is left behind
+        if not any(
+            folder.exists() for folder in seed_folders(path)
+        ):  # refused before the first run began: nothing is left behind
             shutil.rmtree(path)
         raise
 
 
 def resume_seeds(
-    path: Path, display: Display | None = None, model: nn.Module | None = None, observers: Sequence[Observer] = ()
+    path: Path,
+    display: Display | None = None,
+    model: nn.Module | None = None,
+    observers: Sequence[Observer] = (),
+    trust: bool = False,
 ) -> Group:
     """Runs what is left of a folder that `fit_seeds` made; what is finished stays as it is."""
-    folder, display = RunFolder(path), display or Display(quiet=True)
-    asked = folder.read_json(ASKED)
-    for seed in asked["seeds"]:
-        out = path / f"seed-{seed}"
-        try:
-            if (out / "recipe.toml").exists():
-                resume(out, display, model, observers=observers)
-            else:
-                where = {name: asked[name] for name in ("data_root", "device", "precision")} | {"cache": asked.get("cache", True)}
-                recipe = load_recipe(path / RECIPE, {"seed": seed})
-                fit(recipe, model=model, out=out, display=display, observers=observers, **where)
-        except Interrupted as stop:
-            raise Interrupted(f"seed {seed}: {stop}", path) from None
+    folder, display = RunFolder.open(path, SEEDS, trust), display or Display(quiet=True)
+    agree(path / SEEDS[0], trust)
+    asked = folder.read_asked()
+    with folder.locked():
+        for seed in asked.seeds:
+            out = path / f"seed-{seed}"
+            try:
+                if (out / RUN[0]).exists():
+                    resume(out, display, model, observers=observers, trust=trust)
+                else:
+                    where = asked.model_dump(include={"data_root", "device", "precision", "cache"})
+                    recipe = load_recipe(path / SEEDS[0], {"seed": seed})
+                    fit(recipe, model=model, out=out, display=display, observers=observers, **where)
+            except Interrupted as stop:
+                raise Interrupted(f"seed {seed}: {stop}", path) from None
     return open_group(path)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -16,18 +18,18 @@ from uda.data.batches import Batches
 from uda.data.domain import LabelledDomain, Pair
 from uda.data.files import read
 from uda.errors import UserError
+from uda.evaluation.diagnostics import class_not_kept, numerical_trouble
 from uda.evaluation.evaluator import Evaluator, Examples
 from uda.evaluation.outputs import Outputs
 from uda.evaluation.results import Result, Row, classifier_results, describe, select
 from uda.evaluation.selection import SCORES, entropy
-from uda.evaluation.translation import evaluate_translation, judge_translations
+from uda.evaluation.translation import evaluate_translation, judge_by_source
 from uda.methods import find_method
 from uda.methods.base import Method
 from uda.methods.source_only import SourceOnly
 from uda.methods.translating import PairDrawing, Translating
 from uda.models.backbones import Classifier
 from uda.models.custom import whole_state_dict
-from uda.models.layers import SOURCE, TARGET
 from uda.models.weights import load_weights, save_tensors
 from uda.players import Players
 from uda.recipe.schema import Recipe
@@ -35,12 +37,14 @@ from uda.report.grids import draw_translations
 from uda.report.page import Material
 from uda.runs.build import Networks, build_method
 from uda.runs.cache import Cache, digest, digest_of_images, versions_of, write_about
+from uda.runs.environment import Environment
 from uda.runs.folder import RunFolder
 from uda.runtime import Runtime, machine, seed_everything
 from uda.training.keep import Keeper
 from uda.training.loop import Interrupted, Loop, Metrics
 
 FEATURES_STAGE = "features"
+STATISTICS = 256  # target images by which the statistics of a body's batch norms are learned
 SOURCE_STAGE, REFINING_STAGE, ADAPTATION_STAGE = "source classifier", "refining on the augmented source", "adaptation"
 
 
@@ -70,7 +74,7 @@ class Job:
     loop: Loop
     metrics: Metrics
     evaluator: Evaluator
-    environment: dict[str, Any]
+    environment: Environment
     cache: Cache
     networks: Networks | None
 
@@ -107,14 +111,41 @@ def keep_inputs(job: Job) -> Job:
         folder.read_weights("body", body)
     else:
         folder.write_weights("body", body)
-    keeper = Keeper(body, job.recipe.data, job.runtime, job.display, job.cache, job.recipe.reads_pixels)
+    views = job.recipe.data.views.all
+    with _features(job):
+        keeper = Keeper(body, job.recipe.data, job.runtime, job.display, job.cache, job.recipe.reads_pixels)
+        pair = keeper.keep_source(job.pair)
+        # The source classifier is only tested on the target; what methods read may be another body's.
+        pair = keeper.keep_target(pair, views if job.networks.target_body is None else views[:1])
+    return replace(job, pair=pair, evaluator=Evaluator(pair, job.runtime))
+
+
+def keep_target(job: Job) -> Job:
+    """Where target images have a body of their own, it learns their statistics, and methods read what it makes of them."""
+    if job.networks is None or (body := job.networks.target_body) is None:
+        return job
+    folder, target, runtime = job.folder, job.pair.target, job.runtime
+    with _features(job):
+        if folder.has_weights("target_body"):
+            folder.read_weights("target_body", body)
+        else:
+            sample = read(target.images, target.shuffled()[:STATISTICS].split(64))
+            body.learn([runtime.arrange(to_float(images.to(runtime.device))) for images in sample])
+            folder.write_weights("target_body", body)
+        keeper = Keeper(body, job.recipe.data, runtime, job.display, job.cache)
+        pair = keeper.keep_target(job.pair, job.recipe.data.views.all)
+    return replace(job, pair=pair, evaluator=Evaluator(pair, runtime))
+
+
+@contextmanager
+def _features(job: Job) -> Iterator[None]:
+    """Counts the seconds in which features are computed; an interruption loses them, and says how to go on."""
     began = time.perf_counter()
     try:
-        pair = keeper.keep_pair(job.pair)
+        yield
     except KeyboardInterrupt:
-        raise Interrupted("interrupted before the first step", folder.path) from None
-    job.loop.seconds[FEATURES_STAGE] = time.perf_counter() - began
-    return replace(job, pair=pair, evaluator=Evaluator(pair, job.runtime))
+        raise Interrupted("interrupted while features were computed", job.folder.path) from None
+    job.loop.seconds[FEATURES_STAGE] = job.loop.seconds.get(FEATURES_STAGE, 0.0) + time.perf_counter() - began
 
 
 def train_source(job: Job) -> SourceStage | None:
@@ -164,9 +195,10 @@ def _supervised(job: Job, stage: str, steps: int) -> None:
     assert job.classifier is not None
     recipe, wanted, players = job.recipe, job.recipe.classifier, Players(job.runtime, steps)
     method = SourceOnly(wanted.training, job.classifier, recipe.data.shape, steps, job.runtime)
+    players.slow_down(method)
     method.setup(job.pair.target.without_labels(), players)
     batches = Batches(job.pair.source, None, wanted.batch, 0, recipe.augment.source, recipe.augment.target, job.runtime)
-    job.loop.train(stage, method, players, batches)
+    job.loop.train(stage, method, players, batches, table="classifier.training")
 
 
 def _say_source_accuracy(job: Job, accuracy: float, before: Outputs) -> None:
@@ -188,6 +220,7 @@ def adapt(job: Job, source: SourceStage | None) -> Method:
     unlabelled = job.pair.target.without_labels()
     if recipe.data.target_inverted_copies:
         unlabelled = unlabelled.with_inverted_copies()
+    players.slow_down(method)
     method.setup(unlabelled, players)
     sizes = training.batch, training.target_batch or training.batch
     augments = recipe.augment.source, recipe.augment.target
@@ -239,7 +272,10 @@ def measure(job: Job, source: SourceStage | None, method: Method) -> Material:
     folder.write_sample(pair.target)
     rows = job.metrics.of(ADAPTATION_STAGE)
     figures, outputs, examples = _measure_classifier(job, source, method, rows) if source else ({}, {}, None)
-    result = {
+    translations = _measure_translations(job, method)
+    if source and translations and (sign := class_not_kept(translations["translation"])) is not None:
+        figures["warnings"].append(asdict(sign))
+    result: dict[str, Any] = {
         "recipe": recipe.name,
         "method": recipe.method.name,
         "seed": recipe.seed,
@@ -249,11 +285,19 @@ def measure(job: Job, source: SourceStage | None, method: Method) -> Material:
         "steps": recipe.training.steps,
         "device": str(job.runtime.device),
         "precision": job.runtime.precision,
-        **_measure_translations(job, method),
+        **translations,
         "seconds": _seconds(job),
     }
+    if troubles := [asdict(numerical_trouble(stage, what)) for stage, what in job.loop.troubles.items()]:
+        result["warnings"] = troubles + result.get("warnings", [])
     return Material(
-        cast(Result, result), job.environment, recipe.to_toml(), rows, outputs, examples, _draw_translations(job, method)
+        cast(Result, result),
+        job.environment.model_dump(),
+        recipe.to_toml(),
+        rows,
+        outputs,
+        examples,
+        _draw_translations(job, method),
     )
 
 
@@ -281,15 +325,12 @@ def _measure_translations(job: Job, method: Method) -> dict[str, Any]:
     """``translation``, where the method translates. Of one that reads no labels in training, none are read here either."""
     if not isinstance(method, Translating):
         return {}
-    pair, paired = job.pair, job.recipe.data.paired_test and not method.classifies
     if job.networks is not None and (read_drawn := job.networks.reader(job.recipe)) is not None:
-        classifier = job.networks.classifier
-        return {"translation": judge_translations(pair, method.translate, classifier, read_drawn, job.runtime)}
-    if not method.classifies:
-        pair = replace(pair, target=pair.target.without_labels())
-    return {
-        "translation": evaluate_translation(pair, lambda images: method.translate(images, SOURCE, TARGET), job.runtime, paired)
-    }
+        found = judge_by_source(job.pair, method.translate, job.networks.classifier, read_drawn, job.runtime)
+        return {"translation": found}
+    paired = job.recipe.data.paired_test and not method.classifies
+    figures = evaluate_translation(job.pair, method.translate, job.runtime, paired, labelled=method.classifies)
+    return {"translation": figures}
 
 
 def _draw_translations(job: Job, method: Method) -> bytes | None:

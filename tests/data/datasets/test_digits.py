@@ -14,19 +14,19 @@ from uda import UserError
 from uda.console import Display
 from uda.data.arrays import fit_frame
 from uda.data.datasets.digits import Location, load_digits, locate
-from uda.data.load import load_pair
+from uda.data.load import load_named, load_pair
 from uda.data.settings import DataSettings
 
 RNG = np.random.default_rng(0)
 LABELS = np.arange(6) % 10
 
 
-def write_mnist(root: Path, monkeypatch: pytest.MonkeyPatch, packed: bool = False) -> np.ndarray:
+def write_mnist(root: Path, monkeypatch: pytest.MonkeyPatch, packed: bool = False, name: str = "MNIST") -> np.ndarray:
     """All four files; packed, with the checksums that torchvision expects set to theirs."""
-    from torchvision.datasets import MNIST
+    from torchvision import datasets
 
     images = RNG.integers(0, 256, (6, 28, 28), dtype=np.uint8)
-    raw = root / "MNIST" / "raw"
+    raw = root / name / "raw"
     raw.mkdir(parents=True)
     digests = []
     for stem, part in ((f"{split}-{part}-ubyte", part) for split in ("train", "t10k") for part in ("images-idx3", "labels-idx1")):
@@ -37,7 +37,7 @@ def write_mnist(root: Path, monkeypatch: pytest.MonkeyPatch, packed: bool = Fals
         path = raw / (f"{stem}.gz" if packed else stem)
         path.write_bytes(gzip.compress(content) if packed else content)
         digests.append((f"{stem}.gz", hashlib.md5(path.read_bytes()).hexdigest()))
-    monkeypatch.setattr(MNIST, "resources", digests)
+    monkeypatch.setattr(getattr(datasets, name), "resources", digests)
     return images
 
 
@@ -82,6 +82,23 @@ def test_official_mnist(tmp_path: Path, packed: bool, monkeypatch: pytest.Monkey
     assert np.array_equal(domain.images[:, 0].numpy(), images)
     assert domain.labels.tolist() == LABELS.tolist()
     assert "official split" in domain.note
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_official_fashion_mnist_has_names_for_its_classes(tmp_path: Path, packed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = write_mnist(tmp_path, monkeypatch, packed, "FashionMNIST")
+    domain = load_named("fashion-mnist", "test", (tmp_path,), size=28, channels=1)
+    assert np.array_equal(domain.images[:, 0].numpy(), images)
+    assert domain.labels.tolist() == LABELS.tolist()
+    assert domain.classes[5] == "Sandal"
+    assert "Fashion-MNIST, official split" in domain.note
+
+
+def test_clothes_are_not_taken_for_digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MNIST", "FashionMNIST"):
+        write_mnist(tmp_path, monkeypatch, name=name)
+    with pytest.raises(UserError, match=r"fashion-mnist has the classes T-shirt/top, .*, not 0, 1, 2"):
+        load_pair(DataSettings(source="mnist", target="fashion-mnist"), (tmp_path,), Display(quiet=True))
 
 
 def test_official_usps(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""MNIST, USPS and SVHN: official files, or arrays beside them, or a download; one size, one value range, one polarity rule.
+"""MNIST, USPS, SVHN, Fashion-MNIST: official files, or arrays, or a download; one size, one value range, one polarity rule.
 
 Where a set comes from, in this order, of the first data root that has it:
 1. the official files, as torchvision lays them out, under the root;
@@ -6,7 +6,8 @@ Where a set comes from, in this order, of the first data root that has it:
    that says what the file is and that every table shows;
 3. torchvision's download into the first root.
 
-MNIST and USPS are light digits on dark ground, 0..255 both. SVHN has both polarities, as found.
+MNIST and USPS are light digits on dark ground, 0..255 both. SVHN has both polarities, as found. Fashion-MNIST
+(Xiao, Rasul, Vollgraf 2017), light clothes on dark ground, comes in MNIST's form and has names for its classes.
 """
 
 from __future__ import annotations
@@ -26,11 +27,16 @@ from uda.errors import UserError
 
 Split = Literal["train", "test"]
 DIGITS = tuple("0123456789")
-NAMES = ("mnist", "usps", "svhn", "svhn-extra")
+CLOTHES = (
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+)  # fmt: skip
+IDX_FOLDERS = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST"}  # torchvision's, below the root; files have the same names
+NAMES = ("mnist", "usps", "svhn", "svhn-extra", "fashion-mnist")
 NOTES = {
     "mnist": "MNIST, official split: 60,000 train, 10,000 test, 28x28 grey",
     "usps": "USPS, official split: 7,291 train, 2,007 test, 16x16 grey",
     "svhn": "SVHN, official split (cropped digits): 73,257 train, 26,032 test, 32x32 colour",
+    "fashion-mnist": "Fashion-MNIST, official split: 60,000 train, 10,000 test, 28x28 grey",
     "svhn-extra": "SVHN, its extra split for training (531,131) and its official test split (26,032), 32x32 colour",
 }
 
@@ -45,8 +51,8 @@ class Location:
 
 def official_files(name: str, split: Split, root: Path) -> list[list[Path]]:
     """The files that torchvision reads, each with its accepted spellings (packed or unpacked)."""
-    if name == "mnist":  # torchvision wants both splits' files to be there
-        raw = root / "MNIST" / "raw"
+    if name in IDX_FOLDERS:  # torchvision wants both splits' files to be there
+        raw = root / IDX_FOLDERS[name] / "raw"
         stems = [f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
         return [[raw / stem, raw / f"{stem}.gz"] for stem in stems]
     if name == "usps":
@@ -70,7 +76,7 @@ def locate(name: str, split: Split, roots: Sequence[Path]) -> Location:
 
 
 def load_digits(name: str, split: Split, roots: Sequence[Path], size: int = 32, channels: int = 3) -> LabelledDomain:
-    """One split as uint8 (N, channels, size, size) with labels 0..9 (also for SVHN's 0).
+    """One split as uint8 (N, channels, size, size) with labels 0..9 (also for SVHN's 0), which Fashion-MNIST has names for.
 
     Raises:
         UserError: where the files are neither there nor to be had, or are damaged.
@@ -78,12 +84,13 @@ def load_digits(name: str, split: Split, roots: Sequence[Path], size: int = 32, 
     place = locate(name, split, roots)
     if place.kind == "arrays":
         with open_arrays(place.path) as file:
-            pixels, labels = as_pixels(file["images"], str(place.path)), file["labels"].astype(np.int64)
+            pixels, labels = file.images(), file.labels().astype(np.int64)
         note = read_note(place.path)
     else:
         images, labels = _read_official(name, split, place, roots)
         pixels, note = as_pixels(images, name), NOTES[name]
-    return LabelledDomain(f"{name} {split}", fit_frame(pixels, size, channels), DIGITS, note, torch.from_numpy(labels))
+    classes = CLOTHES if name == "fashion-mnist" else DIGITS
+    return LabelledDomain(f"{name} {split}", fit_frame(pixels, size, channels), classes, note, torch.from_numpy(labels))
 
 
 def _read_official(name: str, split: Split, place: Location, roots: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
@@ -92,8 +99,9 @@ def _read_official(name: str, split: Split, place: Location, roots: Sequence[Pat
 
     train, root = split == "train", place.path
     try:
-        if name == "mnist":
-            mnist = datasets.MNIST(str(root), train=train, download=True)
+        if name in IDX_FOLDERS:
+            read = datasets.MNIST if name == "mnist" else datasets.FashionMNIST
+            mnist = read(str(root), train=train, download=True)
             return mnist.data.numpy(), mnist.targets.numpy().astype(np.int64)
         if name == "usps":
             usps = datasets.USPS(str(root), train=train, download=True)

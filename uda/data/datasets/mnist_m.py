@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from uda.data.arrays import as_pixels, fit_frame, open_arrays
+from uda.data.arrays import fit_frame, open_arrays
 from uda.data.datasets.digits import DIGITS, Split, load_digits
 from uda.data.domain import LabelledDomain
 from uda.errors import UserError
@@ -74,8 +74,8 @@ def published_file(split: Split, roots: Sequence[Path]) -> Path | None:
 def read_published_note(path: Path) -> str:
     """How many images are published here, and which, without reading them."""
     with open_arrays(path) as file:
-        which = f": {file['note']}" if "note" in file else ""
-        return f"published MNIST-M, {len(file['labels']):,} images{which}"
+        which = f": {file.note()}" if file.note() else ""
+        return f"published MNIST-M, {file.count():,} images{which}"
 
 
 def load_mnist_m(split: Split, roots: Sequence[Path], size: int, channels: int) -> LabelledDomain:
@@ -83,7 +83,7 @@ def load_mnist_m(split: Split, roots: Sequence[Path], size: int, channels: int) 
     path = published_file(split, roots)
     if path is not None:
         with open_arrays(path) as file:
-            images, labels = as_pixels(file["images"], str(path)), torch.from_numpy(file["labels"].astype(np.int64))
+            images, labels = file.images(), torch.from_numpy(file.labels().astype(np.int64))
         return LabelledDomain(f"mnist-m {split}", fit_frame(images, size, channels), DIGITS, read_published_note(path), labels)
     mnist = load_digits("mnist", split, roots, size, 3)
     assert isinstance(mnist.images, Tensor)

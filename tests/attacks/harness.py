@@ -1,0 +1,89 @@
+"""A command in a process of its own, with limits of time and memory: what it printed, wrote and took."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from uda.cli import main
+
+EXTRA = 2**30  # bytes beyond what the process had before
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one attack.
+
+    Attributes:
+        code: the exit code; -N where signal N ended it, as SIGKILL (9) does after the time limit.
+        out, err: what it printed.
+        seconds: what it took.
+    """
+
+    code: int
+    out: str
+    err: str
+    seconds: float
+
+    @property
+    def refused(self) -> bool:
+        """Whether it ended as wrong input has to: in one line, with exit code 2."""
+        return self.code == 2 and self.err.startswith("uda: ") and self.err.count("\n") == 1
+
+
+def forked(task: Callable[[], object], folder: Path, seconds: float = 20) -> Outcome:
+    """Runs `task` in a forked child, which has all modules at hand, in `folder`."""
+    began, logs = time.monotonic(), [folder.parent / f"{folder.name}.{name}" for name in ("out", "err")]
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if (child := os.fork()) == 0:
+        _in_child(task, folder, logs)
+    while (ended := os.waitpid(child, os.WNOHANG))[0] == 0:
+        if time.monotonic() - began > seconds:
+            os.killpg(child, signal.SIGKILL)
+            ended = os.waitpid(child, 0)
+            break
+        time.sleep(0.005)
+    out, err = (log.read_text(encoding="utf-8", errors="backslashreplace") for log in logs)
+    return Outcome(os.waitstatus_to_exitcode(ended[1]), out, err, time.monotonic() - began)
+
+
+def _in_child(task: Callable[[], object], folder: Path, logs: Sequence[Path]) -> None:
+    """Never returns."""
+    code = 70
+    try:
+        os.setpgid(0, 0)  # so that its reader processes end with it
+        os.chdir(folder)
+        for log, number in zip(logs, (1, 2), strict=True):
+            os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+        sys.stdout, sys.stderr = (os.fdopen(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))  # not pytest's
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + EXTRA, used + EXTRA))
+        task()
+        code = 0
+    except SystemExit as end:
+        code = int(end.code or 0)
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def attack(words: Sequence[str], folder: Path, seconds: float = 20) -> Outcome:
+    """The command line with these words, in `folder`."""
+
+    def task() -> None:
+        sys.argv = ["uda", *words]
+        main()
+
+    return forked(task, folder, seconds)

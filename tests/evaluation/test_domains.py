@@ -1,0 +1,50 @@
+"""How far two domains are apart, and how often each class comes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from uda.evaluation.domains import class_shares, domain_auc, statistics
+
+
+def test_statistics_are_of_light_contrast_and_sharpness() -> None:
+    flat = torch.full((1, 3, 8, 8), 255, dtype=torch.uint8)
+    stripes = flat.clone()
+    stripes[..., ::2] = 0
+    (white, sharp) = statistics(torch.cat([flat, stripes]))
+    assert white.shape == (3 * 3 + 16,)
+    assert white[:9].tolist() == [1, 1, 1, 0, 0, 0, 0, 0, 0]
+    assert sharp[:3].tolist() == [0.5] * 3
+    assert sharp[6:9].tolist() == [0.5] * 3  # all steps along a row, none down a column
+    assert white[9:].tolist() == [1] * 16
+
+
+def test_one_domain_is_not_told_apart_from_itself_and_another_is() -> None:
+    near, same, far = torch.randn(200, 5), torch.randn(200, 5), torch.randn(200, 5) + 3
+    assert 0.4 < domain_auc(near, same) < 0.6
+    assert domain_auc(near, far) > 0.99
+
+
+def test_a_few_images_with_many_features_are_not_told_apart_by_heart() -> None:
+    assert 0.2 < domain_auc(torch.randn(20, 100), torch.randn(20, 100)) < 0.8
+
+
+def blobs(counts: list[int], shift: float = 0.0) -> tuple[Tensor, Tensor]:
+    labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+    return torch.randn(len(labels), 4) + 2.0 * torch.nn.functional.one_hot(labels, 4) + shift, labels
+
+
+def test_shares_are_found_where_classes_look_alike() -> None:
+    source, labels = blobs([150, 150, 150])
+    target, _ = blobs([300, 60, 40])
+    shares = class_shares(source, labels, target, 3)
+    assert shares.sum() == pytest.approx(1)
+    assert shares.tolist() == pytest.approx([0.75, 0.15, 0.10], abs=0.06)
+
+
+def test_a_class_without_source_images_gets_nothing() -> None:
+    source, labels = blobs([50, 0, 50])
+    shares = class_shares(source, labels, source, 4)
+    assert shares.tolist() == pytest.approx([0.5, 0, 0.5, 0], abs=0.05)

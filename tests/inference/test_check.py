@@ -1,0 +1,140 @@
+"""Accuracy from a few labels: the table, the figures, and what is wrong with a table."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.conftest import SHORT
+from uda.data.domain import Pair
+from uda.data.files import ImageFiles, read
+from uda.errors import UserError
+from uda.evaluation.evaluator import predict
+from uda.inference.check import NONE, TABLE, draw, judge, read_table, verdict, write_judgement, write_table
+from uda.runs.run import Run
+from uda.training.fit import fit
+
+
+def truth(pair: Pair, names: tuple[str, ...]) -> dict[str, str]:
+    """What a person would answer: the target's files are named by their number."""
+    labels = pair.target.labels  # type: ignore[attr-defined]
+    return {name: pair.target.classes[labels[int(Path(name).stem)]] for name in names}
+
+
+def test_drawn_images_and_their_predictions_are_those_of_the_run(own_run: Run) -> None:
+    drawn = draw(own_run, 20, 0)
+    assert isinstance(drawn.target.images, ImageFiles)
+    files = [drawn.target.images.path(number) for number in drawn.positions.tolist()]
+    pixels = [torch.from_numpy(np.array(Image.open(file).convert("L"))) for file in files]
+    classifier = own_run.load_classifier()
+    images = torch.stack(pixels)[:, None].float() / 127.5 - 1
+    assert classifier(images).argmax(1).tolist() == drawn.after.tolist()
+    assert own_run.load_classifier("source")(images).argmax(1).tolist() == drawn.before.tolist()
+
+
+@pytest.mark.parametrize("trainable", ["all", "head"])
+def test_images_that_could_not_be_read_are_not_drawn(trainable: str, folders: Path, tmp_path: Path) -> None:
+    shutil.copytree(folders / "target", tmp_path / "target")
+    (tmp_path / "target" / "0000.png").write_bytes(b"no image")
+    images = {"data.source": str(folders / "source"), "data.target": str(tmp_path / "target")}
+    network = {"classifier.backbone": "timm:resnet10t", "classifier.pretrained": False, "data.size": 32, "method.name": "im"}
+    short = {key: value for key, value in SHORT.items() if not key.startswith("method.")}
+    few: dict[str, object] = {
+        "classifier.steps": 2,
+        "training.steps": 2,
+        "training.evaluate_every": 2,
+        "classifier.trainable": trainable,
+    }
+    run = fit(
+        "folders", out=tmp_path / "run", device="cpu", precision="fp32", report=False, overrides=short | images | network | few
+    )
+    drawn = draw(run, 1000, 0)
+    assert sorted(drawn.names) == [f"{number:04d}.png" for number in range(1, 96)]
+    assert isinstance(drawn.target.images, ImageFiles)
+    pixels = torch.cat(list(read(drawn.target.images, [drawn.positions])))
+    assert predict(run.load_classifier(), pixels, run.runtime).argmax(1).tolist() == drawn.after.tolist()
+
+
+def test_all_images_looked_at_give_the_true_accuracies(own_run: Run, small_pair: Pair) -> None:
+    drawn = draw(own_run, 1000, 0)
+    answers = truth(small_pair, drawn.names)
+    result = judge(own_run, drawn, answers, 0)
+    labels = torch.tensor([drawn.classes.index(answers[name]) for name in drawn.names])
+    assert result["labels"] == len(drawn.names) == 96
+    assert result["accuracy"]["adapted"] == pytest.approx(float((drawn.after == labels).float().mean()))
+    assert result["accuracy"]["source"] == pytest.approx(float((drawn.before == labels).float().mean()))
+    for name, (low, high) in result["interval"].items():
+        assert low <= result["accuracy"][name] <= high
+
+
+def test_an_image_of_no_class_is_wrong(own_run: Run) -> None:
+    drawn = draw(own_run, 30, 0)
+    assert judge(own_run, drawn, dict.fromkeys(drawn.names, NONE), 0)["accuracy"] == {"adapted": 0, "source": 0}
+
+
+def test_the_better_one_is_named(own_run: Run) -> None:
+    drawn = draw(own_run, 96, 0)
+    as_adapted = dict(zip(drawn.names, drawn.predicted, strict=True))
+    as_source = {name: drawn.classes[number] for name, number in zip(drawn.names, drawn.before.tolist(), strict=True)}
+    assert (drawn.before != drawn.after).float().mean() > 0.2, "else this says nothing"
+    found = judge(own_run, drawn, as_adapted, 0)
+    assert (found["better"], "the adapted classifier is better" in verdict(found)) == ("adapted", True)
+    found = judge(own_run, drawn, as_source, 0)
+    assert (found["better"], "--which source" in verdict(found)) == ("source", True)
+    found = judge(own_run, drawn, dict.fromkeys(drawn.names, NONE), 0)
+    assert (found["better"], "do not tell" in verdict(found)) == (None, True)
+
+
+def test_a_table_comes_back_as_it_was_filled_in(own_run: Run, tmp_path: Path) -> None:
+    drawn, path = draw(own_run, 12, 0), tmp_path / "table.csv"
+    write_table(drawn, {}, path)
+    rows = list(csv.DictReader(path.open()))
+    assert [(row["path"], row["predicted"], row["label"]) for row in rows] == [
+        (name, predicted, "") for name, predicted in zip(drawn.names, drawn.predicted, strict=True)
+    ]
+    assert read_table(drawn, path) == {}
+    answers = {drawn.names[3]: "7", drawn.names[5]: NONE}
+    write_table(drawn, answers, path)
+    assert read_table(drawn, path) == answers
+
+
+def test_more_labels_go_on_from_fewer(own_run: Run, tmp_path: Path) -> None:
+    few, many = draw(own_run, 10, 0), draw(own_run, 20, 0)
+    answers = dict(zip(few.names, few.predicted, strict=True))
+    write_table(few, answers, tmp_path / TABLE)
+    assert read_table(many, tmp_path / TABLE) == answers
+    with pytest.raises(UserError, match="--labels and --seed that it was made with"):
+        read_table(draw(own_run, 10, 1), tmp_path / TABLE)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("path,predicted\na.png,1\n", "no rows of path,predicted,label"),
+        ("", "no rows of path,predicted,label"),
+        ("path,predicted,label\nnowhere.png,1,1\n", "nowhere.png was not drawn"),
+        ("path,predicted,label\n{name},1,seven\n", "unknown class 'seven'"),
+    ],
+)
+def test_a_wrong_table_is_refused(text: str, said: str, own_run: Run, tmp_path: Path) -> None:
+    drawn = draw(own_run, 10, 0)
+    (tmp_path / "t.csv").write_text(text.format(name=drawn.names[0]))
+    with pytest.raises(UserError, match=said):
+        read_table(drawn, tmp_path / "t.csv")
+
+
+def test_the_figures_are_kept_in_the_run_folder(own_run: Run) -> None:
+    drawn = draw(own_run, 20, 0)
+    result = write_judgement(own_run, drawn, dict(zip(drawn.names, drawn.predicted, strict=True)), 0)
+    kept = json.loads((own_run.path / "check.json").read_text())
+    (own_run.path / "check.json").unlink()
+    assert kept["accuracy"] == result["accuracy"]
+    assert kept["interval"] == {name: list(span) for name, span in result["interval"].items()}
+    assert kept["accuracy"]["adapted"] == 1

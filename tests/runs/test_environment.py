@@ -1,0 +1,56 @@
+"""What is compared when a run goes on."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.conftest import domain
+from uda import UserError
+from uda.data.domain import LabelledDomain, Pair
+from uda.recipe.load import load_recipe
+from uda.runs.environment import Environment, compare, data_digests, describe_environment
+from uda.runtime import Runtime
+
+
+@pytest.fixture
+def began(small_pair: Pair, fp32: Runtime) -> Environment:
+    return Environment(format=2, **describe_environment(load_recipe("svhn2mnist"), small_pair, fp32, "", True))
+
+
+def test_the_same_again_says_nothing(began: Environment) -> None:
+    assert compare(Path("run"), began, began.model_copy()) == []
+
+
+def test_all_that_may_round_differently_is_said(began: Environment) -> None:
+    other = {"versions": began.versions | {"torch": "0.1"}, "threads": 77, "readers": 78, "machine": "abacus"}
+    said = compare(Path("run"), began, began.model_copy(update=other))
+    assert [line.partition(":")[0] for line in said] == ["torch", "machine", "threads", "processes that read images"]
+    assert said[0].endswith(f"{began.versions['torch']} when the run began, 0.1 now")
+
+
+def test_classes_of_other_names_are_other_labels() -> None:
+    first = domain("d", 8, 0)
+    second = LabelledDomain(first.name, first.images, first.classes[::-1], first.note, first.labels)
+    here, there = (data_digests(Pair(one, one, one, None)) for one in (first, second))
+    assert here["source images"] == there["source images"]
+    assert here["source labels"] != there["source labels"]
+
+
+@pytest.mark.parametrize("what", ["source images", "source_test labels", "target images", "target_test images"])
+def test_other_data_is_refused(what: str, began: Environment) -> None:
+    other = began.model_copy(update={"data": began.data | {what: "other"}})
+    with pytest.raises(UserError, match=f"its {what.replace('_', ' ')} have changed"):
+        compare(Path("run"), began, other)
+
+
+def test_a_run_of_an_older_version_without_digests_goes_on(began: Environment) -> None:
+    assert compare(Path("run"), began.model_copy(update={"data": {}, "recipe": "", "readers": None}), began) == []
+
+
+def test_pixels_count(small_pair: Pair) -> None:
+    assert isinstance(small_pair.target.images, torch.Tensor)
+    painted = LabelledDomain("d", small_pair.target.images.clone(), small_pair.target.classes, "", domain("d", 96, 2).labels)
+    before = data_digests(Pair(painted, painted, painted, None))
+    painted.images[5, 0, 0, 0] ^= 1
+    assert data_digests(Pair(painted, painted, painted, None))["target images"] != before["target images"]

@@ -1,0 +1,46 @@
+"""Where commands may write."""
+
+from pathlib import Path
+
+import pytest
+
+from uda import UserError
+from uda.paths import distinct, new_file, new_folder
+
+
+@pytest.mark.parametrize(
+    ("names", "places"),
+    [
+        (["a.png", "b.jpg"], ["a", "b"]),
+        (["a.png", "a.jpg", "b.png"], ["a.png", "a.jpg", "b"]),
+        (["a.png", "a.png"], ["a.png", "a.png-2"]),
+        (["A.png", "a.jpg"], ["A.png", "a.jpg"]),
+        (["x/a.png", "y/a.png"], ["x/a", "y/a"]),
+        (["a.png", "a.jpg", "a.png.png"], ["a.png", "a.jpg", "a.png-2"]),
+    ],
+)
+def test_places_are_told_apart(names: list[str], places: list[str]) -> None:
+    assert distinct(map(Path, names)) == [Path(place) for place in places]
+
+
+def test_an_earlier_output_is_replaced_and_nothing_else(tmp_path: Path) -> None:
+    earlier = tmp_path / "p.csv"
+    earlier.write_text("old")
+    assert new_file(earlier, ".csv", tmp_path / "images") == earlier
+    with pytest.raises(UserError, match=r"no \.json file"):
+        new_file(earlier, ".json")
+    with pytest.raises(UserError, match="read by this command"):
+        new_file(earlier, ".csv", tmp_path)
+    (tmp_path / "recipe.toml").touch()
+    with pytest.raises(UserError, match="belongs to a run"):
+        new_file(earlier, ".csv")
+
+
+def test_a_folder_is_new_or_empty(tmp_path: Path) -> None:
+    assert new_folder(tmp_path / "new") == tmp_path / "new"
+    (tmp_path / "full").mkdir()
+    assert new_folder(tmp_path / "full") == tmp_path / "full"
+    (tmp_path / "full" / "a").touch()
+    for place in (tmp_path / "full", tmp_path / "full" / "a"):
+        with pytest.raises(UserError, match="new or empty"):
+            new_folder(place)

@@ -1,0 +1,44 @@
+"""Code of the user's own: who has agreed to run it."""
+
+from pathlib import Path
+
+import pytest
+
+from uda import UserError, plugins
+
+
+@pytest.fixture(autouse=True)
+def nobody_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.chdir(tmp_path)
+
+
+def test_what_was_named_once_needs_no_other_word() -> None:
+    with pytest.raises(UserError, match=r"the recipe runs the code nets.py:Net; look at it first, and .* --trust"):
+        plugins.require_trust(["nets.py:Net"], "the recipe")
+    plugins.trust(["nets.py:Net"])
+    plugins.require_trust([f"{Path.cwd()}/nets.py:Net"], "the recipe")  # the same file
+    with pytest.raises(UserError):
+        plugins.require_trust(["nets.py:Other"], "the recipe")
+
+
+def test_a_module_is_another_in_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plugins.trust(["nets:Net"])
+    plugins.require_trust(["nets:Net"], "the recipe")
+    (tmp_path / "foreign").mkdir()
+    monkeypatch.chdir(tmp_path / "foreign")
+    with pytest.raises(UserError):
+        plugins.require_trust(["nets:Net"], "the recipe")
+
+
+def test_a_name_with_a_line_break_vouches_for_no_other() -> None:
+    plugins.trust([f"a.py:x\n{Path.cwd()}/evil.py:Net"])
+    with pytest.raises(UserError):
+        plugins.require_trust(["evil.py:Net"], "the recipe")
+
+
+def test_where_nothing_can_be_kept_it_asks_again(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("a file where a folder should be")
+    plugins.trust(["nets.py:Net"])
+    with pytest.raises(UserError):
+        plugins.require_trust(["nets.py:Net"], "the recipe")

@@ -1,0 +1,107 @@
+"""Two domains before anything is trained."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import NETS, domain, write_folder
+from uda.console import Display
+from uda.data.domain import Pair
+from uda.errors import UserError
+from uda.report.page import write_inspection
+from uda.training.inspect import advise, inspect
+
+QUIET = Display(quiet=True)
+
+
+def test_what_there_is(folders: Path, small_pair: Pair) -> None:
+    seen = inspect(str(folders / "source"), str(folders / "target"), (), QUIET)
+    counts = small_pair.source.labels.bincount(minlength=10).tolist()
+    assert seen["source"].classes == {name: n for name, n in zip("0123456789", counts, strict=True) if n}
+    assert (seen["source"].count, seen["target"].count) == (96, 96)
+    assert seen["source"].sizes == [(16, 16)]
+    assert not seen["source"].grey
+    assert seen["duplicates"] == []
+    assert (seen["shares"], seen["uneven"]) == (None, None)
+
+
+def test_labels_go_with_their_images(folders: Path) -> None:
+    side = inspect(str(folders / "source"), str(folders / "target"), (), QUIET)["source"]
+    classes = list(side.classes)
+    assert [classes[label] for label in side.labels] == [Path(name).parts[0] for name in side.names]
+
+
+def test_a_domain_is_told_apart_from_a_darker_one_and_not_from_more_of_it(tmp_path: Path) -> None:
+    more = domain("b", 100, 2)
+    write_folder(domain("a", 100, 1), tmp_path / "a", True)
+    write_folder(more, tmp_path / "b", False)
+    write_folder(replace(more, images=more.images // 4), tmp_path / "dark", False)  # type: ignore[operator]
+    assert 0.3 < inspect(str(tmp_path / "a"), str(tmp_path / "b"), (), QUIET)["auc"] < 0.7
+    assert inspect(str(tmp_path / "a"), str(tmp_path / "dark"), (), QUIET)["auc"] > 0.95
+
+
+def test_images_in_both_and_unreadable_ones_are_named(folders: Path, tmp_path: Path) -> None:
+    shutil.copytree(folders / "target", tmp_path / "target")
+    original = sorted((folders / "source").glob("*/*.png"))[0]
+    shutil.copy(original, tmp_path / "target" / "copied.png")
+    (tmp_path / "target" / "broken.png").write_bytes(b"no image")
+    seen = inspect(str(folders / "source"), str(tmp_path / "target"), (), QUIET)
+    assert seen["duplicates"] == [(str(original.relative_to(folders / "source")), "copied.png")]
+    (line,) = seen["target"].unreadable
+    assert line.startswith("broken.png (")
+
+
+def test_no_target_label_is_read(folders: Path) -> None:
+    seen = inspect(str(folders / "source"), "digits", (), QUIET)
+    assert seen["target"].labels is None
+    assert seen["target"].classes == {}
+
+
+def test_a_network_estimates_the_targets_classes(folders: Path) -> None:
+    network = {"classifier.backbone": f"{NETS}:SmallResNet", "classifier.weights": str(folders / "net.pt")}
+    seen = inspect(str(folders / "source"), str(folders / "target"), (), QUIET, {**network, "data.channels": 1}, "cpu")
+    assert sum(seen["shares"]) == pytest.approx(1)
+    assert 0 <= seen["uneven"] <= 1
+    assert "SmallResNet" in seen["by"]
+
+
+def test_few_target_images_have_no_distance(folders: Path, tmp_path: Path) -> None:
+    write_folder(domain("few", 3, 4), tmp_path / "few", False)
+    seen = inspect(str(folders / "source"), str(tmp_path / "few"), (), QUIET)
+    assert seen["auc"] is None
+    assert "too few images" in seen["advice"]
+    assert write_inspection(seen, tmp_path / "page.html").exists()
+
+
+def test_nothing_readable_is_refused(folders: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    with pytest.raises(UserError, match="none of the images"):
+        inspect(str(folders / "source"), str(tmp_path), (), QUIET)
+
+
+def test_advice_follows_what_was_seen(folders: Path) -> None:
+    seen = inspect(str(folders / "source"), str(folders / "target"), (), QUIET)
+    for change, said in (
+        ({"auc": 0.55}, "hardly differ"),
+        ({"auc": 0.8}, "what adaptation is made for"),
+        ({"auc": 0.95}, "almost without a mistake"),
+        ({"duplicates": [("a", "b")]}, "1 images lie in both"),
+        ({"uneven": 0.3}, "look uneven"),
+        ({"source": replace(seen["source"], grey=True)}, "One domain is grey"),
+    ):
+        assert said in advise(seen | change)
+    assert "look uneven" not in advise(seen | {"uneven": 0.05})
+
+
+def test_the_page_is_one_file_and_class_names_are_text(folders: Path, tmp_path: Path) -> None:
+    seen = inspect(str(folders / "source"), str(folders / "target"), (), QUIET)
+    side = replace(seen["source"], classes={"<b>bold</b>": 96})
+    text = write_inspection(seen | {"source": side, "shares": [1.0], "uneven": 0.2}, tmp_path / "page.html").read_text()
+    assert "<b>bold" not in text
+    assert "&lt;b&gt;bold" in text
+    assert "http" not in text
+    assert text.count("<img") == 48

@@ -1,0 +1,183 @@
+"""`uda check`: a number that holds, from a few target images that a person looks at.
+
+The images are drawn so that their probabilities are known (`uda.evaluation.sampling`); the answers are a table of path, predicted
+class and label, which is `RUN/check.csv` while a page asks, or the user's own file. They judge the adapted classifier and the
+source's alike, and nothing else reads them.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich import box
+from rich.table import Table
+from torch import Tensor
+
+from uda.atomic import atomic_write
+from uda.data.domain import Domain
+from uda.data.files import ImageFiles
+from uda.errors import UserError
+from uda.evaluation.sampling import Estimate, accuracy_of, difference_of, doubt, order, stratify
+from uda.runs.run import Run
+
+NONE = "none of them"
+"""the answer for an image of no known class: it is wrong, whatever was predicted"""
+COLUMNS = ("path", "predicted", "label")
+TABLE = "check.csv"
+"""in the run folder: what the page has been told"""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The images that are to be looked at, in that order.
+
+    Attributes:
+        target: all target images.
+        classes: the class names, in label order.
+        positions: of the drawn images in `target`, int64 (n,).
+        names: their paths below the target's folder; of images that are not files, their numbers.
+        before, after: the classes that the source classifier and the adapted one predict, int64 (n,).
+        strata: of all images that were drawn from, int64 (M,).
+        of: which of these were drawn, int64 (n,).
+    """
+
+    target: Domain
+    classes: tuple[str, ...]
+    positions: Tensor
+    names: tuple[str, ...]
+    before: Tensor
+    after: Tensor
+    strata: Tensor
+    of: Tensor
+
+    @property
+    def predicted(self) -> list[str]:
+        """The adapted classifier's class of each image, by name."""
+        return [self.classes[number] for number in self.after.tolist()]
+
+
+Answers = dict[str, str]
+"""the label of an image, or `NONE`, by the image's path; of an image that nobody looked at, nothing"""
+
+
+def draw(run: Run, labels: int, seed: int) -> Drawn:
+    """Draws target images of a finished run; those of a smaller `labels` are the first of them.
+
+    Raises:
+        UserError: where the run does not classify, or its target images are not to be found.
+    """
+    if labels < 1:
+        raise UserError(f"--labels {labels}: give the number of images that you want to look at, 50 or 100")
+    before, after = (run.outputs(which).target_logits for which in ("source_only", "last"))
+    target, sampled = run.target()
+    strata = stratify(doubt(before, after))
+    of = order(strata, seed)[:labels]
+    positions, images = sampled[of], target.images
+    if isinstance(images, ImageFiles):
+        names = tuple(os.fsdecode(bytes(images.names[number])) for number in positions.tolist())
+    else:
+        names = tuple(map(str, positions.tolist()))
+    return Drawn(target, run.classes, positions, names, before[of].argmax(1), after[of].argmax(1), strata, of)
+
+
+def write_table(drawn: Drawn, answers: Answers, out: Path) -> None:
+    """Writes a CSV of path, predicted, label, whole or not at all; an image without an answer has an empty label."""
+    with atomic_write(out) as path, path.open("w", newline="", encoding="utf-8") as file:
+        rows = zip(drawn.names, drawn.predicted, (answers.get(name, "") for name in drawn.names), strict=True)
+        csv.writer(file).writerows([COLUMNS, *rows])
+
+
+def read_table(drawn: Drawn, path: Path) -> Answers:
+    """Reads what `write_table` wrote and somebody filled in.
+
+    Raises:
+        UserError: for a file that is no such table, images that were not drawn, or labels that are no class.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} cannot be read as CSV ({error}); make one with --csv {path}") from error
+    if not rows or not set(COLUMNS) <= rows[0].keys():
+        raise UserError(f"{path} has no rows of path,predicted,label; make one with --csv {path}")
+    answers = {row["path"]: label for row in rows if (label := (row["label"] or "").strip())}
+    for name, label in answers.items():
+        if name not in drawn.names:
+            raise UserError(f"{path}: {name} was not drawn; give the --labels and --seed that it was made with, or delete it")
+        if label != NONE and label not in drawn.classes:
+            raise UserError.unknown("class", label, drawn.classes, f"{NONE!r}, in {path}")
+    return answers
+
+
+def judge(run: Run, drawn: Drawn, answers: Answers, seed: int) -> dict[str, Any]:
+    """Both classifiers' accuracies by the answers.
+
+    Returns:
+        ``accuracy`` and ``interval`` (90 %), each of ``adapted`` and ``source``; ``difference``, both of adapted less source;
+        ``better``: ``"adapted"``, ``"source"``, or None where the answers do not tell; ``estimated``, as the run has it without
+        labels; ``labels``, how many there are; ``drawn``, of how many images; ``seed``.
+
+    Raises:
+        UserError: where there are too few answers.
+    """
+    rows = torch.tensor([row for row, name in enumerate(drawn.names) if name in answers], dtype=torch.int64)
+    number = {name: label for label, name in enumerate(drawn.classes)}
+    labels = torch.tensor([number.get(answers[drawn.names[row]], -1) for row in rows.tolist()], dtype=torch.int64)
+    right = {"adapted": drawn.after[rows] == labels, "source": drawn.before[rows] == labels}
+    found = {name: accuracy_of(values, drawn.strata, drawn.of[rows]) for name, values in right.items()}
+    difference = difference_of(right["source"], right["adapted"], drawn.strata, drawn.of[rows])
+    low, high = difference.interval
+    return {
+        "accuracy": {name: estimate.value for name, estimate in found.items()},
+        "interval": {name: estimate.interval for name, estimate in found.items()},
+        "difference": {"accuracy": difference.value, "interval": difference.interval},
+        "better": "adapted" if low > 0 else "source" if high < 0 else None,
+        "estimated": run.result["estimated"],
+        "labels": len(rows),
+        "drawn": len(drawn.names),
+        "seed": seed,
+    }
+
+
+def write_judgement(run: Run, drawn: Drawn, answers: Answers, seed: int) -> dict[str, Any]:
+    """What `judge` returns, which is kept as ``RUN/check.json``."""
+    result = judge(run, drawn, answers, seed)
+    with atomic_write(run.path / "check.json") as path:
+        path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    return result
+
+
+def check_table(result: dict[str, Any]) -> Table:
+    """The figures that the answers give, beside the one that was estimated without them."""
+    table = Table(title=f"by {result['labels']} labels", title_justify="left", box=box.SIMPLE_HEAD)
+    for name in ("classifier", "accuracy", "90 % interval"):
+        table.add_column(name, justify="left" if name == "classifier" else "right")
+    for name in ("source", "adapted"):
+        table.add_row(name, *_figures(Estimate(result["accuracy"][name], result["interval"][name])))
+    table.add_row("adapted, estimated without labels", f"{result['estimated']['accuracy']:.3f}", "")
+    return table
+
+
+def _figures(estimate: Estimate) -> tuple[str, str]:
+    return f"{estimate.value:.3f}", "{:.3f} .. {:.3f}".format(*estimate.interval)
+
+
+def verdict(result: dict[str, Any]) -> str:
+    """Which classifier is better, and whether the estimate without labels holds, in a sentence each."""
+    low, high = result["difference"]["interval"]
+    span = f"by {100 * low:+.1f} .. {100 * high:+.1f} points"
+    better = {
+        "adapted": f"the adapted classifier is better than the source's, {span}",
+        "source": f"the source classifier is better than the adapted one, {span} for the adapted: use --which source",
+        None: f"these labels do not tell whether source or adapted is better: they differ {span}; more of them may (--labels)",
+    }[result["better"]]
+    low, high = result["interval"]["adapted"]
+    estimated = result["estimated"]["accuracy"]
+    holds = "is" if low <= estimated <= high else "is not"
+    return f"{better}; the estimate without labels, {estimated:.3f}, {holds} within the interval"

@@ -1,0 +1,81 @@
+"""Files that a user names: what may be read, and what may be written without replacing anything else."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+
+from uda.errors import UserError
+
+RUN_FILES = ("recipe.toml", "seeds.json")  # what makes a folder one of a run, or of several seeds
+
+
+def regular(path: str | os.PathLike[str]) -> None:
+    """Whether a path is a file that has an end: a pipe or a device, such as /dev/zero, is read for ever.
+
+    Raises:
+        OSError: where there is nothing, or something else.
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError("it is a pipe, a device or a folder, and not a file")
+
+
+def new_file(path: Path, ending: str, *inputs: Path) -> Path:
+    """A file that a command may write to. One of this ending that lies there already is taken for the command's earlier output.
+
+    Args:
+        path: where to write.
+        ending: of the command's outputs, such as ``".csv"``.
+        inputs: files and folders that the command reads, of which none is replaced.
+
+    Raises:
+        UserError: where it would replace an input, a file of a run, a folder, a pipe or a device.
+    """
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; give the name of a file with -o")
+    if not os.path.lexists(path):
+        return path
+    if not path.is_file() or path.suffix.lower() != ending:
+        raise UserError(f"{path} is there already, and no {ending} file that can be replaced; give another -o")
+    if any(path.resolve().is_relative_to(other.resolve()) for other in inputs):
+        raise UserError(f"{path} is read by this command and would be replaced; give another -o")
+    if any((folder / name).exists() for folder in path.absolute().parents[:2] for name in RUN_FILES):
+        raise UserError(f"{path} belongs to a run already; give another -o")
+    return path
+
+
+def new_folder(path: Path) -> Path:
+    """A folder that a command may fill: one that is not there yet, or is empty.
+
+    Raises:
+        UserError: where something would be mixed up or replaced.
+    """
+    if os.path.lexists(path) and (not path.is_dir() or any(path.iterdir())):
+        raise UserError(f"{path} exists already; give a folder that is new or empty with -o")
+    return path
+
+
+def distinct(names: Iterable[Path]) -> list[Path]:
+    """Names without their endings where these are told apart without them, else with them, else with a number, too.
+
+    In the order given, and without regard to case, which some file systems do not tell apart.
+    """
+    given = list(names)
+    stems: dict[str, int] = {}
+    for name in given:
+        stem = str(name.with_suffix("")).casefold()
+        stems[stem] = stems.get(stem, 0) + 1
+    taken: set[str] = set()
+    found = []
+    for name in given:
+        bare = name.with_suffix("")
+        wanted = chosen = bare if stems[str(bare).casefold()] == 1 else name
+        number = 1
+        while str(chosen).casefold() in taken:
+            number += 1
+            chosen = wanted.with_name(f"{wanted.name}-{number}")
+        taken.add(str(chosen).casefold())
+        found.append(chosen)
+    return found

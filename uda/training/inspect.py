@@ -1,0 +1,214 @@
+"""`uda inspect`: two domains before anything is trained. No target label is read."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from uda.console import Display
+from uda.data.augment import to_float
+from uda.data.folders import Found, class_names, peek
+from uda.data.frame import Frame
+from uda.data.load import Role, find_all, load_named, resolve_frame
+from uda.errors import UserError
+from uda.evaluation.domains import FOLDS, class_shares, domain_auc, statistics
+from uda.recipe.load import resolve
+from uda.recipe.schema import Recipe
+from uda.runs.build import build_networks, published_frame
+from uda.runtime import Runtime, choose_runtime
+
+LOOKED, READ = 1000, 250  # images of each domain that are decoded; that a network reads
+UNEVEN = 0.15  # of the images would have to change their class for the target's shares to be the source's
+SMALL = 200  # target images below which little can be learned
+
+
+@dataclass(frozen=True)
+class Side:
+    """What was seen of one domain.
+
+    Attributes:
+        name: as it was asked for.
+        note: what it is.
+        count: how many images there are.
+        images: those that were looked at, uint8 (n, C, S, S), drawn at random.
+        names: theirs.
+        sizes: (width, height) of some images as they lie there, each once, smallest first.
+        grey: whether those are all grey.
+        unreadable: a line for each of those that cannot be read.
+        classes: how many images of each, by name; empty for the target.
+        labels: the class of each of `images`, int64 (n,); None for the target.
+    """
+
+    name: str
+    note: str
+    count: int
+    images: Tensor
+    names: list[str]
+    sizes: list[tuple[int, int]]
+    grey: bool
+    unreadable: list[str]
+    classes: dict[str, int]
+    labels: Tensor | None
+
+
+def inspect(
+    source: str,
+    target: str,
+    roots: Sequence[Path],
+    display: Display,
+    overrides: Mapping[str, object] | None = None,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Looks at two domains.
+
+    Args:
+        source: labelled images, as `uda fit` takes them.
+        target: images whose labels, if any, are not read.
+        roots: where data sets lie.
+        display: where to say how it goes.
+        overrides: dotted keys of a recipe, such as ``data.size``; with ``classifier.backbone``, that network's features are read
+            instead of simple statistics.
+        device: where the network computes.
+
+    Returns:
+        ``source`` and ``target`` (each a `Side`), ``duplicates`` (pairs of names), ``auc`` of telling the domains apart (None for
+        fewer than five images in one), ``by`` (what it read), ``shares`` of the target's classes (None without a network) and
+        ``uneven``, how far they are from the source's (0..1); ``advice``, a paragraph.
+
+    Raises:
+        UserError: where there are no images, or the network is not to be had.
+    """
+    given = {"data.source": source, "data.target": target, **(overrides or {})}
+    network = "classifier.backbone" in given
+    recipe = resolve("photos", {**given, "classifier.trainable": "head", "classifier.bottleneck": 0}).recipe
+    found = find_all(recipe.data, roots)
+    published = published_frame(recipe.classifier) if network else None
+    frame = resolve_frame(recipe.data, found.get("source"), found.get("target"), published)
+    roles: tuple[tuple[Role, str], ...] = ("source", source), ("target", target)
+    sides = [
+        _look(role, name, found[role], frame, display) if role in found else _look_at_known(role, name, roots, frame)
+        for role, name in roles
+    ]
+    features = [statistics(side.images) for side in sides]
+    if network:
+        runtime = choose_runtime(device, "fp32")
+        features = _features(recipe.with_frame(frame), [side.images[:READ] for side in sides], runtime, len(sides[0].classes))
+    result: dict[str, Any] = {
+        "source": sides[0],
+        "target": sides[1],
+        "duplicates": duplicates(*sides),
+        "auc": domain_auc(*features) if min(map(len, features)) >= FOLDS else None,
+        "by": f"features of {recipe.classifier.backbone}" if network else "simple statistics of light, colour and sharpness",
+        "shares": None,
+        "uneven": None,
+    }
+    labels, names = sides[0].labels, list(sides[0].classes)
+    if network and labels is not None and len(labels[:READ].unique()) > 1:
+        result["shares"] = class_shares(features[0], labels[:READ], features[1], len(names)).tolist()
+        held = labels[:READ].bincount(minlength=len(names)).double() / len(labels[:READ])
+        result["uneven"] = float((held - torch.tensor(result["shares"])).abs().sum() / 2)
+    return result | {"advice": advise(result)}
+
+
+def _look(role: str, name: str, found: Found, frame: Frame, display: Display) -> Side:
+    """Some of the images at a path, at random, and what can be said of all of them without decoding."""
+    picked = np.random.default_rng(0).permutation(len(found))[:LOOKED]
+    if found.pixels is None:
+        part = replace(found, names=found.names[picked])
+    else:
+        part = replace(found, pixels=found.pixels[torch.from_numpy(picked)])
+    kept: list[int] = []
+    blocks: list[Tensor] = []
+    unreadable: list[str] = []
+    with display.stage(f"reading {name}", 0, len(picked)) as bar:
+        for positions, block, failed in part.decoded(frame):
+            kept += positions
+            blocks.append(block)
+            unreadable += failed
+            bar.update(len(kept) + len(unreadable), f"{len(kept):,} images")
+    if not kept:
+        raise UserError(f"none of the images at {name} can be read; check one of them with an image viewer")
+    sizes, grey = peek(found)
+    names = [found.name(int(position)) for position in picked[kept]]
+    side = Side(name, found.note, len(found), torch.cat(blocks), names, sorted(set(sizes)), grey, unreadable, {}, None)
+    if role == "target" or found.labels is None:
+        return side
+    classes = class_names(found)
+    number = {label: place for place, label in enumerate(classes)}
+    labels = torch.tensor([number[str(label)] for label in found.labels])
+    return _labelled(side, classes, labels, labels[torch.from_numpy(picked[kept])])
+
+
+def _look_at_known(role: str, name: str, roots: Sequence[Path], frame: Frame) -> Side:
+    """The same of a data set that goes by name."""
+    domain = load_named(name, "train", roots, frame.size, frame.channels)
+    assert isinstance(domain.images, Tensor)
+    chosen, sizes = domain.shuffled()[:LOOKED], [(frame.size, frame.size)]
+    names = list(map(str, chosen.tolist()))
+    side = Side(name, domain.note, len(domain), domain.images[chosen], names, sizes, frame.channels == 1, [], {}, None)
+    return side if role == "target" else _labelled(side, domain.classes, domain.labels, domain.labels[chosen])
+
+
+def _labelled(side: Side, classes: Sequence[str], all_labels: Tensor, labels: Tensor) -> Side:
+    counts = all_labels.bincount(minlength=len(classes)).tolist()
+    return replace(side, classes=dict(zip(classes, counts, strict=True)), labels=labels)
+
+
+def duplicates(source: Side, target: Side) -> list[tuple[str, str]]:
+    """Images that both domains hold, among those that were looked at: the same pixels once they are framed; names in each."""
+    known = {_content(image): name for image, name in zip(source.images, source.names, strict=True)}
+    theirs = ((known.get(_content(image)), name) for image, name in zip(target.images, target.names, strict=True))
+    return [(own, name) for own, name in theirs if own is not None]
+
+
+def _content(image: Tensor) -> bytes:
+    return hashlib.sha256(image.numpy().tobytes()).digest()
+
+
+@torch.no_grad()
+def _features(recipe: Recipe, images: list[Tensor], runtime: Runtime, classes: int) -> list[Tensor]:
+    """What the network's body makes of images uint8 (n, C, S, S): features (n, D)."""
+    body = build_networks(recipe, classes, runtime, begin=True).body
+    assert body is not None
+    with runtime.computing(), runtime.autocast():
+        parts = [[body(runtime.arrange(to_float(part.to(runtime.device)))) for part in side.split(32)] for side in images]
+    return [torch.cat(side).float().cpu() for side in parts]
+
+
+def advise(seen: dict[str, Any]) -> str:
+    """What to do about it, in a paragraph."""
+    source, target, auc = seen["source"], seen["target"], seen["auc"]
+    fewest = min(source.classes.values())
+    said = [
+        (auc is None, "There are too few images to say how far the domains are apart."),
+        (auc is not None and auc < 0.6, "The domains hardly differ in what was read: a classifier trained on the source may do."),
+        (auc is not None and 0.6 <= auc < 0.9, "The domains differ, and not wholly: this is what adaptation is made for."),
+        (
+            auc is not None and auc >= 0.9,
+            "The domains are told apart almost without a mistake, which is usual for photographs and scans, and does not keep "
+            "adaptation from working; what a run prints of its target is to be checked all the more.",
+        ),
+        (source.grey != target.grey, "One domain is grey and the other is not: --set data.channels=1 makes both grey."),
+        (target.count < SMALL, f"{target.count} target images are few: run several seeds, and trust a change of points only."),
+        (fewest < 10, f"The source has a class of {fewest} images: what is learned of it will not carry far."),
+        (
+            bool(seen["duplicates"]),
+            f"{len(seen['duplicates'])} images lie in both domains: take them out, or accuracies on the target are too high.",
+        ),
+        (bool(source.unreadable or target.unreadable), "Mend or remove the unreadable files; a run leaves them out."),
+        (
+            seen["uneven"] is not None and seen["uneven"] > UNEVEN,
+            "The target's classes look uneven against the source's: methods that push towards even classes may do harm, so "
+            "compare with --method dann, and look at the classes in the report.",
+        ),
+        (seen["uneven"] is None, "Give --model, such as timm:resnet18, to have the target's classes estimated."),
+        (True, "Once a run is done, fifty labels tell more than any estimate: uda check RUN."),
+    ]
+    return " ".join(sentence for holds, sentence in said if holds)
