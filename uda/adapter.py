@@ -141,7 +141,8 @@ class Adapter(ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         runtime = choose_runtime("cpu", "fp32")
         networks = build_networks(self.recipe_, len(self.classes_), runtime, self._module)
-        classifier = networks.whole(build_method(self.recipe_, networks, runtime).classifier())
+        adapted = build_method(self.recipe_, networks, runtime).classifier()
+        classifier = networks.whole(adapted, "body.adapted" in {".".join(name.split(".")[:2]) for name in self.state_})
         classifier.load_state_dict(self.state_)
         return classifier.eval()
 

@@ -31,6 +31,7 @@ UNIT = {
     "method.translated_pseudo_label_weight": 1.0,
     "data.drawn_size": 12,
     "data.drawn_read_size": 16,
+    "classifier.target_norm": "auto",
 }
 
 
@@ -76,6 +77,11 @@ def test_what_the_source_classifier_says_of_translations_stands_beside_what_it_s
         assert 0 <= way["untranslated_consistency"] <= 1
         assert way["feature_distance"] > 0
     assert set(figures["reconstruction_error"]) == {"source", "target"}
+
+
+def test_one_body_reads_both_domains(run: Run) -> None:
+    assert run.result["target_norm"] == "own"
+    assert not (run.path / "weights" / "target_body.safetensors").exists()
 
 
 def test_the_body_is_neither_trained_nor_saved_with_the_method(run: Run) -> None:

@@ -87,6 +87,20 @@ def test_target_images_may_have_a_body_of_their_own(folders: Path, tmp_path: Pat
     assert without_seconds(resume(tmp_path / "stopped", report=False)) == without_seconds(made)
 
 
+@pytest.mark.parametrize(("scores", "decided"), [([0.4, 0.5], "both"), ([0.5, 0.4], "own")])
+def test_target_images_have_a_body_of_their_own_where_the_source_classifier_is_surer_then(
+    folders: Path, tmp_path: Path, cache: Path, run: Run, monkeypatch: pytest.MonkeyPatch, scores: list[float], decided: str
+) -> None:
+    seen: list[float] = list(scores)
+    monkeypatch.setattr("uda.training.stages.information_maximization", lambda logits: seen.pop(0))
+    made = frozen(folders, tmp_path / "auto", **{"classifier.target_norm": "auto"})
+    assert made.result["target_norm"] == decided
+    assert seen == []
+    same = torch.equal(made.outputs("last").target_features, run.outputs("last").target_features)
+    assert same == (decided == "own")
+    test_the_whole_network_says_of_pixels_what_was_said_of_kept_features(uda.load(made.path), folders)
+
+
 def test_the_body_is_as_it_came_and_what_follows_is_not(run: Run) -> None:
     """The factory draws its weights, so they are compared with the source classifier's, not with a new network's."""
     last, source = run.load_classifier("last"), run.load_classifier("source")

@@ -20,11 +20,16 @@ class Kept:
         weak: how many of the views, the first ones, are of images as they are; the rest are augmented. Where there is no rest,
             any view stands for an augmented one.
         device: where they are put when they are read.
+        other: the same of another body, where what is read is the mean of both: (maps + other x scale + shift) / 2.
+        scale, shift: (1, D) or (1, C', 1, 1), on the device.
     """
 
     maps: Tensor
     weak: int
     device: torch.device
+    other: Tensor | None = None
+    scale: Tensor | None = None
+    shift: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.maps)
@@ -39,11 +44,17 @@ class Kept:
 
     def tested(self, positions: Tensor) -> Tensor:
         """The view that is tested on, float32 (B, ...); `positions` int64 (B,)."""
-        return self.maps[positions.cpu(), 0].to(self.device, torch.float32)
+        return self._read(positions.cpu(), torch.zeros(len(positions), dtype=torch.int64))
 
     def drawn(self, positions: Tensor, kind: Kind) -> Tensor:
         """A view of each image, drawn at random from those of a kind: float32 (B, ...)."""
         last = self.maps.shape[1]
         first, last = {"weak": (0, self.weak), "strong": (self.weak % last, last), "any": (0, last)}[kind]
         views = torch.randint(first, last, (len(positions),))
-        return self.maps[positions.cpu(), views].to(self.device, torch.float32)
+        return self._read(positions.cpu(), views)
+
+    def _read(self, positions: Tensor, views: Tensor) -> Tensor:
+        maps = self.maps[positions, views].to(self.device, torch.float32)
+        if self.other is None or self.scale is None or self.shift is None:
+            return maps
+        return (maps + self.other[positions, views].to(self.device, torch.float32) * self.scale + self.shift) / 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Annotated, Any, NotRequired
+from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, TypeAdapter
 from torch import Tensor
@@ -79,6 +79,8 @@ class Result(TypedDict):
     steps: int
     device: str
     precision: str
+    target_norm: NotRequired[Literal["own", "both"]]
+    """what a frozen body's batch norms went by on the target: `classifier.target_norm`, decided"""
     seconds: Annotated[dict[str, float], _holds("total")]
     classes: NotRequired[list[str]]
     accuracy: NotRequired[Annotated[dict[str, float | None], _holds("source", "source_only", "last", "selected", "oracle")]]

@@ -80,9 +80,10 @@ class SourceClassifierSettings(Section):
     trainable: Annotated[str, Field(pattern=r"^(all|head|from \S+)$")] = "all"
     """what of the network is trained, by the source and by methods. "all"; "head": the body is frozen, and its features are
     computed once; "from STAGE": so is all that comes before the module STAGE"""
-    target_norm: Literal["own", "both"] = "own"
+    target_norm: Literal["own", "both", "auto"] = "own"
     """what a frozen body's batch norms go by on the target: the statistics that it came with, or these and the target's, in the
-    mean of two passes"""
+    mean of two passes; auto: both, where the source classifier is surer then of target images, and of more classes;
+    methods that draw images have one body read both domains, which is own"""
     bottleneck: NonNegativeInt = 0
     """features of a new head, between the network's own and the classes; 0: the network's own head"""
     dropout: UnitInterval = 0.5

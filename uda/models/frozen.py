@@ -84,8 +84,11 @@ class TwoNorms(Body):
         self.register_buffer("shift", outputs.new_zeros(each))
 
     @torch.no_grad()
-    def learn(self, batches: Sequence[Tensor]) -> None:
-        """Learns the target's statistics from batches of its images, (N, C, S, S) in -1..1, in two passes over them."""
+    def learn(self, batches: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Learns the target's statistics from batches of its images, (B, C, S, S) in -1..1.
+
+        Returns what is made of all these images by the own statistics alone, and by both.
+        """
         self.adapted = convert_domain_batch_norm(copy.deepcopy(self.network))
         learn_statistics(self.adapted, self.adapted, batches)
         revert_domain_batch_norm(self.adapted)
@@ -94,6 +97,7 @@ class TwoNorms(Body):
         (deviation, mean), (other, middle) = (torch.std_mean(outputs, over, keepdim=True) for outputs in (own, adapted))
         self.scale.copy_(deviation / other.clamp_min(1e-6))
         self.shift.copy_(mean - middle * self.scale)
+        return own, (own + adapted * self.scale + self.shift) / 2
 
     def forward(self, images: Tensor) -> Tensor:
         inputs: Tensor = (self.network(images) + self.adapted(images) * self.scale + self.shift) / 2

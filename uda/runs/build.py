@@ -134,7 +134,8 @@ def build_networks(
     if wanted.freezes:
         body, classifier = freeze(classifier, wanted.trainable == "head")
         runtime.place(body)
-        if wanted.target_norm == "both" and any(isinstance(module, _BatchNorm) for module in body.modules()):
+        two = wanted.target_norm != "own" and not recipe.reads_pixels
+        if two and any(isinstance(module, _BatchNorm) for module in body.modules()):
             target_body = TwoNorms(body, recipe.data.shape)
             runtime.place(target_body)
     if starts_published(wanted) or wanted.backbone_weights is not None:

@@ -16,7 +16,7 @@ from uda.data.files import ImageFiles, in_order, read_in, read_views, refuse_too
 from uda.data.frame import View
 from uda.data.kept import Kept
 from uda.data.settings import DataSettings
-from uda.models.frozen import Body
+from uda.models.frozen import Body, TwoNorms
 from uda.runs.cache import Cache, digest, digest_of_images, map_file, versions_of, write_about, write_maps
 from uda.runtime import Runtime
 
@@ -52,18 +52,24 @@ class Keeper:
         self.shrunk: dict[str, Tensor] = {}
         self.made: dict[str, tuple[Kept, Tensor, tuple[str, ...]]] = {}
 
-    def keep_source(self, pair: Pair) -> Pair:
-        """The pair with what the body makes of the source's images; of test images, in the view that is tested on alone.
+    def keep_pair(self, pair: Pair) -> Pair:
+        """The pair with what the body makes of its images; of test images, in the view that is tested on alone.
 
         Unreadable images are left out.
         """
-        views = self.data.views.all
-        return replace(pair, source=self.keep(pair.source, views), source_test=self.keep(pair.source_test, views[:1]))
+        views = self.data.views
+        source, target = self.keep(pair.source, views.all), self.keep(pair.target, views.all)
+        source_test = self.keep(pair.source_test, views.all[:1])
+        return Pair(source, source_test, target, pair.target_test and self.keep(pair.target_test, views.all[:1]))
 
-    def keep_target(self, pair: Pair, views: tuple[View, ...]) -> Pair:
-        """The pair with what the body makes of the target's images, in these views; else as `keep_source`."""
-        test = pair.target_test and self.keep(pair.target_test, views[:1])
-        return replace(pair, target=self.keep(pair.target, views), target_test=test)
+    def blend_target(self, pair: Pair, body: TwoNorms) -> Pair:
+        """The pair with what `body` makes of target images; this keeper's is its second half."""
+        target, test = pair.target, pair.target_test
+        other = self.keep(target, self.data.views.all)
+        blended = replace(target, kept=_blended(target, other, body))
+        if test is not None:
+            test = replace(test, kept=_blended(test, self.keep(test, self.data.views.all[:1]), body))
+        return replace(pair, target=blended, target_test=test)
 
     def keep(self, domain: AnyDomain, views: tuple[View, ...]) -> AnyDomain:
         """A domain with what the body makes of these views of each image."""
@@ -149,3 +155,9 @@ class Keeper:
                 made.append(self.fastest(inputs))
         maps = torch.cat(made).cpu()
         return maps.float() if maps.ndim == 2 else maps.bfloat16()
+
+
+def _blended(own: Domain, other: Domain, body: TwoNorms) -> Kept:
+    assert own.kept is not None
+    assert other.kept is not None
+    return replace(own.kept, other=other.kept.maps, scale=body.scale, shift=body.shift)

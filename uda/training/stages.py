@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from uda.evaluation.diagnostics import class_not_kept, numerical_trouble
 from uda.evaluation.evaluator import Evaluator, Examples
 from uda.evaluation.outputs import Outputs
 from uda.evaluation.results import Result, Row, classifier_results, describe, select
-from uda.evaluation.selection import SCORES, entropy
+from uda.evaluation.selection import SCORES, entropy, information_maximization
 from uda.evaluation.translation import evaluate_translation, judge_by_source
 from uda.methods import find_method
 from uda.methods.base import Method
@@ -30,6 +31,8 @@ from uda.methods.source_only import SourceOnly
 from uda.methods.translating import PairDrawing, Translating
 from uda.models.backbones import Classifier
 from uda.models.custom import whole_state_dict
+from uda.models.frozen import Body
+from uda.models.layers import convert_domain_batch_norm, learn_statistics
 from uda.models.weights import load_weights, save_tensors
 from uda.players import Players
 from uda.recipe.schema import Recipe
@@ -39,7 +42,7 @@ from uda.runs.build import Networks, build_method
 from uda.runs.cache import Cache, digest, digest_of_images, versions_of, write_about
 from uda.runs.environment import Environment
 from uda.runs.folder import RunFolder
-from uda.runtime import Runtime, machine, seed_everything
+from uda.runtime import Runtime, evaluating, machine, seed_everything
 from uda.training.keep import Keeper
 from uda.training.loop import Interrupted, Loop, Metrics
 
@@ -111,30 +114,50 @@ def keep_inputs(job: Job) -> Job:
         folder.read_weights("body", body)
     else:
         folder.write_weights("body", body)
-    views = job.recipe.data.views.all
     with _features(job):
         keeper = Keeper(body, job.recipe.data, job.runtime, job.display, job.cache, job.recipe.reads_pixels)
-        pair = keeper.keep_source(job.pair)
-        # The source classifier is only tested on the target; what methods read may be another body's.
-        pair = keeper.keep_target(pair, views if job.networks.target_body is None else views[:1])
+        pair = keeper.keep_pair(job.pair)
     return replace(job, pair=pair, evaluator=Evaluator(pair, job.runtime))
 
 
 def keep_target(job: Job) -> Job:
-    """Where target images have a body of their own, it learns their statistics, and methods read what it makes of them."""
+    """Where target images have a body of their own, it learns their statistics, and methods read what it makes of them.
+
+    What the source's body makes of them, which half of it is, is at hand already.
+    """
     if job.networks is None or (body := job.networks.target_body) is None:
         return job
-    folder, target, runtime = job.folder, job.pair.target, job.runtime
+    folder, pair, runtime = job.folder, job.pair, job.runtime
     with _features(job):
         if folder.has_weights("target_body"):
             folder.read_weights("target_body", body)
         else:
-            sample = read(target.images, target.shuffled()[:STATISTICS].split(64))
-            body.learn([runtime.arrange(to_float(images.to(runtime.device))) for images in sample])
+            sample = read(pair.target.images, pair.target.shuffled()[:STATISTICS].split(64))
+            own, both = body.learn([runtime.arrange(to_float(images.to(runtime.device))) for images in sample])
+            if job.recipe.classifier.target_norm == "auto" and not _surer(job, own, both):
+                return replace(job, networks=job.networks._replace(target_body=None))
             folder.write_weights("target_body", body)
-        keeper = Keeper(body, job.recipe.data, runtime, job.display, job.cache)
-        pair = keeper.keep_target(job.pair, job.recipe.data.views.all)
+        pair = Keeper(Body(body.adapted), job.recipe.data, runtime, job.display, job.cache).blend_target(pair, body)
     return replace(job, pair=pair, evaluator=Evaluator(pair, runtime))
+
+
+def _surer(job: Job, own: Tensor, both: Tensor) -> bool:
+    """Whether the source classifier is surer, and of more classes, of what both statistics make of target images.
+
+    It reads each by its own statistics, as methods begin. No label is looked at.
+    """
+    scores = []
+    for inputs in (own, both):
+        classifier = convert_domain_batch_norm(copy.deepcopy(cast(Classifier, job.classifier)))
+        with torch.no_grad(), evaluating(classifier):
+            learn_statistics(classifier, classifier, [inputs])
+            scores.append(information_maximization(classifier(inputs).float()))
+    better = scores[1] > scores[0]
+    job.display.say(
+        f"  target features: by {'both statistics' if better else 'the statistics that the body came with'} "
+        f"(information maximization {scores[1]:.3f} by both, {scores[0]:.3f} by its own alone)"
+    )
+    return better
 
 
 @contextmanager
@@ -285,6 +308,7 @@ def measure(job: Job, source: SourceStage | None, method: Method) -> Material:
         "steps": recipe.training.steps,
         "device": str(job.runtime.device),
         "precision": job.runtime.precision,
+        **({"target_norm": "own" if job.networks.target_body is None else "both"} if job.networks and job.networks.body else {}),
         **translations,
         "seconds": _seconds(job),
     }
