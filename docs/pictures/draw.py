@@ -31,6 +31,7 @@ HOLDS = {
     "losses": "formulas",
     "console": "progress",
     "atomic": "file writes",
+    "paths": "outputs",
     "types": "setting types",
     "errors": "the one error that users read",
 }

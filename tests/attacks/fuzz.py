@@ -100,8 +100,8 @@ READERS: dict[str, tuple[str, Callable[[Path], object], list[Callable[[], bytes]
         [lambda: torch_bytes({"stage": "x", "seconds": {"x": 1.0}, "method": STATE}), lambda: torch_bytes(Canary())],
     ),
     "json": (
-        "result.json",
-        lambda path: RunFolder(path.parent).read_json("result.json"),
+        "environment.json",
+        lambda path: RunFolder(path.parent).read_environment(),
         [lambda: json.dumps({"a": [1, 2.5, None, {"b": "c"}], "classes": ["x"]}).encode(), lambda: b"[" * 5000],
     ),
     "csv": ("a.csv", lambda path: find(path, labelled=True), [lambda: b"path,label\n" + b'a.png,cat\nb/c.jpg,"a dog"\n' * 3]),

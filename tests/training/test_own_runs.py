@@ -80,7 +80,7 @@ def test_images_that_changed_in_between_stop_a_resume(folders: Path, tmp_path: P
     with pytest.raises(Interrupted):
         run(tmp_path / "run", overrides(folders, **{"data.target": str(tmp_path / "target")}), observers=[StopAfter(1)])
     next((tmp_path / "target").iterdir()).unlink()
-    with pytest.raises(UserError, match="the images have changed"):
+    with pytest.raises(UserError, match="its target images have changed"):
         resume(tmp_path / "run")
 
 
