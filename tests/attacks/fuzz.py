@@ -76,6 +76,14 @@ def read_arrays(path: Path) -> None:
 
 
 STATE = {"weight": torch.arange(6.0).view(2, 3), "bias": torch.zeros(2)}
+CHECKPOINT = {
+    "stage": "x", "method": STATE, "players": {}, "batches": {}, "random": {}, "seconds": {"x": 1.0}, "spent": 1.0,
+    "troubles": {},
+}  # fmt: skip
+ENVIRONMENT = {
+    "format": 2, "device": "cpu", "precision": "fp32", "data_root": "", "versions": {"uda": "1"}, "machine": "m", "threads": 1,
+    "started": "now",
+}  # fmt: skip
 RECIPE = b'name = "r"\nseed = 1\n[data]\nsource = "synth"\ntarget = "digits"\n[method]\nname = "mcc"\n[training]\nsteps = 3\n'
 READERS: dict[str, tuple[str, Callable[[Path], object], list[Callable[[], bytes]]]] = {
     "image": (
@@ -97,12 +105,12 @@ READERS: dict[str, tuple[str, Callable[[Path], object], list[Callable[[], bytes]
     "checkpoint": (
         "checkpoint.pt",
         lambda path: RunFolder(path.parent).read_checkpoint(),
-        [lambda: torch_bytes({"stage": "x", "seconds": {"x": 1.0}, "method": STATE}), lambda: torch_bytes(Canary())],
+        [lambda: torch_bytes(CHECKPOINT), lambda: torch_bytes(Canary())],
     ),
     "json": (
         "environment.json",
         lambda path: RunFolder(path.parent).read_environment(),
-        [lambda: json.dumps({"a": [1, 2.5, None, {"b": "c"}], "classes": ["x"]}).encode(), lambda: b"[" * 5000],
+        [lambda: json.dumps(ENVIRONMENT).encode(), lambda: b"[" * 5000],
     ),
     "csv": ("a.csv", lambda path: find(path, labelled=True), [lambda: b"path,label\n" + b'a.png,cat\nb/c.jpg,"a dog"\n' * 3]),
     "toml": ("a.toml", load_recipe, [lambda: RECIPE]),
