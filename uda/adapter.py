@@ -142,7 +142,7 @@ class Adapter(ClassifierMixin, BaseEstimator):
         runtime = choose_runtime("cpu", "fp32")
         networks = build_networks(self.recipe_, len(self.classes_), runtime, self._module)
         adapted = build_method(self.recipe_, networks, runtime).classifier()
-        classifier = networks.whole(adapted, "body.adapted" in {".".join(name.split(".")[:2]) for name in self.state_})
+        classifier = networks.whole(adapted, any(name.startswith("body.adapted.") for name in self.state_))
         classifier.load_state_dict(self.state_)
         return classifier.eval()
 

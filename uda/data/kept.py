@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 Kind = Literal["weak", "strong", "any"]
+
+
+class Other(NamedTuple):
+    """The maps of a second body, and how they are brought to the first one's mean and deviation: maps x scale + shift.
+
+    Attributes:
+        maps: (N, V, ...).
+        scale, shift: (1, D) or (1, C', 1, 1), on the device where maps are read.
+    """
+
+    maps: Tensor
+    scale: Tensor
+    shift: Tensor
 
 
 @dataclass(frozen=True)
@@ -20,16 +33,13 @@ class Kept:
         weak: how many of the views, the first ones, are of images as they are; the rest are augmented. Where there is no rest,
             any view stands for an augmented one.
         device: where they are put when they are read.
-        other: the same of another body, where what is read is the mean of both: (maps + other x scale + shift) / 2.
-        scale, shift: (1, D) or (1, C', 1, 1), on the device.
+        other: another body's, where what is read is the mean of both.
     """
 
     maps: Tensor
     weak: int
     device: torch.device
-    other: Tensor | None = None
-    scale: Tensor | None = None
-    shift: Tensor | None = None
+    other: Other | None = None
 
     def __len__(self) -> int:
         return len(self.maps)
@@ -55,6 +65,7 @@ class Kept:
 
     def _read(self, positions: Tensor, views: Tensor) -> Tensor:
         maps = self.maps[positions, views].to(self.device, torch.float32)
-        if self.other is None or self.scale is None or self.shift is None:
+        if self.other is None:
             return maps
-        return (maps + self.other[positions, views].to(self.device, torch.float32) * self.scale + self.shift) / 2
+        others = self.other.maps[positions, views].to(self.device, torch.float32)
+        return (maps + others * self.other.scale + self.other.shift) / 2

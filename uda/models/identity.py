@@ -8,14 +8,11 @@ and sub-pixel convolutions more than for anything else.
 
 from __future__ import annotations
 
-import copy
-
-import torch
 from torch import Tensor, nn
 
 from uda.errors import UserError
-from uda.models.layers import SOURCE, TARGET, ImageNorm
-from uda.models.translators import GeneratorPair, Posterior
+from uda.models.layers import ImageNorm
+from uda.models.translators import EncoderPair, GeneratorPair
 
 
 class Change(nn.Module):
@@ -45,7 +42,7 @@ def _changes(channels: int, width: int, blocks: int, tied: int) -> tuple[nn.Modu
     return nn.Sequential(*made[tied:]), nn.Sequential(*made[:tied])
 
 
-class IdentityEncoders(nn.Module):
+class IdentityEncoders(EncoderPair):
     """E_1 and E_2: images (N, C, S, S) to a code of the same shape: `scale` times the pixels, at first.
 
     So many `blocks` of `width`, the last `tied` of which are one for both domains. Beside noise of variance 1, the scale says how
@@ -53,21 +50,7 @@ class IdentityEncoders(nn.Module):
     """
 
     def __init__(self, channels: int, width: int, blocks: int, tied: int, scale: float) -> None:
-        super().__init__()
-        self.scale = scale
-        own, self.tied = _changes(channels, width, blocks, tied)
-        self.private = nn.ModuleList([own, copy.deepcopy(own)])
-
-    def forward(self, source: Tensor, target: Tensor) -> Posterior:
-        """Codes of both batches, source first."""
-        return self._posterior(torch.cat([self.private[SOURCE](source), self.private[TARGET](target)]))
-
-    def encode(self, images: Tensor, domain: int) -> Posterior:
-        """Codes of images of one domain."""
-        return self._posterior(self.private[domain](images))
-
-    def _posterior(self, hidden: Tensor) -> Posterior:
-        return Posterior(self.scale * self.tied(hidden), None)
+        super().__init__(*_changes(channels, width, blocks, tied), scale)
 
 
 class Divide(nn.Module):

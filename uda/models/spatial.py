@@ -6,15 +6,13 @@ is on average, an image's colour above all, does not reach the code. Generators 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
 
 from uda.errors import UserError
-from uda.models.layers import SOURCE, TARGET, ImageNorm
-from uda.models.translators import GeneratorPair, Posterior
+from uda.models.layers import ImageNorm
+from uda.models.translators import EncoderPair, GeneratorPair
 
 
 def instance_norm(channels: int) -> nn.Module:
@@ -43,7 +41,7 @@ def _split(layers: list[nn.Module], tied: int, what: str, settings: str) -> int:
     return len(layers) - tied
 
 
-class SpatialEncoders(nn.Module):
+class SpatialEncoders(EncoderPair):
     """E_1 and E_2: images (N, C, S, S) to a code (N, 4w, S/4, S/4), S divisible by 4.
 
     7x7 (w), 3x3 stride 2 (2w), 3x3 stride 2 (4w), then residual blocks, the last `tied` of which are one for both domains.
@@ -51,8 +49,6 @@ class SpatialEncoders(nn.Module):
     """
 
     def __init__(self, channels: int, size: int, width: int, blocks: int, tied: int, scale: float = 1.0) -> None:
-        super().__init__()
-        self.scale = scale
         if size % 4:
             raise UserError(f"data.size is {size}; these networks need a multiple of 4")
 
@@ -64,19 +60,7 @@ class SpatialEncoders(nn.Module):
         first = nn.Sequential(
             layer(channels, width, 7, 1), layer(width, 2 * width, 3, 2), layer(2 * width, 4 * width, 3, 2), *residual[:own]
         )
-        self.private = nn.ModuleList([first, copy.deepcopy(first)])
-        self.tied = nn.Sequential(*residual[own:])
-
-    def forward(self, source: Tensor, target: Tensor) -> Posterior:
-        """Codes of both batches, source first."""
-        return self._posterior(torch.cat([self.private[SOURCE](source), self.private[TARGET](target)]))
-
-    def encode(self, images: Tensor, domain: int) -> Posterior:
-        """Codes of images of one domain."""
-        return self._posterior(self.private[domain](images))
-
-    def _posterior(self, hidden: Tensor) -> Posterior:
-        return Posterior(self.scale * self.tied(hidden), None)
+        super().__init__(first, nn.Sequential(*residual[own:]), scale)
 
 
 class SpatialGenerators(GeneratorPair):

@@ -163,6 +163,28 @@ def generator_layers(channels: int, size: int, width: int, code_dim: int, slope:
     return [*layers, nn.Sequential(nn.Conv2d(width, channels, 1), nn.Tanh(), *crop)]
 
 
+class EncoderPair(nn.Module):
+    """E_1 and E_2 without noise of their own: layers that each domain has for itself, which start alike, then `tied` ones.
+
+    A code's mean is `scale` times what they make.
+    """
+
+    def __init__(self, own: nn.Module, tied: nn.Module, scale: float) -> None:
+        super().__init__()
+        self.private, self.tied, self.scale = nn.ModuleList([own, copy.deepcopy(own)]), tied, scale
+
+    def forward(self, source: Tensor, target: Tensor) -> Posterior:
+        """Codes of both batches, source first."""
+        return self._posterior(torch.cat([self.private[SOURCE](source), self.private[TARGET](target)]))
+
+    def encode(self, images: Tensor, domain: int) -> Posterior:
+        """Codes of images of one domain."""
+        return self._posterior(self.private[domain](images))
+
+    def _posterior(self, hidden: Tensor) -> Posterior:
+        return Posterior(self.scale * self.tied(hidden), None)
+
+
 class GeneratorPair(nn.Module):
     """G_1 and G_2: layers that are `tied`, then layers that each domain has for itself, which start alike."""
 

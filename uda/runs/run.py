@@ -153,10 +153,11 @@ class Run:
         networks = build_networks(self.recipe, len(self.classes), self.runtime, self._model)
         if networks.body is not None:
             self._folder.read_weights("body", networks.body)
-        if networks.target_body is not None and not self._folder.has_weights("target_body"):
+        if networks.target_body is None:
+            return networks
+        if not self._folder.has_weights("target_body"):  # the run decided against it
             return networks._replace(target_body=None)
-        if networks.target_body is not None:
-            self._folder.read_weights("target_body", networks.target_body)
+        self._folder.read_weights("target_body", networks.target_body)
         return networks
 
     def method(self) -> Method:

@@ -14,7 +14,7 @@ from uda.data.augment import to_float
 from uda.data.domain import Domain, LabelledDomain, Pair
 from uda.data.files import ImageFiles, in_order, read_in, read_views, refuse_too_many
 from uda.data.frame import View
-from uda.data.kept import Kept
+from uda.data.kept import Kept, Other
 from uda.data.settings import DataSettings
 from uda.models.frozen import Body, TwoNorms
 from uda.runs.cache import Cache, digest, digest_of_images, map_file, versions_of, write_about, write_maps
@@ -160,4 +160,4 @@ class Keeper:
 def _blended(own: Domain, other: Domain, body: TwoNorms) -> Kept:
     assert own.kept is not None
     assert other.kept is not None
-    return replace(own.kept, other=other.kept.maps, scale=body.scale, shift=body.shift)
+    return replace(own.kept, other=Other(other.kept.maps, body.scale, body.shift))
