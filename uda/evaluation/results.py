@@ -41,6 +41,8 @@ class DomainResult(TypedDict):
     note: str
     train: int
     test: int
+    held_out: NotRequired[int]
+    """of the target's training images, those that no method trains on"""
 
 
 def _holds(*names: str) -> AfterValidator:
