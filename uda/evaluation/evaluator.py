@@ -78,7 +78,7 @@ class Evaluator:
         self.target_sample: Tensor | None = None
 
     def outputs(self, classifier: nn.Module, source: bool = True, test: bool = True) -> Outputs:
-        """What a classifier says of target images that are kept aside (else, of some that are trained on), and of held-out images.
+        """What a classifier says of target images that are kept aside (else, of some that train), and of held-out images.
 
         Samples of up to 2,000 images, the same at each call.
 
