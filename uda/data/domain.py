@@ -12,7 +12,6 @@ from uda.data.files import BLOCK, ImageFiles, Images, Inputs, read
 from uda.data.kept import Kept
 from uda.errors import UserError
 
-
 FEWEST_ASIDE, MOST_ASIDE = 100, 2000
 
 

@@ -113,5 +113,7 @@ def linear_head(features: Tensor, labels: Tensor, target: Tensor, ridge: float =
     """The class (M,) by a ridge regression of one-hot labels on labelled features (N, D), for each of the target's (M, D)."""
     wanted = F.one_hot(labels).double()
     x = features.double()
-    weights = torch.linalg.solve(x.T @ x + ridge * len(x) / x.shape[1] * torch.eye(x.shape[1], dtype=x.dtype), x.T @ (wanted - wanted.mean(0)))
+    weights = torch.linalg.solve(
+        x.T @ x + ridge * len(x) / x.shape[1] * torch.eye(x.shape[1], dtype=x.dtype), x.T @ (wanted - wanted.mean(0))
+    )
     return (target.double() @ weights + wanted.mean(0)).argmax(1)

@@ -213,9 +213,7 @@ def introduce(job: Job) -> None:
     for role, domain, kind in zip(("source", "target"), (pair.source, pair.target), kinds, strict=True):
         say(f"  {role} {domain.name}: {len(domain):,} {kind} ({domain.note})")
     if aside := len(pair.target.kept_aside(recipe.kept_aside)[0]):
-        say(
-            f"  {aside:,} of the target's images are kept aside: no method trains on them, and label-free figures read them alone"
-        )
+        say(f"  {aside:,} of the target's images are kept aside: no method trains on them; label-free figures read them alone")
     if pair.target_test is not None and pair.target_test.note != pair.target.note:
         say(f"  tested on {pair.target_test.name}: {len(pair.target_test):,} images ({pair.target_test.note})")
     if job.classifier is not None and job.classifier.parts:
