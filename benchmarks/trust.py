@@ -19,6 +19,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
 
@@ -102,7 +103,7 @@ class Shift(NamedTuple):
 
 
 def all_shifts() -> list[Shift]:
-    """Every shift of the study, photographs first: they take seconds."""
+    """Every shift of the study: photographs, which take seconds, then digits, mixed so that any part of them is of all kinds."""
     photographs = [Shift(f"office31/{a}", f"office31/{b}") for a, b in OFFICE] + [
         Shift(f"pacs/{a}", f"pacs/{b}") for a, b in PACS
     ]
@@ -110,7 +111,7 @@ def all_shifts() -> list[Shift]:
     photographs += [pair._replace(change=change) for pair in changed for change in ("lacks", "uneven", 200, 50)]
     digits = [Shift(*pair) for pair in DIGIT_PAIRS]
     digits += [Shift(*pair, change) for change in ("lacks", "uneven", 1000, 200, 50, 20, *CORRUPTIONS) for pair in CORRUPTED]
-    return [*photographs, *digits]
+    return [*photographs, *(digits[number] for number in torch.randperm(len(digits), generator=torch.Generator().manual_seed(0)))]
 
 
 def methods_of(shift: Shift) -> Iterator[str]:
@@ -204,7 +205,7 @@ def run_all(out: Path, weights: Path, only: str, seeds: list[int]) -> None:
     for seed, shift in itertools.product(seeds, all_shifts()):
         for method in methods_of(shift):
             folder = out / f"{shift.name}-{method}-{seed}"
-            if only not in folder.name or (folder / "result.json").exists():
+            if not fnmatch(folder.name, only) or (folder / "result.json").exists():
                 continue
             began = time.perf_counter()
             recipe, pair = recipe_and_pair(shift, method, seed, weights)
@@ -219,7 +220,7 @@ def main() -> None:
     parser.add_argument("what", choices=["run", "rows", "table"])
     parser.add_argument("--out", type=Path, default=Path("runs/trust"))
     parser.add_argument("--backbone-weights", type=Path, default=Path("tf_efficientnet_lite0.safetensors"))
-    parser.add_argument("--only", default="", help="runs whose name holds this")
+    parser.add_argument("--only", default="*", help="runs of such names, as office31*")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     given = parser.parse_args()
     if given.what == "run":

@@ -111,9 +111,8 @@ def nearest_labelled(features: Tensor, labels: Tensor, target: Tensor, classes: 
 
 def linear_head(features: Tensor, labels: Tensor, target: Tensor, ridge: float = 0.1) -> Tensor:
     """The class (M,) by a ridge regression of one-hot labels on labelled features (N, D), for each of the target's (M, D)."""
-    wanted = F.one_hot(labels).double()
-    x = features.double()
-    weights = torch.linalg.solve(
-        x.T @ x + ridge * len(x) / x.shape[1] * torch.eye(x.shape[1], dtype=x.dtype), x.T @ (wanted - wanted.mean(0))
-    )
-    return (target.double() @ weights + wanted.mean(0)).argmax(1)
+    x, wanted = features.double(), F.one_hot(labels).double()
+    mean = wanted.mean(0)
+    inner = x.T @ x + ridge * len(x) / x.shape[1] * torch.eye(x.shape[1], dtype=x.dtype)
+    weights: Tensor = torch.linalg.solve(inner, x.T @ (wanted - mean))
+    return (target.double() @ weights + mean).argmax(1)

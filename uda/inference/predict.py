@@ -33,6 +33,8 @@ def write_predictions(run: Run, images: Path, out: Path, which: str, display: Di
         How many images were classified.
     """
     classifier, found, temperature = run.load_classifier(which), find(images, labelled=False), run.temperature(which)
+    if note := run.note_on(which):
+        display.say(note)
     unreadable: list[str] = []
     done = 0
     with (
@@ -75,6 +77,8 @@ def evaluate(run: Run, data: str, which: str, data_root: str | Path | None, disp
     Raises:
         UserError: for labels that the run's classes do not have.
     """
+    if note := run.note_on(which):
+        display.say(note)
     classifier = run.load_classifier(which)
     channels, size, _ = run.recipe.data.shape
     domain: LabelledDomain
