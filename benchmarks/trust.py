@@ -28,6 +28,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
 from uda.console import Display
+from uda.data.datasets.digits import Split
 from uda.data.domain import LabelledDomain, Pair
 from uda.data.load import load_named, load_pair
 from uda.data.names import data_roots, join_roots
@@ -54,8 +55,10 @@ OFFICE = tuple(itertools.permutations(("amazon", "dslr", "webcam"), 2))
 PACS = tuple(itertools.permutations(("photo", "art_painting", "cartoon", "sketch"), 2))
 DIGITS = {
     "data.size": 32, "data.channels": 3, "classifier.width": 16, "classifier.steps": 300, "classifier.batch": 128,
-    "training.steps": 150, "training.batch": 64, "training.target_batch": 128, "training.evaluate_every": 50,
+    "training.steps": 150, "training.batch": 64, "training.target_batch": 128, "training.evaluate_every": 75,
 }  # fmt: skip
+SPLITS: tuple[Split, ...] = ("train", "test")
+TESTED = 2000  # images of each domain
 PLAIN = {f"augment.{role}.{name}": 0.0 for role in ("source", "target") for name in
          ("rotate", "translate", "scale", "shear", "colour", "invert", "erase")}  # fmt: skip
 
@@ -147,7 +150,8 @@ def changed(domain: LabelledDomain, change: str | int, seed: int) -> LabelledDom
 @functools.lru_cache(2)
 def digits(source: str, target: str) -> Pair:
     roots = data_roots(None)
-    return Pair(*(load_named(name, split, roots, 32, 3) for name in (source, target) for split in ("train", "test")))  # type: ignore[arg-type]
+    loaded = [load_named(name, split, roots, 32, 3) for name in (source, target) for split in SPLITS]
+    return Pair(*(domain if "train" in domain.name else domain.only(domain.sampled(TESTED)) for domain in loaded))
 
 
 @functools.lru_cache(1)
