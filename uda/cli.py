@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import uda
+from uda import ranks
 from uda.data.names import data_roots, is_path
-from uda.errors import OwnCodeError, Terminated, UserError
+from uda.errors import OwnCodeError, ProcessLost, Terminated, UserError
 from uda.paths import new_file, new_folder
 from uda.plugins import named, own_frames
 from uda.recipe import presets
@@ -188,7 +189,7 @@ def _fit(recipe: str, seeds: int | None, **settings: Any) -> None:
     from uda.training.fit import fit as run_fit
     from uda.training.seeds import fit_seeds
 
-    display = Display()
+    display = Display(quiet=not ranks.first())
     with _telling_how_to_go_on(display):
         if seeds is not None:
             _show(fit_seeds(recipe, seeds, display=display, **settings), display)
@@ -203,7 +204,7 @@ def _resume(path: Path, trust: bool) -> None:
     from uda.training.fit import resume as run_resume
     from uda.training.seeds import resume_seeds
 
-    display = Display()
+    display = Display(quiet=not ranks.first())
     with _telling_how_to_go_on(display):
         if is_group(path):
             _show(resume_seeds(path, display, trust=trust), display)
@@ -226,7 +227,9 @@ def _check(recipe: str, overrides: dict[str, Any], flags: dict[str, str], *where
 
 
 def _show(group: Group, display: Display) -> None:
-    """Several seeds' table and page."""
+    """Several seeds' table and page, which one process makes."""
+    if not ranks.first():
+        return
     from uda.report.compare import compare as run_compare
     from uda.report.page import write_comparison
     from uda.report.tables import comparison_table
@@ -605,6 +608,9 @@ def _run(words: list[str]) -> int:
         sys.stdout.flush()
     except typer.Exit as end:
         return int(end.exit_code)
+    except ProcessLost as lost:
+        _say(str(lost))
+        return 1
     except KeyboardInterrupt as stop:
         _say("stopped")
         return 143 if isinstance(stop, Terminated) else 130
@@ -637,7 +643,9 @@ def _explained(error: BaseException) -> tuple[str | None, str]:
 
 
 def _say(line: str) -> None:
-    """One line, whatever is in it: a name of a file may hold what moves a terminal's cursor."""
+    """One line, whatever is in it: a name of a file may hold what moves a terminal's cursor. Of several processes one says it."""
+    if not ranks.speaks():
+        return
     plain = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in " ".join(line.split()))
     print(f"uda: {plain}", file=sys.stderr)
 

@@ -34,5 +34,9 @@ class NotFinite(UserError):
     """A loss, a weight or what a network returns is infinite or not a number."""
 
 
+class ProcessLost(Exception):
+    """Another process of the same run has ended, and this one cannot go on without it."""
+
+
 class Terminated(KeyboardInterrupt):
     """SIGTERM, which unwinds as Ctrl-C does."""

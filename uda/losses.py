@@ -1,4 +1,8 @@
-"""Loss functions: pure, with the formula in the docstring. All return a scalar in float32."""
+"""Loss functions: pure, with the formula in the docstring. All return a scalar in float32.
+
+In a run of several processes, each with its part of the batch, a mean over images is the part's, and the processes' gradients are
+averaged; what mixes images is of the whole batch, in each process (`uda.collectives.gather`).
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,8 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from uda.collectives import gather
 
 Norm = Literal["l1", "l2"]
 
@@ -59,7 +65,7 @@ def entropy(logits: Tensor) -> Tensor:
 
 def marginal_entropy(logits: Tensor) -> Tensor:
     """Entropy of the batch's mean prediction, in nats: 0..ln K; high when all classes are used. Shape: (N, K)."""
-    p = F.softmax(logits.float(), 1).mean(0)
+    p = F.softmax(gather(logits).float(), 1).mean(0)
     return -(p * p.clamp_min(1e-8).log()).sum()
 
 
@@ -93,6 +99,7 @@ def maximum_mean_discrepancy(a: Tensor, b: Tensor, kernels: int = 5) -> Tensor:
     Their bandwidths are 2^-2 .. 2^2 (five kernels) times the mean squared distance of all pairs. Shapes: (N, D), (M, D).
     Source: Gretton et al. 2012; Long et al. 2015 (DAN), section 3.1.
     """
+    a, b = gather(a), gather(b)
     both = torch.cat([a, b]).float()
     distances = torch.cdist(both, both).square()
     count = len(both)
@@ -108,6 +115,7 @@ def coral(a: Tensor, b: Tensor) -> Tensor:
 
     Source: Sun and Saenko 2016, eq. 1.
     """
+    a, b = gather(a), gather(b)
     return (a.float().T.cov() - b.float().T.cov()).square().sum() / (4 * a.shape[1] ** 2)
 
 
@@ -117,7 +125,7 @@ def class_confusion(logits: Tensor, temperature: float) -> Tensor:
     Predictions are softened by `temperature`, images weighted by 1 + exp(-entropy), rows normalised. Shape: (N, K).
     Source: Jin et al. 2020 (MCC), eq. 3 to 7.
     """
-    p = (logits.float() / temperature).softmax(1)
+    p = (gather(logits).float() / temperature).softmax(1)
     weight = 1 + torch.special.xlogy(p, p).sum(1).exp()
     weight = (weight * len(p) / weight.sum()).detach()
     confusion: Tensor = (p * weight[:, None]).T @ p
@@ -140,6 +148,6 @@ def dispersion(logits: Tensor) -> Tensor:
 
     Source: Yang et al. 2022 (AaD), the objective's second term.
     """
-    p = logits.float().softmax(1)
+    p = gather(logits).float().softmax(1)
     products = p @ p.T
     return (products.sum() - products.trace()) / len(p)

@@ -1,7 +1,7 @@
 """Players: the groups of weights that train together, each under an optimiser of its own.
 
 Every optimiser of a method, its schedule, its step and every moving average of weights lives in `Players`. It is the only place
-that touches gradients between ``backward`` and ``step``.
+that touches gradients between ``backward`` and ``step``: there, those of all processes of a run are averaged.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
+from uda.collectives import average, average_gradients
 from uda.errors import UserError
 from uda.runtime import Runtime
 
@@ -153,6 +154,7 @@ class Players:
         own = player.parameters
         player.optimizer.zero_grad()
         gradients = torch.autograd.grad(loss, own, retain_graph=True, materialize_grads=True)
+        average(gradients)
         rest.backward(inputs=own)
         before = [parameter.detach().clone() for parameter in own]
         length = torch.stack([gradient.norm() for gradient in gradients]).norm().clamp_min(1e-12)
@@ -166,7 +168,8 @@ class Players:
         self._move(player)
 
     def _move(self, player: Player) -> None:
-        """The optimiser's step, at the scheduled learning rates times `scale`."""
+        """The optimiser's step, at the scheduled learning rates times `scale`, down the mean of all processes' gradients."""
+        average_gradients(player.parameters)
         groups = player.optimizer.param_groups
         rates = [group["lr"] for group in groups]
         for group in groups:
@@ -180,9 +183,9 @@ class Players:
         for player in self._players.values():
             if player.schedule is not None:
                 player.schedule.step()
-        for average in self._averages:
-            if self.done < average.steps:
-                update_ema(average.averaged, average.network, average.decay, self.done)
+        for mean in self._averages:
+            if self.done < mean.steps:
+                update_ema(mean.averaged, mean.network, mean.decay, self.done)
         self.done += 1
 
     def state_dict(self) -> dict[str, Any]:

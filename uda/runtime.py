@@ -14,9 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from uda import ranks
 from uda.errors import UserError
 
 PRECISIONS = ("auto", "bf16", "fp32")
+APART = 1_000_003  # between the seeds of two processes of one run: more than anyone's seeds are
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,8 @@ class Runtime:
 def choose_runtime(device: str = "auto", precision: str = "auto") -> Runtime:
     """Picks the device (CUDA, then MPS, then CPU) and, by a probe of under a second, whether bf16 pays there.
 
+    Of a run's several processes on a machine, each takes a GPU of its own.
+
     Raises:
         UserError: for a device that does not exist here, or an unknown precision.
     """
@@ -97,7 +101,7 @@ def choose_runtime(device: str = "auto", precision: str = "auto") -> Runtime:
         return Runtime(chosen, "fp32", True, f"{torch.cuda.get_device_name(chosen)} has no bf16")
     if chosen.type == "mps":
         return Runtime(chosen, "fp32", False, "Apple GPU")
-    ratio = _bf16_speed_up(chosen)
+    ratio = ranks.agreed(_bf16_speed_up(chosen))
     if ratio > 1.1:
         return Runtime(chosen, "bf16", True, f"{ratio:.1f}x the speed of fp32 in a probe")
     return Runtime(chosen, "fp32", True, f"bf16 ran at {ratio:.1f}x its speed in a probe")
@@ -106,10 +110,12 @@ def choose_runtime(device: str = "auto", precision: str = "auto") -> Runtime:
 def _device(name: str) -> torch.device:
     if name == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda")
+            return torch.device("cuda", ranks.local_rank()) if ranks.several() else torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         chosen = torch.device(name)
+        if chosen.type == "cuda" and ranks.several():
+            chosen = torch.device("cuda", ranks.local_rank())
         torch.empty(1, device=chosen)
     except (RuntimeError, AssertionError, NotImplementedError):
         have = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
@@ -162,6 +168,12 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
+
+
+def part_ways() -> None:
+    """Of a run's processes, each but the first draws other numbers from now on: noise and augmentations of its own."""
+    if not ranks.first():
+        seed_everything((torch.initial_seed() + ranks.rank() * APART) % 2**63)
 
 
 @contextmanager

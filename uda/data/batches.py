@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from uda import ranks
 from uda.data.augment import Augment, to_float
 from uda.data.domain import Domain, LabelledDomain
 from uda.data.files import Inputs, read
@@ -47,14 +48,23 @@ class Batch:
     def pixels(self, count: int | None = None) -> tuple[Tensor, Tensor]:
         """Source images and target images, these as they are: what a method that draws images takes them from.
 
-        The first `count` of both; left out, all.
+        The first `count` of both, of all processes together; left out, all.
         """
         source, target = self.small or (self.source, self.target_weak)
-        return (source, target) if count is None else (source[:count], target[:count])
+        if count is None:
+            return source, target
+        own = ranks.share(count, "method.drawn_batch")
+        return source[:own], target[:own]
+
+    def drawn_labels(self, count: int | None = None) -> Tensor:
+        """The labels of the source images that `pixels` returns."""
+        return self.source_labels[: len(self.pixels(count)[0])]
 
 
 class Shuffle:
     """Endless indices 0..count-1, each once per epoch, in an order drawn from torch's global generator.
+
+    Several processes of one run, whose global generators are alike when it is made and not later, draw one order.
 
     With `labels` (count,) and `shares` (K,), an epoch holds the classes in proportion to their shares: of a class that is to come
     more often than it has images, they come several times.
@@ -68,17 +78,23 @@ class Shuffle:
             there = [(own, float(share)) for own, share in zip(members, shares, strict=True) if len(own)]
             total = sum(share for _, share in there)
             self.parts = [(own, math.ceil(count * share / total)) for own, share in there]
+        self.generator: torch.Generator | None = None  # torch's global one
         self.order, self.position = self._epoch(), 0
+        if ranks.several():
+            self.generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
 
     def _epoch(self) -> Tensor:
         if not self.parts:
-            return torch.randperm(self.count)
+            return self._shuffled(self.count)
         drawn = []
         for members, wanted in self.parts:
-            rounds = [members[torch.randperm(len(members))] for _ in range(-(-wanted // len(members)))]
+            rounds = [members[self._shuffled(len(members))] for _ in range(-(-wanted // len(members)))]
             drawn.append(torch.cat([members[:0], *rounds])[:wanted])
         order = torch.cat(drawn)
-        return order[torch.randperm(len(order))]
+        return order[self._shuffled(len(order))]
+
+    def _shuffled(self, count: int) -> Tensor:
+        return torch.randperm(count, generator=self.generator)
 
     def take(self, size: int) -> Tensor:
         """The next `size` indices; an epoch's rest that is too short for a batch is filled up from the next epoch."""
@@ -91,7 +107,10 @@ class Shuffle:
 
 
 class Stream:
-    """Endless shuffled batches of one set of inputs; files are decoded ahead, and what is ahead belongs to the state."""
+    """Endless shuffled batches of one set of inputs; files are decoded ahead, and what is ahead belongs to the state.
+
+    Where a run has several processes, each is handed its own rows of a batch of `size`.
+    """
 
     def __init__(self, images: Inputs, size: int, labels: Tensor | None = None, shares: Tensor | None = None) -> None:
         self.images, self.size = images, size
@@ -101,22 +120,22 @@ class Stream:
         self.decoded: Generator[Tensor, None, None] | None = None
 
     def next(self, augment: Augment) -> tuple[Tensor, Tensor, Tensor]:
-        """A batch as it is and augmented, float32 (size, ...), and its positions. Of what a frozen body keeps, two views."""
+        """A batch (N, ...) as it is and augmented, float32, and its positions (N,). Of what a frozen body keeps, two views."""
         if isinstance(self.images, Kept):
-            positions = self.shuffle.take(self.size)
+            positions = ranks.own(self.shuffle.take(self.size))
             weak, augmented = self.images.drawn(positions, "weak"), self.images.drawn(positions, self.augmented)
             return weak, augmented, positions.to(weak.device)
         if self.decoded is None:
             self.decoded = read(self.images, self._blocks())
         images = to_float(next(self.decoded))
-        return images, augment(images), self.ahead.popleft().to(images.device)
+        return images, augment(images), ranks.own(self.ahead.popleft()).to(images.device)
 
     def _blocks(self) -> Iterator[Tensor]:
-        yield from list(self.ahead)
+        yield from [ranks.own(block) for block in self.ahead]
         while True:
             block = self.shuffle.take(self.size)
             self.ahead.append(block)
-            yield block
+            yield ranks.own(block)
 
     def close(self) -> None:
         """Ends the processes that decode ahead."""
@@ -125,11 +144,15 @@ class Stream:
             self.decoded = None
 
     def state_dict(self) -> dict[str, Any]:
-        return {"order": self.shuffle.order, "position": self.shuffle.position, "ahead": list(self.ahead)}
+        generator = self.shuffle.generator
+        drawn = {} if generator is None else {"generator": generator.get_state()}
+        return {"order": self.shuffle.order, "position": self.shuffle.position, "ahead": list(self.ahead), **drawn}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.shuffle.order, self.shuffle.position = state["order"], state["position"]
         self.ahead, self.decoded = deque(state["ahead"]), None
+        if self.shuffle.generator is not None and "generator" in state:
+            self.shuffle.generator.set_state(state["generator"])
 
 
 class Batches:
@@ -149,6 +172,7 @@ class Batches:
         runtime: Runtime,
         class_shares: Tensor | None = None,
     ) -> None:
+        ranks.share(size, "the batch"), ranks.share(target_size, "the target's batch")
         self.labels, self.runtime = source.labels if source else None, runtime
         self.source_augment, self.target_augment = source_augment, target_augment
         self.source = Stream(source.inputs, size, source.labels, class_shares) if source else None

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
+from uda.collectives import gather
 from uda.methods.dann import DANN, DANNSettings, ReverseGradient, discriminator, ramp
 from uda.models.backbones import Classifier
 
@@ -67,8 +68,6 @@ class CDAN(DANN):
         if not self.settings.entropy_conditioning:
             return each[: len(source)].mean() + each[len(source) :].mean()
         weight = 1 + (torch.special.xlogy(probabilities, probabilities).sum(1)).exp()  # exp of minus the entropy
-        parts = (weight * each).split([len(source), len(target)])
-        return sum(
-            (part.sum() / w.sum() for part, w in zip(parts, weight.split([len(source), len(target)]), strict=True)),
-            torch.zeros(()),
-        )
+        parts = torch.stack([weight * each, weight]).split([len(source), len(target)], 1)
+        weighted = [gather(part.T).sum(0) for part in parts]
+        return sum((total / weights for total, weights in weighted), torch.zeros(()))

@@ -303,7 +303,7 @@ class DRIT(Styled, WithTeacher):
             translated = torch.cat([translated, self.runtime.arrange(batch.augment(translated.float()))])
         with self.runtime.autocast():
             seen = self.seen(translated)
-        logits, labels = self.classify(self.features(seen, TARGET)), batch.source_labels[: self.settings.drawn_batch]
+        logits, labels = self.classify(self.features(seen, TARGET)), batch.drawn_labels(self.settings.drawn_batch)
         return losses.cross_entropy(logits, labels.repeat(len(translated) // len(labels)))
 
     def _update_discriminators(
@@ -338,7 +338,7 @@ class DRIT(Styled, WithTeacher):
         values = {"class": losses.cross_entropy(source[1], batch.source_labels)}
         total = s.source_weight * values["class"]
         if translating:
-            labels = batch.source_labels[: s.drawn_batch].repeat(s.draws)
+            labels = batch.drawn_labels(s.drawn_batch).repeat(s.draws)
             values["translated_class"] = losses.cross_entropy(others[-1][1], labels)
             total = total + values["translated_class"]
         if self_training:

@@ -18,6 +18,7 @@ from pydantic import NonNegativeFloat
 from torch import Tensor
 
 from uda import losses
+from uda.collectives import gather
 from uda.data.batches import Batch
 from uda.methods.base import TeacherSettings, WithTeacher
 from uda.models.layers import TARGET
@@ -47,10 +48,10 @@ class FixMatch(WithTeacher):
         _, _, source_logits, target_logits = self.read(batch)
         with torch.no_grad():
             weak_logits = self.classify(self.features(batch.target_weak, TARGET))
-        source = source_logits.detach().softmax(1)
+        source = gather(source_logits.detach()).softmax(1)
         threshold = s.confidence * (source.amax(1).mean() if s.relative_threshold else 1.0)
         if s.align:  # in logits a quotient of probabilities is a difference, and softmax normalises
-            weak_logits = weak_logits + log_share(source) - log_share(weak_logits.softmax(1))
+            weak_logits = weak_logits + log_share(source) - log_share(gather(weak_logits).softmax(1))
         class_loss = losses.cross_entropy(source_logits, batch.source_labels)
         pseudo_label = losses.pseudo_label(target_logits, weak_logits, threshold)
         return {

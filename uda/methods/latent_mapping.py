@@ -35,6 +35,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from uda import losses
+from uda.collectives import gather
 from uda.data.batches import Batch
 from uda.data.domain import Domain
 from uda.errors import UserError
@@ -230,7 +231,9 @@ class LatentMapping(Drawing, WithTeacher):
             source, target: images (N, C, S, S) and (M, C, S, S) in -1..1.
             source_labels, target_labels: int64, such that images with equal ones match; -1: unknown, not used.
         """
-        codes = self.encode(source, SOURCE).values, self.encode(target, TARGET).values
+        # Matches are looked for in the whole batch, by every process, each with noise of its own.
+        source_labels, target_labels = gather(source_labels), gather(target_labels)
+        codes = gather(self.encode(source, SOURCE).values), gather(self.encode(target, TARGET).values)
         for _ in range(self.settings.mapping_updates - 1):
             self._update_mapping(codes, (source_labels, target_labels))
         return self._update_mapping(codes, (source_labels, target_labels))

@@ -16,6 +16,7 @@ from pydantic import NonNegativeFloat
 from torch import Tensor
 
 from uda import losses
+from uda.collectives import gather
 from uda.data.batches import Batch
 from uda.methods.base import Method, TeacherSettings, WithTeacher
 from uda.types import UnitInterval
@@ -47,11 +48,11 @@ class MeanTeacher(WithTeacher):
         sure = teacher.amax(1) > s.confidence
         class_loss = losses.cross_entropy(source_logits, batch.source_labels)
         consistency = ((predicted - teacher).square().sum(1) * sure).mean()
-        balance = -predicted.mean(0).clamp_min(1e-6).log().mean()
+        balance = -gather(predicted).mean(0).clamp_min(1e-6).log().mean()
         return {
             "class": class_loss,
             "consistency": consistency,
             "balance": balance,
             "target_entropy": losses.entropy(target_logits),
-            "total": class_loss + s.consistency_weight * consistency + s.balance_weight * sure.float().mean() * balance,
+            "total": class_loss + s.consistency_weight * consistency + s.balance_weight * gather(sure).float().mean() * balance,
         }

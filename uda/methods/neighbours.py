@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from uda.collectives import gather
 from uda.data.augment import to_float
 from uda.data.domain import Domain
 from uda.data.files import in_order, read
@@ -53,7 +54,8 @@ class NeighbourBank(nn.Module):
         self.probabilities = torch.cat(logits).detach().float().softmax(1)
 
     def update(self, positions: Tensor, features: Tensor, logits: Tensor) -> None:
-        """Puts features (B, D) and logits (B, K) in place of what was at these positions, int64 (B,)."""
+        """Puts features (B, D) and logits (B, K) in place of what was at these positions, int64 (B,); those of all processes."""
+        positions, features, logits = gather(positions), gather(features.detach()), gather(logits.detach())
         self.features[positions] = F.normalize(features.detach().float(), dim=1)
         self.probabilities[positions] = logits.detach().float().softmax(1)
 

@@ -17,6 +17,7 @@ from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
 from uda import losses
+from uda.collectives import gather
 from uda.data.batches import Batch
 from uda.methods.base import Shape, TeacherSettings, WithTeacher
 from uda.models.backbones import Classifier
@@ -55,7 +56,10 @@ class SupCon(WithTeacher):
         source, target, source_logits, target_logits = self.read(batch)
         class_loss = losses.cross_entropy(source_logits, batch.source_labels)
         pseudo_label = losses.pseudo_label(target_logits, teacher_logits, s.confidence)
-        contrast = self.contrast(torch.cat([source, target[chosen]]).float(), torch.cat([batch.source_labels, label[chosen]]))
+        contrast = self.contrast(
+            torch.cat([gather(source), gather(target)[gather(chosen)]]).float(),
+            torch.cat([gather(batch.source_labels), gather(label)[gather(chosen)]]),
+        )
         marginal_entropy = losses.marginal_entropy(target_logits)
         return {
             "class": class_loss,

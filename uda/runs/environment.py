@@ -13,6 +13,7 @@ import torch
 from pydantic import BaseModel
 
 import uda
+from uda import ranks
 from uda.data.domain import LabelledDomain, Pair
 from uda.errors import UserError
 from uda.recipe.schema import Recipe
@@ -38,6 +39,7 @@ class Environment(BaseModel):
         versions: of uda, Python and the packages that numbers depend on.
         machine: processor, cores and system.
         threads, readers: how many of torch's threads compute, and how many processes read images.
+        processes: how many the run has.
         started: when the run began.
     """
 
@@ -52,6 +54,7 @@ class Environment(BaseModel):
     machine: str
     threads: int
     readers: int | None = None
+    processes: int = 1
     started: str
 
     @property
@@ -73,6 +76,7 @@ def describe_environment(recipe: Recipe, pair: Pair, runtime: Runtime, data_root
         "machine": machine(),
         "threads": torch.get_num_threads(),
         "readers": min(8, os.cpu_count() or 1),  # as many as `uda.data.files` starts at most
+        "processes": ranks.world_size(),
         "started": datetime.now().isoformat(timespec="seconds"),
     }
 

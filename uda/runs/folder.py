@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from typing_extensions import TypedDict
 
-from uda import plugins
+from uda import plugins, ranks
 from uda.atomic import TEMPORARY, atomic_write, lock, sync, temporary_beside
 from uda.data.domain import Domain
 from uda.data.files import in_order, read
@@ -99,6 +99,7 @@ class Checkpoint(TypedDict):
     players: dict[str, Any]
     batches: dict[str, Any]
     random: dict[str, Any]
+    random_of_others: NotRequired[list[dict[str, Any]]]
     seconds: dict[str, float]
     spent: float
     troubles: dict[str, str]
@@ -390,6 +391,42 @@ class RunFolder:
             except ValueError as error:
                 raise UserError(f"{path} is damaged (line {number}, {_first(error)}); fit again") from error
         return rows
+
+
+class FollowersFolder(RunFolder):
+    """The run folder for processes of the run that are not its first: they read it, and write nothing."""
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        yield
+
+    def write_text(self, name: str, text: str) -> None:
+        pass
+
+    def _write_tensors(self, name: str, tensors: dict[str, Tensor]) -> None:
+        pass
+
+    def write_checkpoint(self, state: Checkpoint, name: str = CHECKPOINT) -> None:
+        pass
+
+    def append_metrics(self, row: Row) -> None:
+        pass
+
+
+def shared_folder(path: Path, recipe: Recipe, environment: dict[str, Any], names: tuple[str, str] = RUN) -> RunFolder:
+    """A new run folder, which the first process of a run makes as `RunFolder.create` does, and the others then open."""
+    if ranks.first():
+        folder = RunFolder.create(path, recipe, environment, names)
+        ranks.wait()
+        return folder
+    ranks.wait()
+    plugins.trust(named_code(recipe.model_dump()))
+    return FollowersFolder(path, names)
+
+
+def open_folder(path: Path, names: tuple[str, str] = RUN, trust: bool = False) -> RunFolder:
+    """An existing run folder, as `RunFolder.open` does; only the first process of a run gets one that it can write to."""
+    return (RunFolder if ranks.first() else FollowersFolder).open(path, names, trust)
 
 
 def _first(error: Exception) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from uda import ranks
 from uda.console import Display, duration
 from uda.data.domain import Pair
 from uda.data.load import find_frame, load_pair
@@ -23,7 +24,7 @@ from uda.report.tables import result_table
 from uda.runs.build import Networks, build_checked, published_frame
 from uda.runs.cache import user_cache
 from uda.runs.environment import Environment, compare, describe_environment
-from uda.runs.folder import RESULT, RunFolder, default_path
+from uda.runs.folder import RESULT, RunFolder, default_path, open_folder, shared_folder
 from uda.runs.run import Run
 from uda.runtime import Runtime, choose_runtime, scoped_seed
 from uda.training.loop import Checkpoints, Loop, Metrics, Observer, Progress, Signals
@@ -66,17 +67,23 @@ def fit(
         UserError: for wrong input, in one line that says what to do.
         Interrupted: after SIGINT or SIGTERM; the run folder then holds all that `resume` needs.
     """
+    ranks.join()
     keywords = {key.replace("__", "."): value for key, value in settings.items()}
-    display = display or Display(quiet=True)
+    display = own_display(display)
     wanted = asked_for(recipe, model, {**(overrides or {}), **keywords}, display)
     roots = data_roots(data_root)
     runtime = choose_runtime(device, precision)
     wanted = wanted.with_frame(find_frame(wanted.data, roots, wanted.classifies, published_frame(wanted.classifier)))
-    with runtime.computing():
+    with runtime.computing(), ranks.in_turn():
         pair = load_pair(wanted.data, roots, display, wanted.classifies, look=not wanted.classifier.freezes)
-        return start(
-            wanted, pair, runtime, display, out=out, roots=roots, model=model, report=report, cache=cache, observers=observers
-        )
+    return start(
+        wanted, pair, runtime, display, out=out, roots=roots, model=model, report=report, cache=cache, observers=observers
+    )
+
+
+def own_display(display: Display | None) -> Display:
+    """What says how it goes: of several processes, the first one's alone does."""
+    return display if display is not None and ranks.first() else Display(quiet=True)
 
 
 def asked_for(recipe: str | Path | Recipe, model: nn.Module | None, overrides: dict[str, Any], display: Display) -> Recipe:
@@ -107,8 +114,9 @@ def start(
         networks = build_checked(recipe, len(pair.source.classes), runtime, model)
         environment = describe_environment(recipe, pair, runtime, join_roots(roots), cache)
         # The folder is made last: what is wrong with the input leaves nothing behind.
-        folder = RunFolder.create(Path(out) if out is not None else default_path(recipe, str(recipe.seed)), recipe, environment)
-        with folder.locked():
+        path = ranks.agreed(Path(out) if out is not None else default_path(recipe, str(recipe.seed)))
+        folder = shared_folder(path, recipe, environment)
+        with folder.locked(), ranks.resumable(f"uda fit --resume {path}"):
             carry_out(new_job(folder, recipe, pair, runtime, display, networks, observers), report)
     return Run(folder.path, model, device=str(runtime.device))
 
@@ -135,13 +143,16 @@ def resume(
         UserError: where `run` is not a run folder, its files are damaged, another process writes to it, or the images, their
             labels or the recipe have changed.
     """
-    folder, display = RunFolder.open(Path(run), trust=trust), display or Display(quiet=True)
-    if (folder.path / RESULT).exists() and not folder.has_checkpoint():
+    ranks.join()
+    folder, display = open_folder(Path(run), trust=trust), own_display(display)
+    if ranks.agreed((folder.path / RESULT).exists() and not folder.has_checkpoint()):
         display.say(f"{folder.path} is finished; nothing to do")
         return Run(folder.path, model)
-    with folder.locked():
-        if (folder.path / RESULT).exists():
-            close(folder, material_of(Run(folder.path)), report, display)
+    with folder.locked(), ranks.resumable(f"uda fit --resume {folder.path}"):
+        if ranks.agreed((folder.path / RESULT).exists()):
+            if ranks.first():
+                close(folder, material_of(Run(folder.path)), report, display)
+            ranks.wait()
         else:
             _go_on(folder, display, model, report, observers)
     return Run(folder.path, model, device=folder.read_environment().device)
@@ -150,12 +161,16 @@ def resume(
 def _go_on(folder: RunFolder, display: Display, model: nn.Module | None, report: bool, observers: Sequence[Observer]) -> None:
     environment, recipe = folder.read_environment(), folder.recipe
     runtime = choose_runtime(environment.device, environment.precision)
-    with runtime.computing():
+    with runtime.computing(), ranks.in_turn():
         roots, look = split_roots(environment.data_root), not recipe.classifier.freezes
         pair = load_pair(recipe.data, roots, display, recipe.classifies, look)
     now = describe_environment(recipe, pair, runtime, environment.data_root, environment.cache)
     for change in compare(folder.path, environment, Environment(format=environment.format, **now)):
         display.say(f"note: {change}; figures may differ in the last bits from those of an uninterrupted run")
+    if (began := environment.processes) != (there := ranks.world_size()):
+        display.say(
+            f"note: the run began with {began} processes and goes on with {there}: other noise and augmentations are drawn"
+        )
     with scoped_seed(recipe.seed), runtime.computing():
         # What is trained already is read from the folder, wherever the weights that it began with are now.
         begin = not folder.has_weights("source")
@@ -187,21 +202,24 @@ def new_job(
     metrics, pair = Metrics(folder), pair.to(runtime.device)
     own = Progress(display), metrics, Checkpoints(folder), Signals()
     environment, evaluator = folder.read_environment(), Evaluator(pair, runtime, recipe.kept_aside)
-    loop = Loop(folder, recipe.training.log_every, [*own, *observers], environment.run)
+    watching = [*own, *observers] if ranks.first() else own
+    loop = Loop(folder, recipe.training.log_every, watching, environment.run)
     cache = user_cache(environment.cache)
     return Job(folder, recipe, pair, runtime, display, loop, metrics, evaluator, environment, cache, networks)
 
 
 def carry_out(job: Job, report: bool) -> None:
-    """The story of a run, whether it begins or goes on."""
+    """The story of a run, whether it begins or goes on. Of several processes all train, and the first does the rest."""
     introduce(job)
     job = keep_inputs(job)
     say_unreadable(job)
     source = train_source(job)
     job = keep_target(job)
     method = adapt(job, source)
-    material = measure(job, source, method)
-    finish(job, material, report)
+    if ranks.first():
+        material = measure(job, source, method)
+        finish(job, material, report)
+    ranks.wait()
 
 
 def introduce(job: Job) -> None:

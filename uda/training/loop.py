@@ -12,6 +12,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
+from uda import ranks
+from uda.collectives import averaged, copy_from_first
 from uda.console import Display, StageDisplay
 from uda.data.batches import Batches
 from uda.errors import NotFinite, UserError
@@ -19,7 +21,7 @@ from uda.evaluation.results import Row
 from uda.methods.base import Method
 from uda.players import Players
 from uda.runs.folder import CHECKPOINT, GOOD, Checkpoint, RunFolder
-from uda.runtime import random_state, restore_random_state
+from uda.runtime import part_ways, random_state, restore_random_state
 
 SMALLER = 0.1  # what learning rates are multiplied by after numerical trouble
 SAVE_EVERY = 30.0  # seconds between two checkpoints
@@ -58,7 +60,10 @@ class Stage:
 
 
 class Observer:
-    """Is told how a run goes on. A subclass overrides what it wants to know; it may raise `Stop` in `step`."""
+    """Is told how a run goes on. A subclass overrides what it wants to know; it may raise `Stop` in `step`.
+
+    Of a run's several processes, the first alone has observers of the user's.
+    """
 
     def begin(self, stage: Stage) -> None:
         """Before a stage's first step."""
@@ -132,7 +137,7 @@ class Checkpoints(Observer):
         self.stage, self.saved = stage, time.perf_counter()
 
     def step(self, step: int, row: Row) -> None:
-        if time.perf_counter() - self.saved > self.every:
+        if ranks.agreed(time.perf_counter() - self.saved > self.every):  # a state is that of all processes
             self._save()
 
     def end(self, reason: EndReason) -> None:
@@ -215,6 +220,8 @@ class Loop:
             NotFinite: where that does not help; it names the setting to change.
             Interrupted: where it was stopped.
         """
+        copy_from_first(method)
+        part_ways()
         self._restore(self.checkpoint, name, method, players, batches)
         for last in (name in self.troubles, True):
             try:
@@ -243,7 +250,7 @@ class Loop:
             return {
                 "run": self.run, "stage": name, "seconds": self.seconds, "spent": self.spent, "troubles": self.troubles,
                 "method": method.state_dict(), "players": players.state_dict(), "batches": batches.state_dict(),
-                "random": random_state(),
+                "random": random_state(), "random_of_others": ranks.of_others(random_state()),
             }  # fmt: skip
 
         stage = Stage(name, players.done, players.steps, state)
@@ -258,24 +265,32 @@ class Loop:
                 ends.callback(tell_end, observer)  # each is told, even where another fails
             if stage.start == 0:
                 self.folder.write_checkpoint(state(), GOOD)
-            try:
-                for step in range(stage.start + 1, stage.steps + 1):
-                    row = self._step(step, step == stage.steps, method, batches, evaluate)
-                    if "scores" in row:
-                        self.folder.write_checkpoint(state(), GOOD)
-                    row = {"stage": name, "step": step, "seconds": round(seconds(), 2), **row} if row else row
-                    for observer in self.observers:
-                        observer.step(step, row)
+            for step in range(stage.start + 1, stage.steps + 1):
+                row = self._step(step, step == stage.steps, method, batches, evaluate)
+                if "scores" in row:
+                    self.folder.write_checkpoint(state(), GOOD)
+                row = {"stage": name, "step": step, "seconds": round(seconds(), 2), **row} if row else row
+                if ranks.anywhere(self._stopped(step, row)):
+                    reason = "stopped"
+                    break
+            else:
                 reason = "done"
-            except Stop:
-                reason = "stopped"
         if reason == "stopped":
             raise Interrupted(f"interrupted after step {players.done} of {stage.steps} ({name})", self.folder.path)
+
+    def _stopped(self, step: int, row: Row) -> bool:
+        """Tells the observers of a step; whether one of them stops the run."""
+        try:
+            for observer in self.observers:
+                observer.step(step, row)
+        except Stop:
+            return True
+        return False
 
     def _step(self, step: int, last: bool, method: Method, batches: Batches, evaluate: Callable[[int], Row | None] | None) -> Row:
         """One step; what is to be written down of it, all of which is finite."""
         losses = method.step(batches.next())
-        row = finite("loss", step, losses) if last or step % self.log_every == 0 else {}
+        row = finite("loss", step, averaged(losses)) if last or step % self.log_every == 0 else {}
         evaluated = (evaluate(step) if evaluate else None) or {}
         finite("score", step, evaluated.get("scores", {}))
         if row or evaluated:
@@ -289,7 +304,9 @@ class Loop:
                 method.load_state_dict(state["method"])
                 players.load_state_dict(state["players"])
                 batches.load_state_dict(state["batches"])
-                restore_random_state(state["random"])
+                others = state.get("random_of_others", [])
+                if ranks.rank() <= len(others):  # else there are more processes than there were
+                    restore_random_state([state["random"], *others][ranks.rank()])
             except Exception as error:  # another run's state makes the readers raise almost anything
                 raise self._foreign() from error
 

@@ -9,13 +9,14 @@ from typing import Any
 
 from torch import nn
 
+from uda import ranks
 from uda.console import Display
 from uda.data.names import data_roots, join_roots
 from uda.errors import UserError
 from uda.recipe.load import load_recipe
 from uda.recipe.schema import Recipe
 from uda.report.compare import Group, open_group, seed_folders
-from uda.runs.folder import RUN, SEEDS, RunFolder, agree, default_path
+from uda.runs.folder import RUN, SEEDS, agree, default_path, open_folder, shared_folder
 from uda.training.fit import asked_for, fit, resume
 from uda.training.loop import Interrupted, Observer
 
@@ -45,10 +46,11 @@ def fit_seeds(
     wanted = asked_for(recipe, model, overrides or {}, display or Display(quiet=True))
     if not wanted.classifies:
         raise UserError(f"{wanted.method.name} has no accuracy to compare over seeds; run it once, with --seed")
-    path = Path(out) if out is not None else default_path(wanted, f"{seeds}-seeds")
+    ranks.join()
+    path = ranks.agreed(Path(out) if out is not None else default_path(wanted, f"{seeds}-seeds"))
     asked = [wanted.seed + number for number in range(seeds)]
     where = {"data_root": join_roots(data_roots(data_root)), "device": device, "precision": precision, "cache": cache}
-    RunFolder.create(path, wanted, {"seeds": asked, **where}, SEEDS)
+    shared_folder(path, wanted, {"seeds": asked, **where}, SEEDS)
     try:
         return resume_seeds(path, display, model, observers)
     except UserError:
@@ -67,14 +69,15 @@ def resume_seeds(
     trust: bool = False,
 ) -> Group:
     """Runs what is left of a folder that `fit_seeds` made; what is finished stays as it is."""
-    folder, display = RunFolder.open(path, SEEDS, trust), display or Display(quiet=True)
+    ranks.join()
+    folder, display = open_folder(path, SEEDS, trust), display or Display(quiet=True)
     agree(path / SEEDS[0], trust)
     asked = folder.read_asked()
     with folder.locked():
         for seed in asked.seeds:
             out = path / f"seed-{seed}"
             try:
-                if (out / RUN[0]).exists():
+                if ranks.agreed((out / RUN[0]).exists()):
                     resume(out, display, model, observers=observers, trust=trust)
                 else:
                     where = asked.model_dump(include={"data_root", "device", "precision", "cache"})

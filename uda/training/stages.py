@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import uda
+from uda import ranks
 from uda.console import Display
 from uda.data.augment import to_float
 from uda.data.batches import Batches
@@ -114,7 +115,7 @@ def keep_inputs(job: Job) -> Job:
         folder.read_weights("body", body)
     else:
         folder.write_weights("body", body)
-    with _features(job):
+    with _features(job), ranks.in_turn():
         keeper = Keeper(body, job.recipe.data, job.runtime, job.display, job.cache, job.recipe.reads_pixels)
         pair = keeper.keep_pair(job.pair)
     return replace(job, pair=pair, evaluator=Evaluator(pair, job.runtime, job.recipe.kept_aside))
@@ -129,7 +130,7 @@ def keep_target(job: Job) -> Job:
         return job
     folder, pair, runtime = job.folder, job.pair, job.runtime
     with _features(job):
-        if folder.has_weights("target_body"):
+        if ranks.agreed(folder.has_weights("target_body")):
             folder.read_weights("target_body", body)
         else:
             sample = read(pair.target.images, pair.target.shuffled()[-STATISTICS:].split(64))
@@ -137,7 +138,8 @@ def keep_target(job: Job) -> Job:
             if job.recipe.classifier.target_norm == "auto" and not _surer(job, own, both):
                 return replace(job, networks=job.networks._replace(target_body=None))
             folder.write_weights("target_body", body)
-        pair = Keeper(Body(body.adapted), job.recipe.data, runtime, job.display, job.cache).blend_target(pair, body)
+        with ranks.in_turn():
+            pair = Keeper(Body(body.adapted), job.recipe.data, runtime, job.display, job.cache).blend_target(pair, body)
     return replace(job, pair=pair, evaluator=Evaluator(pair, runtime, job.recipe.kept_aside))
 
 
@@ -152,7 +154,7 @@ def _surer(job: Job, own: Tensor, both: Tensor) -> bool:
         with torch.no_grad(), evaluating(classifier):
             learn_statistics(classifier, classifier, [inputs])
             scores.append(information_maximization(classifier(inputs).float()))
-    better = scores[1] > scores[0]
+    better = ranks.agreed(bool(scores[1] > scores[0]))
     job.display.say(
         f"  target features: by {'both statistics' if better else 'the statistics that the body came with'} "
         f"(information maximization {scores[1]:.3f} by both, {scores[0]:.3f} by its own alone)"
@@ -177,7 +179,7 @@ def train_source(job: Job) -> SourceStage | None:
         return None
     wanted, folder, classifier = job.recipe.classifier, job.folder, job.classifier
     comes_trained = wanted.weights is not None or wanted.steps == 0
-    if not folder.has_weights("source"):
+    if not ranks.agreed(folder.has_weights("source")):
         if not comes_trained:
             _kept_or_trained(job, classifier)
         folder.write_weights("source", classifier)
@@ -187,7 +189,7 @@ def train_source(job: Job) -> SourceStage | None:
     _say_source_accuracy(job, accuracy, before)
     refined = None
     if comes_trained and wanted.refine_steps and job.recipe.reads_source:
-        if not folder.has_weights("refined"):
+        if not ranks.agreed(folder.has_weights("refined")):
             _supervised(job, REFINING_STAGE, wanted.refine_steps)
             folder.write_weights("refined", classifier)
         else:
@@ -201,14 +203,16 @@ def _kept_or_trained(job: Job, classifier: Classifier) -> None:
     recipe, pair, runtime = job.recipe, job.pair, job.runtime
     body = digest(job.networks and job.networks.body, recipe.data.views) if recipe.classifier.freezes else ""
     images = digest_of_images(pair.source.images), digest(pair.source.labels), body
-    how = recipe.classifier, recipe.augment.source, recipe.data.frame, recipe.seed, torch.get_num_threads()
+    how = recipe.classifier, recipe.augment.source, recipe.data.frame, recipe.seed, torch.get_num_threads(), ranks.world_size()
     versions = versions_of("torch", "torchvision"), uda.__version__
     key = digest("source classifier", classifier, *images, *how, runtime, machine(), *versions)
-    if (found := job.cache.find(key)) is not None:
+    if (found := ranks.agreed(job.cache.find(key))) is not None:
         load_weights(found[1] / "weights.safetensors", classifier)
         job.display.say("  source classifier: trained by an earlier run, and kept (--no-cache trains it anew)")
         return
     _supervised(job, SOURCE_STAGE, recipe.classifier.steps)
+    if not ranks.first():
+        return
     with job.cache.writing(key) as kept:
         save_tensors(classifier.state_dict(), kept / "weights.safetensors")
         write_about(kept, {"what": f"source classifier {recipe.classifier.backbone} of {recipe.name}, seed {recipe.seed}"})
@@ -271,16 +275,20 @@ def _class_shares(job: Job, source: SourceStage | None) -> Tensor | None:
 class Evaluate:
     """Evaluates the method while it trains: its label-free scores, and beside them, for the eyes alone, target accuracy.
 
-    The weights of each evaluation are kept until one of all is selected.
+    The weights of each evaluation are kept until one of all is selected. The first process does it, and others of the run wait.
     """
 
     def __init__(self, job: Job, method: Method) -> None:
         self.job, self.method = job, method
 
     def __call__(self, step: int) -> Row | None:
-        recipe, evaluator, folder = self.job.recipe, self.job.evaluator, self.job.folder
-        if step % recipe.training.evaluate_every and step != recipe.training.steps:
+        training = self.job.recipe.training
+        if step % training.evaluate_every and step != training.steps:
             return None
+        return ranks.from_first(lambda: self._row(step))
+
+    def _row(self, step: int) -> Row:
+        recipe, evaluator, folder = self.job.recipe, self.job.evaluator, self.job.folder
         classifier, wanted = self.method.classifier(), recipe.selection
         outputs = evaluator.outputs(classifier, wanted.reads_source or wanted.keep, test=False)
         folder.write_weights(f"evaluation-{step}", classifier)
