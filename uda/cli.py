@@ -150,6 +150,7 @@ def fit(
     precision: Precision = "auto",
     set_: SetKeys = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Compute all anew, and keep nothing for other runs.")] = False,
+    track: Annotated[list[str] | None, typer.Option("--track", help="tensorboard, mlflow or wandb. Repeatable.")] = None,
     trust: Trust = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show every setting with its origin, check, and stop.")] = False,
 ) -> None:
@@ -169,7 +170,7 @@ def fit(
     flags = context.params
     if resume is not None:
         asked = any(flags[flag] is not None for flag in (*FLAGS, "seeds", "out", "data_root"))
-        if asked or set_ or dry_run or no_cache or (device, precision) != ("auto", "auto"):
+        if asked or set_ or track or dry_run or no_cache or (device, precision) != ("auto", "auto"):
             raise UserError("--resume goes on as the run began; leave out all other settings, or start anew with --recipe")
         _resume(resume, trust)
         return
@@ -181,7 +182,7 @@ def fit(
         _check(str(recipe), overrides, origins, data_root, device, precision or "auto")
     else:
         where = {"data_root": data_root, "device": device, "precision": precision or "auto", "cache": not no_cache}
-        _fit(str(recipe), seeds, overrides=overrides, out=out, **where)
+        _fit(str(recipe), seeds, overrides=overrides, out=out, track=track or (), **where)
 
 
 def _fit(recipe: str, seeds: int | None, **settings: Any) -> None:

@@ -65,8 +65,7 @@ def join() -> None:
         return
     import torch
     import torch.distributed as dist
-    from torch.distributed.distributed_c10d import PrefixStore
-    from torch.distributed.rendezvous import TCPStore
+    from torch._C._distributed_c10d import PrefixStore, TCPStore
 
     timeout = timedelta(seconds=MEETING)
     address, port = os.environ.get("MASTER_ADDR", ""), os.environ.get("MASTER_PORT", "")

@@ -40,6 +40,7 @@ class Environment(BaseModel):
         machine: processor, cores and system.
         threads, readers: how many of torch's threads compute, and how many processes read images.
         processes: how many the run has.
+        track: the trackers that are told how it goes.
         started: when the run began.
     """
 
@@ -55,6 +56,7 @@ class Environment(BaseModel):
     threads: int
     readers: int | None = None
     processes: int = 1
+    track: list[str] = []
     started: str
 
     @property

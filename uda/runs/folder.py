@@ -83,6 +83,7 @@ class Asked(BaseModel):
     device: str
     precision: str
     cache: bool = True
+    track: list[str] = []
 
 
 class _Formatted(BaseModel):

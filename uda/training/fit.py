@@ -29,6 +29,7 @@ from uda.runs.run import Run
 from uda.runtime import Runtime, choose_runtime, scoped_seed
 from uda.training.loop import Checkpoints, Loop, Metrics, Observer, Progress, Signals
 from uda.training.stages import Job, adapt, keep_inputs, keep_target, labelled_images, measure, train_source
+from uda.training.trackers import TRACKERS, check_trackers
 
 
 def fit(
@@ -42,6 +43,7 @@ def fit(
     display: Display | None = None,
     report: bool = True,
     cache: bool = True,
+    track: Sequence[str] = (),
     observers: Sequence[Observer] = (),
     overrides: dict[str, Any] | None = None,
     **settings: Any,
@@ -59,6 +61,7 @@ def fit(
         display: where to say how it goes; left out, nothing is said.
         report: whether to write ``report.html``, which takes some seconds; ``uda report RUN`` can do it later.
         cache: whether what earlier runs have kept is read (features of frozen bodies, source classifiers), and anything is kept.
+        track: trackers that are told how it goes: any of ``"tensorboard"``, ``"mlflow"`` and ``"wandb"``.
         observers: are told of each stage and step, beside those that show progress, log and save.
         overrides: dotted keys of the recipe, such as ``{"method.feature_norm": "l2"}``.
         settings: the same as keywords, two underscores for the dot: ``seed=1, method__feature_norm="l2"``.
@@ -68,6 +71,7 @@ def fit(
         Interrupted: after SIGINT or SIGTERM; the run folder then holds all that `resume` needs.
     """
     ranks.join()
+    check_trackers(track)
     keywords = {key.replace("__", "."): value for key, value in settings.items()}
     display = own_display(display)
     wanted = asked_for(recipe, model, {**(overrides or {}), **keywords}, display)
@@ -77,7 +81,17 @@ def fit(
     with runtime.computing(), ranks.in_turn():
         pair = load_pair(wanted.data, roots, display, wanted.classifies, look=not wanted.classifier.freezes)
     return start(
-        wanted, pair, runtime, display, out=out, roots=roots, model=model, report=report, cache=cache, observers=observers
+        wanted,
+        pair,
+        runtime,
+        display,
+        out=out,
+        roots=roots,
+        model=model,
+        report=report,
+        cache=cache,
+        track=track,
+        observers=observers,
     )
 
 
@@ -106,13 +120,15 @@ def start(
     model: nn.Module | None = None,
     report: bool = True,
     cache: bool = True,
+    track: Sequence[str] = (),
     observers: Sequence[Observer] = (),
 ) -> Run:
     """Runs a checked recipe, whose frame is settled, on data at hand, in a new run folder."""
+    ranks.join()
     with scoped_seed(recipe.seed), runtime.computing():
         check_data(recipe, pair)
         networks = build_checked(recipe, len(pair.source.classes), runtime, model)
-        environment = describe_environment(recipe, pair, runtime, join_roots(roots), cache)
+        environment = {**describe_environment(recipe, pair, runtime, join_roots(roots), cache), "track": list(track)}
         # The folder is made last: what is wrong with the input leaves nothing behind.
         path = ranks.agreed(Path(out) if out is not None else default_path(recipe, str(recipe.seed)))
         folder = shared_folder(path, recipe, environment)
@@ -160,6 +176,7 @@ def resume(
 
 def _go_on(folder: RunFolder, display: Display, model: nn.Module | None, report: bool, observers: Sequence[Observer]) -> None:
     environment, recipe = folder.read_environment(), folder.recipe
+    check_trackers(environment.track)
     runtime = choose_runtime(environment.device, environment.precision)
     with runtime.computing(), ranks.in_turn():
         roots, look = split_roots(environment.data_root), not recipe.classifier.freezes
@@ -168,9 +185,7 @@ def _go_on(folder: RunFolder, display: Display, model: nn.Module | None, report:
     for change in compare(folder.path, environment, Environment(format=environment.format, **now)):
         display.say(f"note: {change}; figures may differ in the last bits from those of an uninterrupted run")
     if (began := environment.processes) != (there := ranks.world_size()):
-        display.say(
-            f"note: the run began with {began} processes and goes on with {there}: other noise and augmentations are drawn"
-        )
+        display.say(f"note: {began} processes began the run and {there} go on with it; other augmentations are drawn from here")
     with scoped_seed(recipe.seed), runtime.computing():
         # What is trained already is read from the folder, wherever the weights that it began with are now.
         begin = not folder.has_weights("source")
@@ -202,7 +217,8 @@ def new_job(
     metrics, pair = Metrics(folder), pair.to(runtime.device)
     own = Progress(display), metrics, Checkpoints(folder), Signals()
     environment, evaluator = folder.read_environment(), Evaluator(pair, runtime, recipe.kept_aside)
-    watching = [*own, *observers] if ranks.first() else own
+    trackers = [TRACKERS[name](folder.path, recipe, environment.run) for name in environment.track]
+    watching = [*own, *trackers, *observers] if ranks.first() else own
     loop = Loop(folder, recipe.training.log_every, watching, environment.run)
     cache = user_cache(environment.cache)
     return Job(folder, recipe, pair, runtime, display, loop, metrics, evaluator, environment, cache, networks)
@@ -253,6 +269,8 @@ def say_unreadable(job: Job) -> None:
 def finish(job: Job, material: Material, report: bool) -> None:
     """Writes the result and the report."""
     job.folder.write_json(RESULT, material.result)
+    for observer in job.loop.observers:
+        observer.result(material.result)
     close(job.folder, material, report, job.display)
 
 

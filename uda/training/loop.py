@@ -17,7 +17,7 @@ from uda.collectives import averaged, copy_from_first
 from uda.console import Display, StageDisplay
 from uda.data.batches import Batches
 from uda.errors import NotFinite, UserError
-from uda.evaluation.results import Row
+from uda.evaluation.results import Result, Row
 from uda.methods.base import Method
 from uda.players import Players
 from uda.runs.folder import CHECKPOINT, GOOD, Checkpoint, RunFolder
@@ -76,6 +76,9 @@ class Observer:
 
     def end(self, reason: EndReason) -> None:
         """After a stage's last step, whatever made it the last."""
+
+    def result(self, result: Result) -> None:
+        """After all, the run's figures."""
 
 
 class Progress(Observer):

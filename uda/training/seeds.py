@@ -19,6 +19,7 @@ from uda.report.compare import Group, open_group, seed_folders
 from uda.runs.folder import RUN, SEEDS, agree, default_path, open_folder, shared_folder
 from uda.training.fit import asked_for, fit, resume
 from uda.training.loop import Interrupted, Observer
+from uda.training.trackers import check_trackers
 
 
 def fit_seeds(
@@ -31,6 +32,7 @@ def fit_seeds(
     device: str = "auto",
     precision: str = "auto",
     cache: bool = True,
+    track: Sequence[str] = (),
     display: Display | None = None,
     observers: Sequence[Observer] = (),
     overrides: dict[str, Any] | None = None,
@@ -43,13 +45,20 @@ def fit_seeds(
     """
     if seeds < 1:
         raise UserError(f"--seeds {seeds}: give the number of seeds, 1 or more")
+    check_trackers(track)
     wanted = asked_for(recipe, model, overrides or {}, display or Display(quiet=True))
     if not wanted.classifies:
         raise UserError(f"{wanted.method.name} has no accuracy to compare over seeds; run it once, with --seed")
     ranks.join()
     path = ranks.agreed(Path(out) if out is not None else default_path(wanted, f"{seeds}-seeds"))
     asked = [wanted.seed + number for number in range(seeds)]
-    where = {"data_root": join_roots(data_roots(data_root)), "device": device, "precision": precision, "cache": cache}
+    where = {
+        "data_root": join_roots(data_roots(data_root)),
+        "device": device,
+        "precision": precision,
+        "cache": cache,
+        "track": list(track),
+    }
     shared_folder(path, wanted, {"seeds": asked, **where}, SEEDS)
     try:
         return resume_seeds(path, display, model, observers)
@@ -80,7 +89,7 @@ def resume_seeds(
                 if ranks.agreed((out / RUN[0]).exists()):
                     resume(out, display, model, observers=observers, trust=trust)
                 else:
-                    where = asked.model_dump(include={"data_root", "device", "precision", "cache"})
+                    where = asked.model_dump(include={"data_root", "device", "precision", "cache", "track"})
                     recipe = load_recipe(path / SEEDS[0], {"seed": seed})
                     fit(recipe, model=model, out=out, display=display, observers=observers, **where)
             except Interrupted as stop:

@@ -1,0 +1,136 @@
+"""One run in several processes: the same weights as in one, and an end in one line where a process dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.conftest import CHECKOUT, domain, write_folder
+from tests.two_processes import TRAINED, weights_after
+from uda import UserError, ranks
+from uda.collectives import average, gather
+
+
+def start(rank: int, port: int, *words: str, **options: Any) -> subprocess.Popen[str]:
+    """One of two processes of a run, as torchrun starts it."""
+    told = {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    variables = {**os.environ, **told, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(CHECKOUT)}
+    return subprocess.Popen([sys.executable, *words], env=variables, text=True, cwd=CHECKOUT, **options)
+
+
+def free_port() -> int:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        port: int = held.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="module")
+def of_two(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Tensor]]:
+    """What two processes have come to, by what they did."""
+    out, port = tmp_path_factory.mktemp("two") / "found.pt", free_port()
+    running = [start(rank, port, "-m", "tests.two_processes", str(out)) for rank in range(2)]
+    assert [process.wait(300) for process in running] == [0, 0]
+    found: dict[str, dict[str, Tensor]] = torch.load(out, weights_only=True)
+    return found
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_two_processes_come_to_the_weights_of_one(name: str, of_two: dict[str, dict[str, Tensor]]) -> None:
+    for key, value in weights_after(name).items():
+        torch.testing.assert_close(of_two[name][key], value, atol=1e-5, rtol=0, msg=lambda text, key=key: f"{key}: {text}")
+
+
+def test_a_batch_is_put_together_as_it_was_taken_apart(of_two: dict[str, dict[str, Tensor]]) -> None:
+    assert of_two["gathered"]["rows"].tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_gradients_that_pass_a_gathered_batch_are_of_the_sum_of_all_losses(of_two: dict[str, dict[str, Tensor]]) -> None:
+    # d (6 w)^2 / dw = 72 in each of two processes; the first has 0 and 2 of the six.
+    assert float(of_two["gathered"]["gradient"]) == 2 * 2 * 6 * 2
+
+
+def test_the_first_process_decides(of_two: dict[str, dict[str, Tensor]]) -> None:
+    assert int(of_two["agreed"]["rank"]) == 7
+
+
+def test_what_one_process_says_all_hear(of_two: dict[str, dict[str, Tensor]]) -> None:
+    assert bool(of_two["anywhere"]["second"])
+
+
+def test_the_first_process_is_handed_what_the_others_hold(of_two: dict[str, dict[str, Tensor]]) -> None:
+    assert of_two["of_others"]["ranks"].tolist() == [1]
+
+
+def test_a_single_process_gathers_nothing() -> None:
+    part = torch.arange(3.0)
+    average([part])
+    assert gather(part) is part
+    assert part.tolist() == [0, 1, 2]
+
+
+def test_a_batch_that_cannot_be_shared_evenly_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(UserError, match="64, which 3 processes cannot share evenly; set it to 63"):
+        ranks.share(64, "training.batch")
+
+
+def test_processes_that_do_not_meet_end_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranks, "MEETING", 1.0)
+    told = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match="the 2 processes of this run did not meet at 127"):
+        ranks.join()
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, list[str]]:
+    """A run of two processes, the second of which was killed in mid-training: its folder, the first's exit code and lines."""
+    folder = tmp_path_factory.mktemp("killed")
+    for name, number in (("source", 0), ("target", 1)):
+        write_folder(domain(name, 60, number), folder / name, name == "source")
+    images = "--source", str(folder / "source"), "--target", str(folder / "target")
+    few = [f"{key}={value}" for key, value in FEW.items()]
+    words = ["-m", "uda", "fit", *images, "--out", str(folder / "run"), "--precision", "fp32"]
+    words += [word for setting in few for word in ("--set", setting)]
+    port = free_port()
+    one, two = (start(rank, port, *words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for rank in range(2))
+    metrics, began = folder / "run" / "metrics.jsonl", time.monotonic()
+    while (
+        not (metrics.exists() and "adaptation" in metrics.read_text()) and time.monotonic() - began < 200 and one.poll() is None
+    ):
+        time.sleep(0.05)
+    two.send_signal(signal.SIGKILL)
+    said = one.communicate(timeout=120)[1]
+    two.communicate()
+    return folder / "run", one.returncode, said.splitlines()
+
+
+FEW = {
+    "method.name": "im", "classifier.steps": 2, "classifier.batch": 8, "training.batch": 8, "training.target_batch": 8,
+    "training.steps": 4000, "training.log_every": 1, "training.evaluate_every": 4000,
+}  # fmt: skip
+
+
+def test_a_killed_process_ends_the_others_in_one_line(killed: tuple[Path, int, list[str]]) -> None:
+    path, code, lines = killed
+    assert code == 1
+    assert [line for line in lines if line.startswith("uda:")] == [
+        f"uda: the run has ended early: one of its 2 processes has died, or all were stopped; go on with: uda fit --resume {path}"
+    ]
+
+
+def test_a_killed_run_says_no_more_than_that(killed: tuple[Path, int, list[str]]) -> None:
+    assert not [line for line in killed[2] if line.startswith("Traceback")]

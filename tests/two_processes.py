@@ -1,0 +1,88 @@
+"""A few steps of every method on small images, by one process or by several: what `tests/test_ranks.py` compares.
+
+Run as ``python tests/two_processes.py FILE`` with torchrun's variables set, it writes the weights to FILE.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor
+
+from tests.conftest import domain, small_classifier
+from uda import ranks
+from uda.collectives import gather
+from uda.data.augment import Augment
+from uda.data.batches import Batches
+from uda.data.domain import LabelledDomain
+from uda.methods import METHODS
+from uda.players import Players
+from uda.runtime import Runtime
+
+BATCH, STEPS = 8, 5
+SMALL: dict[str, dict[str, Any]] = {"unit_translation": {"discriminator_depth": 3, "width": 8}}
+TRAINED = [name for name in METHODS if name != "adabn"]
+"""adabn trains nothing"""
+
+
+@contextmanager
+def noise_alike() -> Iterator[None]:
+    """While it is open, torch draws one row of noise for all images, so that noise does not depend on who reads an image."""
+
+    def alike(draw: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def drawn(*size: Any, generator: torch.Generator | None = None, **options: Any) -> Tensor:
+            if generator is not None:
+                return draw(*size, generator=generator, **options)
+            shape = torch.Size(size[0] if len(size) == 1 and not isinstance(size[0], int) else size)
+            return draw(1, *shape[1:], generator=torch.Generator().manual_seed(len(shape)), **options).expand(shape).clone()
+
+        return drawn
+
+    randn = alike(torch.randn)
+    with mock.patch.multiple(torch, randn=randn, rand=alike(torch.rand), randn_like=lambda like, **_: randn(like.shape).to(like)):
+        yield
+
+
+def weights_after(name: str, steps: int = STEPS) -> dict[str, Tensor]:
+    """All that a method holds after some steps on batches of `BATCH` images, of all processes together."""
+    source, target = domain("source", 48, 0), domain("target", 48, 1)
+    target = LabelledDomain(target.name, 255 - target.images, target.classes, target.note, target.labels)
+    runtime = Runtime(torch.device("cpu"), "fp32", True, "test")
+    torch.manual_seed(0)
+    kind = METHODS[name]
+    settings = kind.Settings(**SMALL.get(name, {}))
+    method = kind(settings, small_classifier() if kind.classifies else None, (3, 16, 16), steps, runtime)
+    players = Players(runtime, steps)
+    with noise_alike():
+        method.setup(target.without_labels(), players)
+        labelled = target if kind.reads_target_labels else source if kind.reads_source else None
+        batches = Batches(labelled, target.without_labels(), BATCH, BATCH, Augment(), Augment(), runtime)
+        for _ in range(steps):
+            method.step(batches.next())
+    return {key: value.clone() for key, value in method.state_dict().items()}
+
+
+def gradient_of_gathered() -> Tensor:
+    """Of the square of the sum over the batch of w x, at w = 1; each process has its part of x = 0..3."""
+    weight = torch.ones((), requires_grad=True)
+    whole = gather(weight * ranks.own(torch.arange(4.0)))
+    (gradient,) = torch.autograd.grad(whole.sum().square(), weight)
+    return gradient
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    ranks.join()
+    found: dict[str, Any] = {name: weights_after(name) for name in TRAINED}
+    found["gathered"] = {"rows": gather(ranks.own(torch.arange(6))), "gradient": gradient_of_gathered()}
+    found["agreed"] = {"rank": torch.tensor(ranks.agreed(ranks.rank() + 7))}
+    found["anywhere"] = {"second": torch.tensor(ranks.anywhere(ranks.rank() == 1))}
+    found["of_others"] = {"ranks": torch.tensor(ranks.of_others(ranks.rank()))}
+    if ranks.first():
+        torch.save(found, Path(sys.argv[1]))
