@@ -20,12 +20,12 @@ from PyQt6.QtWebEngineWidgets import QWebEngineView
 from PyQt6.QtWidgets import QApplication
 
 PAUSE = 250  # milliseconds in which an answer is sent
-WAITS = 40  # pauses for images that are slow to come, in all
+WAITS = 200  # more pauses, in all, where answers or images are slow
 NAMED = {"Enter": (Qt.Key.Key_Return, "\r"), "Backspace": (Qt.Key.Key_Backspace, "\b"), "Tab": (Qt.Key.Key_Tab, "\t")}
 PROBE = """(() => {
   const at = (id) => document.getElementById(id), yes = at("yes").getBoundingClientRect(), image = at("image");
   return JSON.stringify({
-    count: at("count").textContent, asking: !at("asked").hidden, lost: !at("lost").hidden,
+    count: at("count").textContent, asking: !at("asked").hidden, lost: !at("lost").hidden, busy,
     picture: image.complete && image.naturalWidth > 0, reachable: yes.top >= 0 && yes.bottom <= innerHeight,
     width: innerWidth, overflow: document.documentElement.scrollWidth - innerWidth,
   });
@@ -50,7 +50,7 @@ class Browser:
 
     def go_on(self, found: str) -> None:
         shown = json.loads(found)
-        if shown["asking"] and not shown["picture"] and self.waits:
+        if self.waits and (shown["busy"] or (shown["asking"] and not shown["picture"])):
             self.waits -= 1
             QTimer.singleShot(PAUSE, self.look)
             return
