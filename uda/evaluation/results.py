@@ -60,6 +60,13 @@ class Estimated(TypedDict):
     by: str
 
 
+class ClassShares(TypedDict):
+    """Shares of the classes in the target, as estimated without its labels, and which ones the method was to expect."""
+
+    estimated: list[float]
+    expected: Literal["even", "estimated"]
+
+
 class Selection(TypedDict):
     """By which scores a step was chosen, which that is, and which has the best accuracy on labelled target images."""
 
@@ -86,6 +93,7 @@ class Result(TypedDict):
     accuracy: NotRequired[Annotated[dict[str, float | None], _holds("source", "source_only", "last", "selected", "oracle")]]
     """``source``, ``source_only``, ``refined`` where that was done, ``last``, ``selected``, ``oracle``"""
     selection: NotRequired[Selection]
+    class_shares: NotRequired[ClassShares]
     estimated: NotRequired[Estimated]
     calibration: NotRequired[Annotated[dict[str, float], _holds("temperature", "source_temperature")]]
     """``temperature``, at which it is as sure on the target as the estimate says it is right; ``source_temperature``"""
@@ -149,6 +157,7 @@ def classifier_results(
     rows: Sequence[Row],
     scores: Sequence[str],
     trains: bool,
+    shares: Tensor | None = None,
 ) -> dict[str, Any]:
     """The accuracies and what stands beside them.
 
@@ -160,13 +169,14 @@ def classifier_results(
         rows: of the adaptation.
         scores: the label-free scores that select.
         trains: whether the method was to change the classifier at all.
+        shares: of the classes, (K,), as estimated for the target, where the method expected these.
     """
     selected = select(rows)
     result: dict[str, Any] = {
         "classes": list(pair.target.classes),
         "accuracy": {"source": source, "source_only": None, "last": None, "selected": None, "oracle": None},
         "selection": {"score": " + ".join(scores), "selected_step": selected["step"]},
-        **_without_labels(before, after, pair.target.classes, trains),
+        **_without_labels(before, after, pair.target.classes, trains, shares),
     }
     if before.test is not None and after.test is not None:
         oracle = max(evaluations(rows), key=lambda row: row["target_test_accuracy"])
@@ -183,7 +193,9 @@ def classifier_results(
     return result
 
 
-def _without_labels(before: Outputs, after: Outputs, classes: tuple[str, ...], trains: bool) -> dict[str, Any]:
+def _without_labels(
+    before: Outputs, after: Outputs, classes: tuple[str, ...], trains: bool, shares: Tensor | None
+) -> dict[str, Any]:
     """What is said of the adapted classifier (`after`) from target images without labels, and held-out source images with."""
     found = ESTIMATES[DEFAULT](*after.source, after.target_logits)
     return {
@@ -196,7 +208,7 @@ def _without_labels(before: Outputs, after: Outputs, classes: tuple[str, ...], t
             "temperature": match_confidence(after.target_logits, found),
             "source_temperature": fit_temperature(*after.source),
         },
-        "warnings": [asdict(diagnostic) for diagnostic in diagnose(before, after, classes, trains)],
+        "warnings": [asdict(diagnostic) for diagnostic in diagnose(before, after, classes, trains, shares)],
     }
 
 
