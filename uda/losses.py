@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -84,6 +85,16 @@ def class_balance(logits: Tensor, shares: Tensor | None = None) -> Tensor:
     """
     log_mean = F.softmax(logits.float(), 1).mean(0).clamp_min(1e-6).log()
     return -(log_mean.mean() if shares is None else (shares * log_mean).sum())
+
+
+def entropy_separation(logits: Tensor, margin: float) -> Tensor:
+    """Mean over the batch of -|H(p) - ln(K) / 2|, of which what is at most `margin` (nats) counts nothing: -ln(K) / 2..0.
+
+    Doubtful predictions become more so, sure ones surer. Shape: logits (N, K). Source: Saito et al. 2020 (DANCE), eq. 4 and 5.
+    """
+    log_p = F.log_softmax(logits.float(), 1)
+    distance = (-(log_p.exp() * log_p).sum(1) - math.log(logits.shape[1]) / 2).abs()
+    return -(distance * (distance > margin)).mean()
 
 
 def pseudo_label(student_logits: Tensor, teacher_logits: Tensor, confidence: float | Tensor) -> Tensor:

@@ -6,8 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from uda.evaluation.shares import LEAST, UNEVEN, Shares, distance, estimate_shares, expectation_maximization
+from uda.evaluation.shares import LEAST, OPTIMISM, UNEVEN, Shares, distance, estimate_shares, expectation_maximization
 
+MANY = 10**9  # images: so many that chance does nothing
 CLASSES = ("a", "b", "c", "d")
 
 
@@ -51,7 +52,6 @@ def test_shares_are_found_where_counting_predictions_does_not_find_them(counts: 
     assert distance(found.estimated, true) < 0.05
     if counts[0] != 500:
         assert distance(found.estimated, true) < 0.5 * distance(counted, true)
-    assert found.uneven == (counts[0] != 500)
 
 
 def test_the_doubt_is_how_often_a_calibrated_classifier_is_wrong():
@@ -63,21 +63,29 @@ def test_the_doubt_is_how_often_a_calibrated_classifier_is_wrong():
 
 def test_uneven_is_what_mistakes_cannot_explain():
     shares = torch.tensor([0.45, 0.25, 0.25, 0.05], dtype=torch.float64)
-    assert Shares(shares, 0.0).unevenness == pytest.approx(0.2)
-    assert Shares(shares, 0.19).uneven
-    assert not Shares(shares, 0.21).uneven
+    assert Shares(shares, 0.0, MANY).unevenness == pytest.approx(0.2)
+    assert Shares(shares, 0.19 / OPTIMISM, MANY).uneven
+    assert not Shares(shares, 0.21 / OPTIMISM, MANY).uneven
     nearly = torch.tensor([0.25 + UNEVEN - 0.01, 0.25, 0.25, 0.25 - UNEVEN + 0.01], dtype=torch.float64)
-    assert not Shares(nearly, 0.0).uneven
+    assert not Shares(nearly, 0.0, MANY).uneven
+
+
+@pytest.mark.parametrize("images", [10, 100])
+def test_a_draw_from_even_classes_is_as_far_off_as_is_allowed_for(images: int):
+    draws = torch.randint(4, (2000, images), generator=torch.Generator().manual_seed(0))
+    counted = F.one_hot(draws, 4).double().mean(1)
+    off = (counted - 0.25).abs().sum(1).mean() / 2
+    assert Shares(counted[0], 0.2, images).explained - 0.2 * OPTIMISM == pytest.approx(float(off), rel=0.2)
 
 
 def test_every_class_is_granted_a_little():
-    expected = Shares(torch.tensor([0.6, 0.4, 0.0, 0.0], dtype=torch.float64), 0.0).expected
+    expected = Shares(torch.tensor([0.6, 0.4, 0.0, 0.0], dtype=torch.float64), 0.0, MANY).expected
     least = LEAST / 4
     assert expected.tolist() == pytest.approx([value / (1 + 2 * least) for value in (0.6, 0.4, least, least)])
 
 
 def test_it_is_said_what_was_found():
-    absent = Shares(torch.tensor([0.5, 0.5, 0.0, 0.0], dtype=torch.float64), 0.1)
+    absent = Shares(torch.tensor([0.5, 0.5, 0.0, 0.0], dtype=torch.float64), 0.1, MANY)
     said = "50% of the images would have to change their class for even ones"
-    assert absent.describe(CLASSES) == f"{said}, more than mistakes explain; hardly any of c, d"
-    assert Shares(absent.estimated, 0.6).describe(CLASSES) == f"{said}, and 60% may be mistakes"
+    assert absent.describe(CLASSES) == f"{said}, more than mistakes and chance explain; hardly any of c, d"
+    assert Shares(absent.estimated, 0.6 / OPTIMISM, MANY).describe(CLASSES) == f"{said}, and 60% may be mistakes and chance"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,7 @@ from uda.evaluation.calibration import fit_temperature
 
 ROUNDS = 100  # of expectation maximisation
 UNEVEN = 0.15  # of the images: shares nearer than this to even ones are taken for even
+OPTIMISM = 1.5  # a classifier calibrated on the source is wrong so many times as often on another domain as it says
 LEAST = 0.1  # of an even share, which every class is granted: an estimate of nothing is no proof of nothing
 
 
@@ -40,10 +42,12 @@ class Shares:
     Attributes:
         estimated: (K,), float64, of sum 1.
         doubt: how often the classifier that they were estimated by is wrong on the target, by its own word: 0..1.
+        images: of how many images.
     """
 
     estimated: Tensor
     doubt: float
+    images: int
 
     @property
     def unevenness(self) -> float:
@@ -52,11 +56,18 @@ class Shares:
 
     @property
     def uneven(self) -> bool:
-        """Whether they are farther from even than mistakes of the classifier can explain.
+        """Whether they are farther from even than mistakes of the classifier can explain."""
+        return self.unevenness > self.explained
 
-        If it is wrong on a share `doubt` of the images, its mistakes move the shares by no more than that.
+    @property
+    def explained(self) -> float:
+        """How far from even they may look where the target is even: 0..1, or above 1.
+
+        Mistakes on a share of the images move them by no more than it. A draw from even classes is sqrt(K / (2 pi n)) off in the
+        mean.
         """
-        return self.unevenness > max(UNEVEN, self.doubt)
+        drawn = math.sqrt(len(self.estimated) / (2 * math.pi * self.images))
+        return max(UNEVEN, OPTIMISM * self.doubt + drawn)
 
     @property
     def expected(self) -> Tensor:
@@ -68,10 +79,10 @@ class Shares:
         """Why they are taken for uneven or not, in a few words; `classes` are their names."""
         seen = f"{self.unevenness:.0%} of the images would have to change their class for even ones"
         if not self.uneven:
-            return f"{seen}, and {max(UNEVEN, self.doubt):.0%} may be mistakes"
+            return f"{seen}, and {self.explained:.0%} may be mistakes and chance"
         rare = [name for name, share in zip(classes, self.estimated.tolist(), strict=True) if share < LEAST / len(classes)]
         shown = ", ".join(rare[:8]) + (", ..." if len(rare) > 8 else "")
-        return f"{seen}, more than mistakes explain" + (f"; hardly any of {shown}" if rare else "")
+        return f"{seen}, more than mistakes and chance explain" + (f"; hardly any of {shown}" if rare else "")
 
 
 def estimate_shares(source_logits: Tensor, source_labels: Tensor, target_logits: Tensor) -> Shares:
@@ -81,4 +92,4 @@ def estimate_shares(source_logits: Tensor, source_labels: Tensor, target_logits:
     """
     temperature = fit_temperature(source_logits, source_labels)
     source, target = ((logits.double().cpu() / temperature).softmax(1) for logits in (source_logits, target_logits))
-    return Shares(expectation_maximization(target, source.mean(0)), 1 - float(target.amax(1).mean()))
+    return Shares(expectation_maximization(target, source.mean(0)), 1 - float(target.amax(1).mean()), len(target))

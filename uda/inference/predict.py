@@ -15,7 +15,7 @@ from uda.console import Display
 from uda.data.datasets.photographs import require
 from uda.data.domain import LabelledDomain
 from uda.data.folders import check_classes, find, load_labelled
-from uda.data.load import load_named_test
+from uda.data.load import load_named_test, with_missing_classes
 from uda.data.names import data_roots, is_domain, is_path
 from uda.errors import UserError
 from uda.evaluation.evaluator import on_labelled, predict
@@ -90,7 +90,7 @@ def evaluate(run: Run, data: str, which: str, data_root: str | Path | None, disp
     matrix = confusion(logits, labels)
     return {
         "data": domain.name,
-        "note": domain.note,
+        "note": with_missing_classes(domain).note,
         "images": len(domain),
         "accuracy": accuracy(logits, labels),
         "per_class": per_class_accuracy(matrix),
