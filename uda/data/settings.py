@@ -27,6 +27,9 @@ class DataSettings(Section):
     """labelled source images to test on; left out: the data set's own, or as `held_out` says"""
     target_test: str | None = None
     """labelled target images to test on; left out: the data set's own, all of SET/DOMAIN, or none"""
+    unknown: Literal["error", "class"] = "error"
+    """what labelled target images are of classes that the source does not have: an error, or of one class more, unknown, which
+    no image is trained as"""
     held_out: bool = True
     """whether every tenth labelled image of your own source is kept for testing; false: all train and are tested on, too"""
     classes: tuple[str, ...] | None = None

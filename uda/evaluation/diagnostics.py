@@ -68,7 +68,8 @@ def diagnose(
         source = shares(after.source[1].cpu(), len(classes))
         signs = [far_class_shares(source, predicted), lost_classes(source, predicted, classes)]
     else:
-        signs = [far_from_estimate(expected, predicted), lost_classes(expected, predicted, classes)]
+        missed = expected.where(expected > HARDLY / len(classes), 0.0)  # what was hardly expected is not missed
+        signs = [far_from_estimate(expected, predicted), lost_classes(missed, predicted, classes)]
     signs.append(unsure(after.target_logits))
     if trains:
         logits = before.target_logits, after.target_logits

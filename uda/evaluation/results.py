@@ -16,6 +16,7 @@ from uda.evaluation.diagnostics import diagnose
 from uda.evaluation.estimation import DEFAULT, ESTIMATES, interval
 from uda.evaluation.outputs import Outputs, confusion, per_class_accuracy
 from uda.evaluation.selection import best
+from uda.evaluation.unknown import OpenSet, open_set
 
 OF_A_CLASSIFIER = "classes", "accuracy", "selection", "estimated", "calibration", "warnings"
 WITH_LABELS = "per_class", "confusion", "calibration_error"
@@ -103,6 +104,8 @@ class Result(TypedDict):
     calibration_error: NotRequired[
         Annotated[dict[str, float], _holds("source_only", "last", "last_calibrated", "last_source_temperature")]
     ]
+    open_set: NotRequired[Annotated[dict[str, OpenSet], _holds("source_only", "last")]]
+    """where test images of unknown classes were asked for (`data.unknown`); accuracies above are of known ones"""
     translation: NotRequired[dict[str, Any]]
     """what `uda.evaluation.translation.evaluate_translation` returns"""
 
@@ -182,6 +185,9 @@ def classifier_results(
         oracle = max(evaluations(rows), key=lambda row: row["target_test_accuracy"])
         result["selection"]["oracle_step"] = oracle["step"]
         result |= _with_labels(before.test, after.test, **result["calibration"])
+        if before.unknown_logits is not None and after.unknown_logits is not None:
+            told = open_set(*before.test, before.unknown_logits), open_set(*after.test, after.unknown_logits)
+            result["open_set"] = dict(zip(("source_only", "last"), told, strict=True))
         result["accuracy"] = {
             "source": source,
             "source_only": before.test_accuracy,
