@@ -3,9 +3,9 @@
     python benchmarks/open.py --methods dance im --seeds 0
 
 USPS's digits 0 to 6, labelled, to all ten of MNIST, unlabelled; tested on MNIST's test images with `data.unknown = "class"`. One
-rule holds for the source classifier and for each adapted one: an image whose entropy is above ln(7) / 2 is of no known class. That
-threshold is DANCE's, and no label of the target has set it. Each run is a folder under --out, so an interrupted bench goes on
-where it stopped; the table is printed as Markdown.
+rule holds for the source classifier and for each adapted one: an image whose entropy is above ln(7) / 2 is of no known class.
+That threshold is DANCE's, and no label of the target has set it. Each run is a folder under --out, so an interrupted bench goes
+on where it stopped; the table is printed as Markdown.
 """
 
 from __future__ import annotations
@@ -53,6 +53,8 @@ def main() -> None:
         for method in given.methods:
             overrides = data | {"seed": seed, "method.name": method, "training.steps": given.steps}
             overrides |= {"training.batch": 64, "training.target_batch": 64, "training.evaluate_every": given.steps}
+            trained = sorted(given.out.glob(f"*-{seed}/weights/source.safetensors"))  # by the first run of the seed
+            overrides |= {"classifier.weights": str(trained[0].absolute())} if trained else {}
             result = run_cell(given.out / f"{method}-{seed}", RECIPE, overrides)
             for name in ("source_only", "last"):
                 told, who = result["open_set"][name], "source classifier" if name == "source_only" else method

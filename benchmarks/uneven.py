@@ -72,6 +72,8 @@ def main() -> None:
                     "training.steps": given.steps, "training.evaluate_every": given.steps, "training.batch": 64,
                     "training.target_batch": 128, "method.name": method,
                 }  # fmt: skip
+                trained = sorted(given.out.glob(f"*-{given.seed}/weights/source.safetensors"))  # by the first run
+                overrides |= {"classifier.weights": str(trained[0].absolute())} if trained else {}
                 result = run_cell(given.out / f"{target}-{shares}-{method}-{given.seed}", RECIPE, overrides)
                 even, uneven = TARGETS["partial" if target == "partial" else "even"], GEOMETRIC
                 figures = [
