@@ -22,10 +22,10 @@ from uda.data.names import data_roots
 RECIPE, KNOWN = "usps2mnist", 7
 
 
-def write_digits(folder: Path, name: str, split: Split, known: bool) -> str:
-    """One split as an .npz, of the known digits alone or of all; its path."""
+def write_digits(folder: Path, name: str, split: Split, known: bool, images: int | None = None) -> str:
+    """The first `images` of a split as an .npz, of the known digits alone or of all; its path."""
     domain = load_digits(name, split, data_roots(None), channels=1)
-    pixels, labels = np.asarray(domain.images)[:, 0], domain.labels.numpy()
+    pixels, labels = np.asarray(domain.images)[:images, 0], domain.labels.numpy()[:images]
     rows = labels < KNOWN if known else np.full(len(labels), True)
     path = folder / f"{name}-{split}{'-known' if known else ''}.npz"
     np.savez(path, images=pixels[rows], labels=labels[rows], note=f"{name} {split}, {rows.sum():,} images")
@@ -35,6 +35,7 @@ def write_digits(folder: Path, name: str, split: Split, known: bool) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--methods", nargs="+", default=["dance", "im"])
+    parser.add_argument("--images", type=int, default=6000, help="target images that are adapted to")
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--out", type=Path, default=Path("runs/open"))
@@ -43,7 +44,7 @@ def main() -> None:
     data = {
         "data.source": write_digits(given.out, "usps", "train", known=True),
         "data.source_test": write_digits(given.out, "usps", "test", known=True),
-        "data.target": write_digits(given.out, "mnist", "train", known=False),
+        "data.target": write_digits(given.out, "mnist", "train", False, given.images),
         "data.target_test": write_digits(given.out, "mnist", "test", known=False),
         "data.unknown": "class",
     }
@@ -64,7 +65,7 @@ def main() -> None:
     print(f"\n| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     for who, seed, *figures in rows:
         print(f"| {who} | {seed} | {' | '.join(f'{figure:.4f}' for figure in figures)} |")
-    print(f"\nUSPS, digits 0 to 6 -> MNIST, all digits; {given.steps} steps\n{where()}")
+    print(f"\nUSPS, digits 0 to 6 -> MNIST, all digits, {given.images:,} images; {given.steps} steps\n{where()}")
 
 
 if __name__ == "__main__":
