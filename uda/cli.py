@@ -63,7 +63,10 @@ Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, 
 Precision = Annotated[
     str | None, typer.Option("--precision", help="bf16, fp32 or auto (a probe decides). Left out: auto to fit, else as the run.")
 ]
-Which = Annotated[str, typer.Option("--which", help="last, selected (by the label-free score) or source (before adaptation).")]
+Which = Annotated[
+    str,
+    typer.Option("--which", help="recommended (last or source, as the run says), last, selected (by its score) or source."),
+]
 Out = Annotated[Path, typer.Option("-o", "--out", help="What to write.")]
 OutOrNone = Annotated[Path | None, typer.Option("-o", "--out", help="What to write. Left out: what the description names.")]
 SetKeys = Annotated[list[str] | None, typer.Option("--set", help="Any key: --set method.feature_norm=l2. Repeatable.")]
@@ -278,7 +281,7 @@ def predict(
     run: Path,
     images: Path,
     out: Out = Path("predictions.csv"),
-    which: Which = "last",
+    which: Which = "recommended",
     reject: Annotated[float, typer.Option(help="Leave this share of the images unnamed: the most doubtful.")] = 0.0,
     unknown: Annotated[bool, typer.Option("--unknown", help="Leave unnamed what looks to be of no known class.")] = False,
     device: Device = "auto",
@@ -301,7 +304,7 @@ def evaluate(
     run: Path,
     data: Annotated[str, typer.Option(help="Labelled images: a folder (CLASS/IMAGE.png), .csv, .npz, or a data set by name.")],
     out: OutOrNone = None,
-    which: Which = "last",
+    which: Which = "recommended",
     unknown: Annotated[bool, typer.Option("--unknown", help="Count images of further classes as unknown.")] = False,
     data_root: DataRoot = None,
     device: Device = "auto",
@@ -463,7 +466,7 @@ def export(
     run: Path,
     format: Annotated[str, typer.Option(help="torch (torch.export, .pt2) or onnx (needs the extra onnx).")] = "onnx",
     out: OutOrNone = None,
-    which: Which = "last",
+    which: Which = "recommended",
     trust: Trust = False,
 ) -> None:
     """Write the adapted classifier for other programs, checked on target images: RUN/classifier.onnx or .pt2."""

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import csv
+import math
 import tempfile
 from array import array
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from rich import box
 from rich.table import Table
+from torch import Tensor
 
 from uda.atomic import atomic_write
 from uda.console import Display
@@ -22,11 +25,16 @@ from uda.data.folders import Found, check_classes, find, load_labelled, load_unl
 from uda.data.load import load_named_test, with_missing_classes
 from uda.data.names import data_roots, is_domain, is_path
 from uda.errors import UserError
+from uda.evaluation.domains import domain_auc
 from uda.evaluation.evaluator import on_labelled, predict
 from uda.evaluation.outputs import accuracy, confusion, per_class_accuracy
 from uda.evaluation.unknown import looks_unknown, open_set
 from uda.report.tables import open_set_told
 from uda.runs.run import Run
+
+COMPARED = 2000  # new images that are compared with the target
+FEWEST = 20  # with fewer, nothing is said
+UNLIKE = 0.7  # the area under the ROC curve of a classifier of the domain
 
 
 class Row(NamedTuple):
@@ -41,6 +49,16 @@ class Row(NamedTuple):
     """why: ``"unknown"`` or ``"doubtful"``"""
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What is to be said of the images beside their classes."""
+
+    unreadable: list[str] = field(default_factory=list)
+    """a line for each that cannot be read"""
+    compared: list[Tensor] = field(default_factory=list)
+    """logits (B, K) of evenly spaced ones"""
+
+
 def write_predictions(
     run: Run, images: Path, out: Path, which: str, display: Display, reject: float = 0.0, unknown: bool = False
 ) -> int:
@@ -48,13 +66,14 @@ def write_predictions(
 
     Images are decoded in worker processes and classified block by block, so memory does not grow with their number. Those
     that cannot be read have no row, and are named. The path of an image in an .npz is its number. Where images may be left
-    unnamed, their class is empty, and a fourth column, unnamed, says why.
+    unnamed, their class is empty, and a fourth column, unnamed, says why. It is said where they are
+    unlike the target that was adapted to.
 
     Args:
         run: finished.
         images: where they are.
         out: the table.
-        which: ``"last"``, ``"selected"`` or ``"source"``.
+        which: as for `Run.load_classifier`.
         display: shows how it goes on.
         reject: the share of the images, 0..1, that is left unnamed: those of the lowest probability.
         unknown: whether images that look to be of no known class (`uda.evaluation.unknown.looks_unknown`) are left unnamed.
@@ -67,9 +86,10 @@ def write_predictions(
     """
     if not 0 <= reject <= 1:
         raise UserError(f"--reject is {reject:g}; it is the share of images that are left unnamed, from 0 to 1")
-    found, count = find(images, labelled=False), 0
-    unreadable: list[str] = []
-    rows = _classified(run, found, which, unknown, unreadable, display)
+    found, seen, count = find(images, labelled=False), Seen(), 0
+    if note := run.note_on(which):
+        display.say(note)
+    rows = _classified(run, found, which, unknown, seen, display)
     columns = 4 if reject or unknown else 3
     with (
         atomic_write(out) as path,
@@ -81,18 +101,24 @@ def write_predictions(
             table.writerow((as_cell(row.path), as_cell(row.named), f"{row.probability:.4f}", row.unnamed)[:columns])
             count += 1
         if not count:
-            raise UserError(f"none of the images at {images} can be read, for example {unreadable[0]}; mend them or give others")
-    if unreadable:
-        display.say(f"  {len(unreadable)} images cannot be read and have no row: {', '.join(unreadable[:3])}")
+            example = seen.unreadable[0]
+            raise UserError(f"none of the images at {images} can be read, for example {example}; mend them or give others")
+    if seen.unreadable:
+        display.say(f"  {len(seen.unreadable)} images cannot be read and have no row: {', '.join(seen.unreadable[:3])}")
+    outputs = run.outputs("source_only" if run.chosen(which) == "source" else "last")
+    if note := unlike(outputs.target_logits, torch.cat(seen.compared)):
+        display.say(note)
     return count
 
 
-def _classified(run: Run, found: Found, which: str, unknown: bool, unreadable: list[str], display: Display) -> Iterator[Row]:
-    """A row for each image that can be read; a line is added to `unreadable` for each that cannot."""
-    classifier, temperature, done = run.load_classifier(which), run.temperature(which), 0
+def _classified(run: Run, found: Found, which: str, unknown: bool, seen: Seen, display: Display) -> Iterator[Row]:
+    """A row for each image that can be read; what else is to be said of them is added to `seen`."""
+    classifier, temperature = run.load_classifier(which), run.temperature(which)
+    done, every = 0, -(-len(found) // COMPARED)
     with display.stage("images", 0, len(found)) as bar:
         for positions, part, failed in found.decoded(run.recipe.data.frame):
             logits = predict(classifier, part.to(run.runtime.device), run.runtime)
+            seen.compared.append(logits[[position % every == 0 for position in positions]].cpu())
             probabilities, classes = (logits / temperature).softmax(1).max(1)
             strange = looks_unknown(logits).tolist() if unknown else [False] * len(logits)
             for position, probability, number, left in zip(
@@ -100,7 +126,7 @@ def _classified(run: Run, found: Found, which: str, unknown: bool, unreadable: l
             ):
                 named, why = ("", "unknown") if left else (run.classes[number], "")
                 yield Row(found.name(position), named, probability, why)
-            unreadable += failed
+            seen.unreadable.extend(failed)
             done += len(positions) + len(failed)
             bar.update(done, f"{done:,} images")
 
@@ -117,6 +143,24 @@ def _without_doubtful(rows: Iterator[Row], share: float) -> Iterator[Row]:
         for number, (path, named, probability, why) in enumerate(csv.reader(file)):
             left = number in doubtful
             yield Row(path, "" if left else named, float(probability), why or ("doubtful" if left else ""))
+
+
+def unlike(adapted_to: Tensor, new: Tensor) -> str:
+    """What is to be said of new images that the classifier reads otherwise than those that were adapted to; nothing, else.
+
+    Logits (N, K) and (M, K). Measured by how well a linear classifier tells the two apart, which does not grow with their number,
+    as the p-value of a test would; less two of its standard errors (Hanley and McNeil 1982, were they alike), for a few images.
+    """
+    n, m = len(adapted_to), len(new)
+    if min(n, m) < FEWEST:
+        return ""
+    apart = domain_auc(adapted_to.cpu(), new)
+    if apart - 2 * math.sqrt((n + m + 1) / (12 * n * m)) < UNLIKE:
+        return ""
+    return (
+        f"  note: these images are unlike the target that was adapted to (one of each can be told apart {apart:.0%} of the time; "
+        "50%: they are alike), so what was estimated does not hold for them; fit again with these as the target, or look at some"
+    )
 
 
 def as_cell(text: str) -> str:
@@ -147,6 +191,8 @@ def evaluate(
     Raises:
         UserError: for labels that the run's classes do not have.
     """
+    if note := run.note_on(which):
+        display.say(note)
     classifier = run.load_classifier(which)
     channels, size, _ = run.recipe.data.shape
     memory = int(run.recipe.data.memory * 2**30)
