@@ -137,7 +137,8 @@ def unsure(logits: Tensor) -> Diagnostic | None:
         "unsure",
         f"{share:.0%} of the target images get no class with a probability of {UNSURE} or more",
         "the target may hold classes that the source does not have, or be framed otherwise (inverted, cropped, turned)",
-        "compare some images of both; match their framing with the recipe's [data] and [augment]",
+        "compare some images of both; match their framing with the recipe's [data] and [augment]; for unknown classes fit with "
+        "--method dance, and predict with --unknown",
     )
 
 
