@@ -282,6 +282,8 @@ def predict(
     images: Path,
     out: Out = Path("predictions.csv"),
     which: Which = "recommended",
+    reject: Annotated[float, typer.Option(help="Leave this share of the images unnamed: the most doubtful.")] = 0.0,
+    unknown: Annotated[bool, typer.Option("--unknown", help="Leave unnamed what looks to be of no known class.")] = False,
     device: Device = "auto",
     precision: Precision = None,
     trust: Trust = False,
@@ -292,7 +294,8 @@ def predict(
     from uda.runs.run import Run
 
     display, out = Display(), new_file(out, ".csv", images)
-    count = write_predictions(Run(run, device=device, precision=precision, trust=trust), images, out, which, display)
+    finished = Run(run, device=device, precision=precision, trust=trust)
+    count = write_predictions(finished, images, out, which, display, reject, unknown)
     display.say(f"{count:,} images classified; see {out}")
 
 
@@ -302,6 +305,7 @@ def evaluate(
     data: Annotated[str, typer.Option(help="Labelled images: a folder (CLASS/IMAGE.png), .csv, .npz, or a data set by name.")],
     out: OutOrNone = None,
     which: Which = "recommended",
+    unknown: Annotated[bool, typer.Option("--unknown", help="Count images of further classes as unknown.")] = False,
     data_root: DataRoot = None,
     device: Device = "auto",
     precision: Precision = None,
@@ -317,7 +321,8 @@ def evaluate(
     from uda.runs.run import Run
 
     display, out = Display(), out and new_file(out, ".json", Path(data))
-    result = run_evaluate(Run(run, device=device, precision=precision, trust=trust), _anchored(data), which, data_root, display)
+    finished = Run(run, device=device, precision=precision, trust=trust)
+    result = run_evaluate(finished, _anchored(data), which, data_root, display, unknown)
     if out is not None:
         with atomic_write(out) as path:
             path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

@@ -153,7 +153,9 @@ class Pair:
     source_test: LabelledDomain
     target: Domain
     target_test: LabelledDomain | None
+    target_unknown: Domain | None = None
+    """test images of classes that the source does not have, where there are some and `data.unknown` takes them"""
 
     def to(self, device: torch.device) -> Pair:
-        test = self.target_test and self.target_test.to(device)
-        return Pair(self.source.to(device), self.source_test.to(device), self.target.to(device), test)
+        test, unknown = self.target_test and self.target_test.to(device), self.target_unknown and self.target_unknown.to(device)
+        return Pair(self.source.to(device), self.source_test.to(device), self.target.to(device), test, unknown)

@@ -158,8 +158,14 @@ def class_names(found: Found) -> tuple[str, ...]:
     return tuple(sorted(names, key=int) if numbers else sorted(names))
 
 
-def check_classes(found: Found, classes: Iterable[str], every_class: bool = True) -> None:
+def check_classes(found: Found, classes: Iterable[str], every_class: bool = True, unknown: str | None = None) -> None:
     """Compares the labels with `classes`, before minutes are spent on decoding.
+
+    Args:
+        found: labelled images.
+        classes: the source's.
+        every_class: whether each must have an image.
+        unknown: where images of other classes could be taken for unknown ones, what to ask for then.
 
     Raises:
         UserError: for labels that are no class, and, with `every_class`, for classes that no image has.
@@ -169,7 +175,24 @@ def check_classes(found: Found, classes: Iterable[str], every_class: bool = True
     extra, missing = sorted(here - set(known)), sorted(set(known) - here) if every_class else []
     if extra or missing:
         parts = [f"{kind}: {', '.join(names[:8])}" for kind, names in (("unknown", extra), ("missing", missing)) if names]
-        raise UserError(f"{found.path} has other classes than the source; {'; '.join(parts)} (the source has {', '.join(known)})")
+        way_out = f"; with {unknown} further classes count as unknown" if extra and unknown else ""
+        raise UserError(
+            f"{found.path} has other classes than the source; {'; '.join(parts)} (the source has {', '.join(known)}){way_out}"
+        )
+
+
+def split_classes(found: Found, classes: Iterable[str]) -> tuple[Found, Found | None]:
+    """Labelled images of these classes, and those of others, if there are any."""
+    assert found.labels is not None
+    known = np.isin(found.labels, list(classes))
+    return _some(found, known), None if known.all() else _some(found, ~known)
+
+
+def _some(found: Found, chosen: np.ndarray) -> Found:
+    assert found.labels is not None
+    pixels = None if found.pixels is None else found.pixels[torch.from_numpy(chosen)]
+    names = found.names if pixels is not None else found.names[chosen]
+    return replace(found, names=names, pixels=pixels, labels=found.labels[chosen])
 
 
 def peek(found: Found) -> tuple[list[tuple[int, int]], bool]:

@@ -56,7 +56,7 @@ class SupCon(WithTeacher):
         class_loss = losses.cross_entropy(source_logits, batch.source_labels)
         pseudo_label = losses.pseudo_label(target_logits, teacher_logits, s.confidence)
         contrast = self.contrast(torch.cat([source, target[chosen]]).float(), torch.cat([batch.source_labels, label[chosen]]))
-        marginal_entropy = losses.marginal_entropy(target_logits)
+        marginal_entropy = losses.marginal_entropy(target_logits, self.target_shares)
         return {
             "class": class_loss,
             "contrast": contrast,

@@ -95,6 +95,7 @@ def _about_the_classifier(material: Material) -> dict[str, Any]:
         "labelled": labelled,
         "meanings": MEANINGS,
         "advice": _advice(result),
+        "open_set": list(result.get("open_set", {}).items()),
         "evaluations": plots.draw_evaluations(evaluations(material.rows), result["selection"]["selected_step"]),
         "per_class": plots.draw_classes(classes, *result["per_class"].values()) if labelled else None,
         "confusion": _shares(result["confusion"]) if labelled else None,

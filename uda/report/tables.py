@@ -8,6 +8,7 @@ from rich import box
 from rich.table import Table
 
 from uda.evaluation.results import Result
+from uda.evaluation.unknown import OpenSet
 
 MEANINGS = {
     "source": "the source classifier on source test images",
@@ -39,6 +40,8 @@ def result_table(result: Result) -> Table:
                 table.add_row(name, f"{value:.4f}", MEANINGS[name], style="bold" if name == "last" else None)
         low, high = result["estimated"]["interval"]
         table.add_row("estimated", f"{result['estimated']['accuracy']:.4f}", f"{MEANINGS['estimated']} ({low:.3f} .. {high:.3f})")
+    for name, told in result.get("open_set", {}).items():
+        table.add_row(f"{name}, open set", f"{told['harmonic_mean']:.4f}", open_set_told(told))
     if translation := result.get("translation", {}):
         if "class_consistency" in translation:
             table.add_row(
@@ -56,6 +59,12 @@ def result_table(result: Result) -> Table:
         for row in backward_rows(translation):
             table.add_row(*row)
     return table
+
+
+def open_set_told(told: OpenSet) -> str:
+    """What a harmonic mean is of."""
+    unknown = f"{told['unknown']:.3f} of {told['images']:,} unknown images found"
+    return f"harmonic mean: {told['known']:.3f} of known classes right, {unknown}"
 
 
 def backward_rows(translation: dict[str, Any]) -> list[tuple[str, str, str]]:
