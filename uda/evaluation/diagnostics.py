@@ -11,6 +11,7 @@ from torch import Tensor
 from uda.evaluation.estimation import agreement
 from uda.evaluation.outputs import Outputs
 from uda.evaluation.selection import entropy, information_maximization
+from uda.evaluation.study import Verdict
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,34 @@ def diagnose(
         logits = before.target_logits, after.target_logits
         signs += [less_clear(*logits), changed_too_much(*logits), changed_nothing(*logits)]
     return [sign for sign in signs if sign is not None]
+
+
+def worse_than_before(found: Verdict) -> list[Diagnostic]:
+    """Whether the study takes the adapted classifier for worse than the source classifier."""
+    if found.recommended == "adapted":
+        return []
+    return [
+        Diagnostic(
+            "worse than before",
+            f"the adapted classifier seems worse than the source classifier, by {abs(100 * found.gain):.1f} points",
+            "adaptation has given images that were right to other classes",
+            "take the source classifier, as predict, evaluate and export do unless told (--which last); or fit another --method",
+        )
+    ]
+
+
+def unlike_the_study(found: Verdict) -> list[Diagnostic]:
+    """Whether no run of the study was like this one."""
+    if not found.unlike:
+        return []
+    return [
+        Diagnostic(
+            "unlike the study",
+            "this run is unlike those that the estimate was learned from",
+            "its interval is wide, and may still be too narrow",
+            "look at fifty images: uda check RUN",
+        )
+    ]
 
 
 def numerical_trouble(stage: str, what: str) -> Diagnostic:

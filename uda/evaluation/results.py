@@ -12,11 +12,12 @@ from typing_extensions import TypedDict  # pydantic takes no other before Python
 
 from uda.data.domain import Domain, Pair
 from uda.evaluation.calibration import expected_calibration_error, fit_temperature, match_confidence
-from uda.evaluation.diagnostics import diagnose
-from uda.evaluation.estimation import DEFAULT, ESTIMATES, interval
+from uda.evaluation.diagnostics import diagnose, unlike_the_study, worse_than_before
 from uda.evaluation.outputs import Outputs, confusion, per_class_accuracy
 from uda.evaluation.selection import best
+from uda.evaluation.study import shipped
 from uda.evaluation.unknown import OpenSet, open_set
+from uda.evaluation.witnesses import witnesses
 
 OF_A_CLASSIFIER = "classes", "accuracy", "selection", "estimated", "calibration", "warnings"
 WITH_LABELS = "per_class", "confusion", "calibration_error"
@@ -214,18 +215,26 @@ def _without_labels(
     before: Outputs, after: Outputs, classes: tuple[str, ...], trains: bool, shares: Tensor | None
 ) -> dict[str, Any]:
     """What is said of the adapted classifier (`after`) from target images without labels, and held-out source images with."""
-    found = ESTIMATES[DEFAULT](*after.source, after.target_logits)
+    found = shipped().judge(witnesses(before, after))
+    signs = diagnose(before, after, classes, trains, shares)
+    if trains:
+        signs = [*worse_than_before(found), *unlike_the_study(found), *signs]
     return {
         "estimated": {
-            "accuracy": found,
-            "interval": interval(ESTIMATES[DEFAULT], *after.source, after.target_logits),
-            "by": DEFAULT,
+            "accuracy": found.accuracy,
+            "interval": found.interval,
+            "by": "study",
+            "source_only": found.source_only,
+            "source_only_interval": found.source_only_interval,
+            "unlike": found.unlike,
         },
+        "recommended": found.recommended if trains else "adapted",
+        "recommended_because": found.reason if trains else "the method leaves the source classifier as it is",
         "calibration": {
-            "temperature": match_confidence(after.target_logits, found),
+            "temperature": match_confidence(after.target_logits, found.accuracy),
             "source_temperature": fit_temperature(*after.source),
         },
-        "warnings": [asdict(diagnostic) for diagnostic in diagnose(before, after, classes, trains, shares)],
+        "warnings": [asdict(sign) for sign in signs],
     }
 
 
