@@ -23,7 +23,7 @@ TABLE = Path(__file__).parent / "study.csv"
 TRUTH = "run", "pair", "aside", "true_before", "true_after"
 COVERED = 0.9
 EDGE = 0.003  # shares are kept this far from 0 and 1 where their logarithms of odds are taken
-UNLIKE = 0.98  # of the study's runs are less uncertain than one that is called unlike them
+UNLIKE = 1.25  # times as uncertain as the most uncertain run of the study, and a run is unlike them all
 
 Numbers = NDArray[np.float64]
 
@@ -121,7 +121,7 @@ class Study:
             reach = regression.widen * deviation
             figures.append((share(mean), (share(mean - reach), share(mean + reach))))
         (gain,), _ = self.of_gain.predict(raw, np.zeros(1))
-        unlike = bool(deviation > np.quantile(self.of_source.deviations, UNLIKE))
+        unlike = bool(deviation > UNLIKE * self.of_source.deviations.max())
         return Verdict(*figures[0], *figures[1], float(gain), unlike)
 
 
