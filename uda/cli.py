@@ -68,6 +68,7 @@ Out = Annotated[Path, typer.Option("-o", "--out", help="What to write.")]
 OutOrNone = Annotated[Path | None, typer.Option("-o", "--out", help="What to write. Left out: what the description names.")]
 SetKeys = Annotated[list[str] | None, typer.Option("--set", help="Any key: --set method.feature_norm=l2. Repeatable.")]
 Trust = Annotated[bool, typer.Option("--trust", help="Agree to run the code that the run's recipe names, from now on.")]
+Address = Annotated[str | None, typer.Option(help="Of a Ray cluster: auto or HOST:PORT. Left out, this machine is one.")]
 Seed = Annotated[int | None, typer.Option("--seed", min=0, max=2**63 - 2, help="Seed of everything random.")]
 
 
@@ -243,6 +244,37 @@ def _telling_how_to_go_on(display: Display) -> Iterator[None]:
     except Interrupted as stop:
         display.say(f"{stop}; go on with: uda fit --resume {stop.path}")
         raise typer.Exit(130) from None
+
+
+@app.command()
+def sweep(
+    spec: Path,
+    out: Out = Path("sweep"),
+    address: Address = None,
+    data_root: DataRoot = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, list the trials, and stop.")] = False,
+) -> None:
+    """Run every combination of a spec's recipes, methods, seeds and settings, side by side on Ray; one page compares them.
+
+    The same command goes on where it was stopped. Needs the extra ray.
+    """
+    from uda.cluster.spec import combinations, read_spec
+    from uda.cluster.sweep import check_all
+    from uda.cluster.sweep import sweep as run_sweep
+    from uda.console import Display
+
+    display, asked = Display(), read_spec(spec)
+    found = combinations(asked)
+    where = check_all(found, {"data_root": data_root, "device": device, "precision": precision or "auto"}, address)
+    display.say(f"{len(found) * len(asked.seeds)} trials, all of them checked")
+    if dry_run:
+        for one in found:
+            display.say(f"  {one.name}: seeds {', '.join(map(str, asked.seeds))}")
+        return
+    for page in run_sweep(asked, found, out, display, where, address):
+        display.say(f"see {page}")
 
 
 @app.command()
