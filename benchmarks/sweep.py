@@ -23,11 +23,11 @@ from pathlib import Path
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 
-from cells import where  # noqa: E402
-from ray.cluster_utils import Cluster  # noqa: E402
+from cells import where
+from ray.cluster_utils import Cluster
 
-from uda.cluster.spec import combinations, read_spec  # noqa: E402
-from uda.training.fit import fit  # noqa: E402
+from uda.cluster.spec import combinations, read_spec
+from uda.training.fit import fit
 
 SPEC = """recipes = ["synth2digits"]
 methods = ["source_only", "dann", "dan", "deep_coral"]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import uda
-from uda.data.names import data_roots, is_path
+from uda.data.names import absolute, data_roots, is_shards
 from uda.errors import OwnCodeError, Terminated, UserError
 from uda.paths import new_file, new_folder
 from uda.plugins import named, own_frames
@@ -72,11 +72,6 @@ Address = Annotated[str | None, typer.Option(help="Of a Ray cluster: auto or HOS
 Seed = Annotated[int | None, typer.Option("--seed", min=0, max=2**63 - 2, help="Seed of everything random.")]
 
 
-def _anchored(name: str) -> str:
-    """A path of images made absolute; a data set's name as it is."""
-    return str(Path(name).absolute()) if is_path(name) else name
-
-
 def _anchored_factory(name: str) -> str:
     """FILE.py:FACTORY with its path made absolute; a module's or timm's as it is."""
     place, colon, factory = name.rpartition(":")
@@ -84,10 +79,10 @@ def _anchored_factory(name: str) -> str:
 
 
 FLAGS: dict[str, tuple[str, Callable[[Any], object]]] = {
-    "source": ("data.source", _anchored),
-    "target": ("data.target", _anchored),
-    "source_test": ("data.source_test", _anchored),
-    "target_test": ("data.target_test", _anchored),
+    "source": ("data.source", absolute),
+    "target": ("data.target", absolute),
+    "source_test": ("data.source_test", absolute),
+    "target_test": ("data.target_test", absolute),
     "size": ("data.size", int),
     "model": ("classifier.backbone", _anchored_factory),
     "weights": ("classifier.weights", lambda path: str(Path(path).absolute())),
@@ -308,21 +303,52 @@ def inspect(
 @app.command()
 def predict(
     run: Path,
-    images: Path,
-    out: Out = Path("predictions.csv"),
+    images: str,
+    out: OutOrNone = None,
     which: Which = "last",
+    engine: Annotated[str, typer.Option(help="For shards: here, one after another, or ray, side by side (needs it).")] = "here",
+    address: Address = None,
     device: Device = "auto",
     precision: Precision = None,
     trust: Trust = False,
 ) -> None:
-    """Class and probability of every image at a path (a folder, .csv, .npz or one file), as a CSV."""
+    """Class and probability of every image at a path (a folder, .csv, .npz or one file), as predictions.csv.
+
+    Of tar shards, 'shards/{0000..0999}.tar', the folder predictions/ gets a Parquet file for each; those that are there stay.
+    """
     from uda.console import Display
     from uda.inference.predict import write_predictions
     from uda.runs.run import Run
 
-    display, out = Display(), new_file(out, ".csv", images)
-    count = write_predictions(Run(run, device=device, precision=precision, trust=trust), images, out, which, display)
+    display = Display()
+    if is_shards(images):
+        from uda.cluster.predict import predict_shards
+        from uda.inference.shards import Asked
+
+        asked, out = Asked(run, which, device, precision, trust), out or Path("predictions")
+        count = predict_shards(asked, images, out, display, engine, address)
+        display.say(f"{count:,} images classified; they are in {out}")
+        return
+    if engine != "here" or address is not None:
+        raise UserError("--engine and --address are for tar shards; pack a folder with: uda shards FOLDER -o DIR")
+    out = new_file(out or Path("predictions.csv"), ".csv", Path(images))
+    count = write_predictions(Run(run, device=device, precision=precision, trust=trust), Path(images), out, which, display)
     display.say(f"{count:,} images classified; see {out}")
+
+
+@app.command()
+def shards(
+    folder: Path,
+    out: Out = Path("shards"),
+    images: Annotated[int, typer.Option("--images", min=1, help="So many images in a shard.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the order that they are packed in.")] = 0,
+) -> None:
+    """Pack a folder of images into tar shards, in random order: DIR/0000.tar and on. Class folders are kept as they are."""
+    from uda.console import Display
+    from uda.data.folders import pack
+
+    display, out = Display(), new_folder(out)
+    display.say(f"'{pack(folder, out, images, seed, display)}' are the shards")
 
 
 @app.command()
@@ -346,7 +372,7 @@ def evaluate(
     from uda.runs.run import Run
 
     display, out = Display(), out and new_file(out, ".json", Path(data))
-    result = run_evaluate(Run(run, device=device, precision=precision, trust=trust), _anchored(data), which, data_root, display)
+    result = run_evaluate(Run(run, device=device, precision=precision, trust=trust), absolute(data), which, data_root, display)
     if out is not None:
         with atomic_write(out) as path:
             path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, ValidationError, field_validator, model_validator
 
-from uda.data.names import is_path
+from uda.data.names import absolute
 from uda.errors import UserError
 from uda.recipe import presets
 from uda.recipe.load import resolve
@@ -151,8 +151,9 @@ def _anchored(recipe: Recipe) -> Recipe:
         table, name = key.split(".")
         section = getattr(recipe, table)
         place = getattr(section, name)
-        if place is not None and (table == "classifier" or is_path(place)):
-            new = section.model_copy(update={name: type(place)(Path(place).absolute())})
+        if place is not None:
+            held = absolute(place) if table == "data" else type(place)(Path(place).absolute())
+            new = section.model_copy(update={name: held})
             recipe = recipe.model_copy(update={table: new})
     return recipe
 

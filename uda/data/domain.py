@@ -9,6 +9,7 @@ from torch import Tensor
 
 from uda.data.files import BLOCK, ImageFiles, Images, Inputs, read
 from uda.data.kept import Kept
+from uda.data.shards import Members, ShardShuffle
 from uda.errors import UserError
 
 
@@ -76,7 +77,9 @@ class Domain:
         return self.shuffled()[: min(count, 2**27 // self.inputs.shape[1:].numel())]
 
     def shuffled(self) -> Tensor:
-        """The order without meaning that samples are the beginning of, int64 (N,)."""
+        """The order without meaning that samples are the beginning of, int64 (N,); of shards, some of whose images (n,)."""
+        if isinstance(self.images, ImageFiles) and isinstance(self.images.names, Members):
+            return ShardShuffle(self.images.names.starts, torch.Generator().manual_seed(0)).order
         return torch.randperm(len(self), generator=torch.Generator().manual_seed(0))
 
     def without_labels(self) -> Domain:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from uda.atomic import atomic_write, lock
 from uda.data.files import Images
+from uda.data.shards import Members
 from uda.errors import UserError
 
 LIMIT = 20.0  # GiB, where $UDA_CACHE_GIB names no other
@@ -69,10 +70,15 @@ def digest(*parts: object) -> str:
 
 
 def digest_of_images(images: Images) -> str:
-    """A name for the content of images, in their order; files are read as they lie there, and not decoded."""
+    """A name for the content of images, in their order; files are read as they lie there, and not decoded.
+
+    Shards go by their names, sizes and times of change.
+    """
     if isinstance(images, Tensor):
         return digest(images)
     sum_ = hashlib.blake2b(digest_size=16)
+    if isinstance(images.names, Members):
+        return images.names.key
     for number in range(len(images)):
         try:
             sum_.update(hashlib.blake2b(images.path(number).read_bytes(), digest_size=16).digest())
