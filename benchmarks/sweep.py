@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
 
 from cells import where
 from ray.cluster_utils import Cluster
@@ -29,11 +29,13 @@ from ray.cluster_utils import Cluster
 from uda.cluster.spec import combinations, read_spec
 from uda.training.fit import fit
 
-SPEC = """recipes = ["synth2digits"]
+SPEC = """recipes = ["mnist2usps"]
 methods = ["source_only", "dann", "dan", "deep_coral"]
 seeds = [0, 1, 2]
 reports = false
 [settings]
+data.size = [16]
+classifier.width = [8]
 classifier.steps = [{source}]
 training.steps = [{steps}]
 training.evaluate_every = [{steps}]

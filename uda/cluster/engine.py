@@ -31,6 +31,7 @@ def cluster(address: str | None, cpus: int = 1, gpus: float | None = None) -> It
         UserError: where Ray is not installed, nothing answers, or no node has what a task takes.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("RAY_worker_niceness", "0")  # a trial is no less urgent than the same run alone
     try:
         import ray
     except ImportError:

@@ -118,7 +118,7 @@ def _blocks(shard: str, frame: Frame) -> Iterator[tuple[list[str], Tensor, list[
             if len(names) + len(errors) == BLOCK:
                 yield names, torch.stack(images) if images else torch.empty(0), errors
                 names, images, errors = [], [], []
-            tar.members = []  # it would remember all of them
+            tar.members = []  # type: ignore[attr-defined] # it would remember all of them
     if names or errors:
         yield names, torch.stack(images) if images else torch.empty(0), errors
 
