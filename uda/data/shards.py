@@ -1,6 +1,6 @@
 """Images in tar shards, as WebDataset lays them out: more of them than a disk has files, or than a disk holds.
 
-A pass over the shards, once, finds where in them the images lie. That index is kept on disk and memory-mapped, 28 bytes an image,
+A pass over the shards, once, finds where in them the images lie. That index is kept on disk and memory-mapped, 32 bytes an image,
 so that memory does not grow with their number. A shard behind a URL is fetched when its turn comes, and `FETCHED` are kept.
 
 The class of an image is what its ``KEY.cls`` says, else the first folder of its name.
