@@ -116,11 +116,11 @@ def survive(out: Path, source: int, steps: int) -> None:
     print(f"{done} of 12 results; {twice} written more than once; the page names {named} of 4 combinations")
 
 
-def overhead(out: Path, source: int, steps: int) -> None:
+def overhead(out: Path, source: int, steps: int, turns: int = 2) -> None:
     """Seconds of the runs one after another in one process, and of the sweep from its command to its end, in turns."""
     spec = write_spec(out, source, steps)
     asked, seconds = read_spec(spec), {"one after another": [], "sweep": []}
-    for turn in range(2):
+    for turn in range(turns):
         began = time.monotonic()
         for one in combinations(asked):
             for seed in asked.seeds:
@@ -143,8 +143,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/sweep"))
     parser.add_argument("--source", type=int, default=100, help="steps of the source classifier")
     parser.add_argument("--steps", type=int, default=100, help="steps of the method")
+    parser.add_argument("--turns", type=int, default=2, help="of the two ways, for the overhead")
     given = parser.parse_args()
-    {"survive": survive, "overhead": overhead}[given.what](given.out / given.what, given.source, given.steps)
+    if given.what == "survive":
+        survive(given.out / given.what, given.source, given.steps)
+    else:
+        overhead(given.out / given.what, given.source, given.steps, given.turns)
     print(where())
 
 
