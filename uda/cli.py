@@ -63,7 +63,10 @@ Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, 
 Precision = Annotated[
     str | None, typer.Option("--precision", help="bf16, fp32 or auto (a probe decides). Left out: auto to fit, else as the run.")
 ]
-Which = Annotated[str, typer.Option("--which", help="last, selected (by the label-free score) or source (before adaptation).")]
+Which = Annotated[
+    str,
+    typer.Option("--which", help="recommended (last or source, as the run says), last, selected (by its score) or source."),
+]
 Out = Annotated[Path, typer.Option("-o", "--out", help="What to write.")]
 OutOrNone = Annotated[Path | None, typer.Option("-o", "--out", help="What to write. Left out: what the description names.")]
 SetKeys = Annotated[list[str] | None, typer.Option("--set", help="Any key: --set method.feature_norm=l2. Repeatable.")]
@@ -305,7 +308,7 @@ def predict(
     run: Path,
     images: str,
     out: OutOrNone = None,
-    which: Which = "last",
+    which: Which = "recommended",
     engine: Annotated[str, typer.Option(help="For shards: here, one after another, or ray, side by side (needs it).")] = "here",
     address: Address = None,
     device: Device = "auto",
@@ -356,7 +359,7 @@ def evaluate(
     run: Path,
     data: Annotated[str, typer.Option(help="Labelled images: a folder (CLASS/IMAGE.png), .csv, .npz, or a data set by name.")],
     out: OutOrNone = None,
-    which: Which = "last",
+    which: Which = "recommended",
     data_root: DataRoot = None,
     device: Device = "auto",
     precision: Precision = None,
@@ -516,7 +519,7 @@ def export(
     run: Path,
     format: Annotated[str, typer.Option(help="torch (torch.export, .pt2) or onnx (needs the extra onnx).")] = "onnx",
     out: OutOrNone = None,
-    which: Which = "last",
+    which: Which = "recommended",
     trust: Trust = False,
 ) -> None:
     """Write the adapted classifier for other programs, checked on target images: RUN/classifier.onnx or .pt2."""

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from uda import UserError
-from uda.data.domain import Domain, LabelledDomain, Pair
+from uda.data.domain import Domain, LabelledDomain, Pair, count_kept_aside
 
 IMAGES = torch.zeros(3, 1, 4, 4, dtype=torch.uint8)
 
@@ -41,3 +41,17 @@ def test_the_sample_is_the_same_at_every_call(small_pair: Pair) -> None:
     target = small_pair.target.without_labels()
     assert torch.equal(target.sample(10), target.sample(10))
     assert len(target.sample(5000)) == len(target)
+
+
+@pytest.mark.parametrize(
+    ("images", "share", "aside"), [(499, 0.1, 0), (500, 0.1, 100), (3000, 0.1, 300), (60_000, 0.1, 2000), (3000, 0.0, 0)]
+)
+def test_so_many_target_images_are_kept_aside(images: int, share: float, aside: int) -> None:
+    assert count_kept_aside(images, share) == aside
+
+
+def test_what_is_kept_aside_and_what_is_not_are_all_images_once_and_samples_begin_with_the_former() -> None:
+    many = Domain("d", torch.zeros(600, 1, 2, 2, dtype=torch.uint8), ("a",), "note")
+    aside, trained_on = many.kept_aside(0.1)
+    assert torch.cat([aside, trained_on]).sort().values.tolist() == list(range(600))
+    assert torch.equal(many.sampled(len(aside)), aside)

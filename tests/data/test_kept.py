@@ -85,3 +85,9 @@ def test_a_batch_without_small_images_is_drawn_from_as_it_is(fp32: Runtime) -> N
     assert batch.small is None
     assert batch.pixels()[0] is batch.source
     assert batch.pixels()[1] is batch.target_weak
+
+
+def test_some_of_the_images_are_read_by_their_new_numbers_and_by_the_old_maps() -> None:
+    some = kept().only(torch.tensor([3, 8, 9])).only(torch.tensor([2, 0]))
+    assert (len(some), some.shape) == (2, (2, 2))
+    assert some.tested(torch.tensor([0, 1]))[:, 0].tolist() == [9, 3]

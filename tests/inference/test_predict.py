@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from uda import UserError
 from uda.console import Display
 from uda.data.augment import to_float
 from uda.data.frame import Frame, decode
-from uda.inference.predict import as_cell, evaluate, evaluation_table, write_predictions
+from uda.inference.predict import as_cell, evaluate, evaluation_table, unlike, write_predictions
 from uda.runs.run import Run
 
 QUIET = Display(quiet=True)
@@ -105,3 +106,23 @@ def test_a_name_that_is_no_text_keeps_its_bytes(own_run: Run, folders: Path, tmp
     (tmp_path / "in" / os.fsdecode(name)).write_bytes(next((folders / "target").iterdir()).read_bytes())
     write_predictions(own_run, tmp_path / "in", tmp_path / "p.csv", "last", Display())
     assert (tmp_path / "p.csv").read_bytes().splitlines()[1].startswith(name + b",")
+
+
+@pytest.mark.parametrize(("shift", "count", "said"), [(0.0, 200, False), (3.0, 200, True), (0.0, 20, False), (3.0, 19, False)])
+def test_images_that_are_read_otherwise_than_the_target_are_said_to_be_unlike_it(shift: float, count: int, said: bool) -> None:
+    new = torch.randn(count, 5)
+    new[:, 0] += shift
+    assert bool(unlike(torch.randn(300, 5), new)) == said
+
+
+def test_the_source_classifier_predicts_where_a_run_recommends_it_and_says_why(
+    own_run: Run, folders: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recommending = Run(own_run.path, device="cpu")
+    recommending.result.update(recommended="source", recommended_because="it went wrong")
+    write_predictions(recommending, folders / "target", tmp_path / "a.csv", "recommended", Display())
+    assert "it went wrong (--which last" in capsys.readouterr().out
+    write_predictions(own_run, folders / "target", tmp_path / "b.csv", "source", QUIET)
+    write_predictions(own_run, folders / "target", tmp_path / "c.csv", "last", QUIET)
+    recommended, source, last = (rows(tmp_path / f"{name}.csv") for name in "abc")
+    assert recommended == source != last

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def test_a_result_says_what_was_run_and_what_came_out(tiny_run: uda.Run) -> None
     result = tiny_run.result
     assert (result["recipe"], result["method"], result["seed"], result["steps"]) == ("tiny", "unit", 0, 8)
     assert (result["device"], result["precision"]) == ("cpu", "fp32")
-    assert result["target"] == {"name": "digits", "note": result["target"]["note"], "train": 1197, "test": 600}
+    assert result["target"] == {"name": "digits", "note": result["target"]["note"], "train": 1197, "test": 600, "held_out": 120}
     assert set(result["accuracy"]) == {"source", "source_only", "last", "selected", "oracle"}
     assert set(result["seconds"]) == {"total", "source_classifier", "adaptation"}
     assert 0 <= result["translation"]["class_consistency"] <= 1
@@ -136,10 +137,10 @@ def test_a_loaded_run_translates_as_the_run_does(tiny_run: uda.Run) -> None:
 
 
 def test_a_loaded_method_holds_what_it_kept_of_every_target_image(tiny: Path, tmp_path: Path) -> None:
-    """A bank of neighbours is as long as the target, which the recipe alone does not tell."""
+    """A bank of neighbours is as long as what of the target is trained on, which the recipe alone does not tell."""
     done = run(tiny, tmp_path / "run", overrides={"method.name": "aad"}, report=False)
     kept = load_file(done.path / "weights" / "method.safetensors")["bank.features"]
-    assert len(kept) == done.result["target"]["train"]
+    assert len(kept) == done.result["target"]["train"] - done.result["target"]["held_out"]
     assert torch.equal(uda.load(done.path, device="cpu").method().bank.features, kept)
 
 
@@ -158,6 +159,27 @@ def test_target_labels_reach_neither_training_nor_selection(
         assert torch.equal(weights(tiny_run, which), weights(other, which)), which
     assert tiny_run.result["selection"]["selected_step"] == other.result["selection"]["selected_step"]
     assert tiny_run.result["confusion"] != other.result["confusion"]
+
+
+def test_no_method_trains_on_target_images_that_are_kept_aside(
+    tiny: Path, tiny_run: uda.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With other images in their place, weights come out the same; what is said without labels differs."""
+
+    def other(split: str, size: int, channels: int) -> LabelledDomain:
+        domain = load_handwritten_digits(split, size, channels)
+        aside, _ = domain.kept_aside(0.1)
+        assert isinstance(domain.images, torch.Tensor)
+        images = domain.images.clone()
+        images[aside] = 255 - images[aside]
+        return replace(domain, images=images) if split == "train" else domain
+
+    monkeypatch.setitem(EMBEDDED, "digits", other)
+    changed = run(tiny, tmp_path / "changed", report=False)
+    assert tiny_run.result["target"]["held_out"] >= 100
+    for which in ("last", "method"):
+        assert torch.equal(weights(tiny_run, which), weights(changed, which)), which
+    assert tiny_run.result["estimated"] != changed.result["estimated"]
 
 
 def test_a_trained_source_classifier_is_loaded_instead_of_trained(tiny: Path, tiny_run: uda.Run, tmp_path: Path) -> None:

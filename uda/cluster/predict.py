@@ -12,6 +12,7 @@ from uda.data.names import absolute
 from uda.data.shards import expand
 from uda.errors import UserError
 from uda.inference.shards import Asked, Predicted, is_done, outputs_of, predict_shard
+from uda.runs.run import Run
 
 ENGINES = "here", "ray"
 UNREADABLE = "unreadable.txt"
@@ -37,6 +38,10 @@ def predict_shards(asked: Asked, pattern: str, out: Path, display: Display, engi
         raise UserError.unknown("engine", engine, ENGINES)
     if address is not None and engine != "ray":
         raise UserError("--address is of a Ray cluster; add --engine ray")
+    run = Run(asked.run, trust=asked.trust)
+    if note := run.note_on(asked.which):
+        display.say(note)
+    asked = asked._replace(which=run.chosen(asked.which))
     asked, out = asked._replace(run=asked.run.absolute()), out.absolute()
     shards = [absolute(shard) for shard in expand(pattern)]
     out.mkdir(parents=True, exist_ok=True)

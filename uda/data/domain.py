@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from uda.data.files import BLOCK, ImageFiles, Images, Inputs, read
 from uda.data.kept import Kept
-from uda.data.shards import Members, ShardShuffle
+from uda.data.shards import BUFFER, Members
 from uda.errors import UserError
+
+FEWEST_ASIDE, MOST_ASIDE = 100, 2000
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,11 @@ class Domain:
 
     def only(self, positions: Tensor) -> Domain:
         """Some of the images; `positions` int64 (n,), on the CPU."""
-        return replace(self, images=self.images[positions])
+        return replace(self, **self._some(positions))
+
+    def _some(self, positions: Tensor) -> dict[str, Any]:
+        small = None if self.small is None else self.small[positions]
+        return {"images": self.images[positions], "kept": self.kept and self.kept.only(positions), "small": small}
 
     def with_inverted_copies(self) -> Domain:
         """Twice the images: each, and its negative. Needs them in memory."""
@@ -76,17 +83,44 @@ class Domain:
         """Which images `sample` returns, int64 (n,)."""
         return self.shuffled()[: min(count, 2**27 // self.inputs.shape[1:].numel())]
 
+    def kept_aside(self, share: float) -> tuple[Tensor, Tensor]:
+        """Which images are kept aside, and which are not, int64: about a `share` of them, as `count_kept_aside` says.
+
+        Those kept aside are the beginning of what is `shuffled`.
+        """
+        count = count_kept_aside(len(self), share)
+        if self._in_shards:
+            return self.shuffled()[:count], torch.arange(len(self) - count)
+        order = self.shuffled()
+        return order[:count], order[count:].sort().values
+
     def shuffled(self) -> Tensor:
-        """The order without meaning that samples are the beginning of, int64 (N,); of shards, some of whose images (n,)."""
-        if isinstance(self.images, ImageFiles) and isinstance(self.images.names, Members):
-            return ShardShuffle(self.images.names.starts, torch.Generator().manual_seed(0)).order
+        """The order without meaning that samples are the beginning of, int64 (N,).
+
+        Of shards, which are packed in an order without meaning, the last `BUFFER` images: they are read one after another.
+        """
+        if self._in_shards:
+            return len(self) - 1 - torch.arange(min(len(self), BUFFER))
         return torch.randperm(len(self), generator=torch.Generator().manual_seed(0))
+
+    @property
+    def _in_shards(self) -> bool:
+        return isinstance(self.images, ImageFiles) and isinstance(self.images.names, Members)
 
     def without_labels(self) -> Domain:
         """The images alone; labels, where there were some, are not reachable from what is returned."""
         return Domain(
             self.name, self.images, self.classes, self.note, unreadable=self.unreadable, kept=self.kept, small=self.small
         )
+
+
+def count_kept_aside(images: int, share: float) -> int:
+    """How many of so many target images no method trains on, so that what is said of the others without labels is no echo.
+
+    A share (0..0.5) of them, no fewer than a hundred, which less than say little, and no more than 2,000. Of fewer than 500
+    images, none: there, training needs them more.
+    """
+    return 0 if share == 0 or images < 5 * FEWEST_ASIDE else min(max(round(share * images), FEWEST_ASIDE), MOST_ASIDE)
 
 
 @dataclass(frozen=True)
@@ -106,7 +140,7 @@ class LabelledDomain(Domain):
             raise UserError(f"{self.name}: labels run from {low} to {high}, but the classes are 0..{len(self.classes) - 1}")
 
     def only(self, positions: Tensor) -> LabelledDomain:
-        return replace(self, images=self.images[positions], labels=self.labels[positions])
+        return replace(self, **self._some(positions), labels=self.labels[positions.to(self.labels.device)])
 
     def sample_labels(self, count: int = 2000) -> Tensor:
         """The labels of the images that `sample` returns, int64 (n,)."""

@@ -34,20 +34,26 @@ class Kept:
             any view stands for an augmented one.
         device: where they are put when they are read.
         other: another body's, where what is read is the mean of both.
+        rows: which of the images these are, where they are not all, int64 (n,).
     """
 
     maps: Tensor
     weak: int
     device: torch.device
     other: Other | None = None
+    rows: Tensor | None = None
 
     def __len__(self) -> int:
-        return len(self.maps)
+        return len(self.maps if self.rows is None else self.rows)
+
+    def only(self, positions: Tensor) -> Kept:
+        """Some of the images, without a copy of their maps; `positions` int64 (n,), on the CPU."""
+        return replace(self, rows=positions if self.rows is None else self.rows[positions])
 
     @property
     def shape(self) -> torch.Size:
         """(N, ...): of what is read."""
-        return torch.Size((len(self.maps), *self.maps.shape[2:]))
+        return torch.Size((len(self), *self.maps.shape[2:]))
 
     def to(self, device: torch.device) -> Kept:
         return replace(self, device=device)
@@ -64,6 +70,7 @@ class Kept:
         return self._read(positions.cpu(), views)
 
     def _read(self, positions: Tensor, views: Tensor) -> Tensor:
+        positions = positions if self.rows is None else self.rows[positions]
         maps = self.maps[positions, views].to(self.device, torch.float32)
         if self.other is None:
             return maps

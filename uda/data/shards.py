@@ -76,6 +76,9 @@ class Members:
         """The name of an image, SHARD/NAME; or some of the images, at ascending positions."""
         if isinstance(at, np.ndarray):
             chosen = np.flatnonzero(at) if at.dtype == bool else at
+            count = len(chosen)
+            if self._positions is None and count and chosen[-1] == count - 1 and chosen[0] == 0:  # the first ones, in order
+                return Members(self.shards, np.minimum(self._starts, count), self._table[:count], f"{self.key} {count}")
             chosen = chosen if self._positions is None else self._positions[chosen]
             key = hashlib.blake2b(self.key.encode() + chosen.tobytes(), digest_size=16).hexdigest()
             return Members(self.shards, self._starts, self._table, key, chosen)
@@ -105,18 +108,17 @@ class Members:
 class ShardShuffle:
     """Endless positions, each once per epoch: shards in a random order, and the images of some of them mixed in a buffer.
 
-    Memory is that of `BUFFER` positions and of one for each shard. What is drawn comes from torch's global generator, or from
-    the one that is given.
+    Memory is that of `BUFFER` positions and of one for each shard. What is drawn comes from torch's global generator.
     """
 
-    def __init__(self, starts: np.ndarray, generator: torch.Generator | None = None) -> None:
-        self.starts, self.generator = torch.from_numpy(np.array(starts)), generator
+    def __init__(self, starts: np.ndarray) -> None:
+        self.starts = torch.from_numpy(np.array(starts))
         self.shards, self.next_shard = torch.zeros(0, dtype=torch.int64), 0
         self._fill()
 
     def _fill(self) -> None:
         if self.next_shard >= len(self.shards):
-            self.shards, self.next_shard = torch.randperm(len(self.starts) - 1, generator=self.generator), 0
+            self.shards, self.next_shard = torch.randperm(len(self.starts) - 1), 0
         parts: list[Tensor] = []
         count = 0
         while self.next_shard < len(self.shards) and len(parts) < OPEN and count < BUFFER:
@@ -124,7 +126,7 @@ class ShardShuffle:
             parts.append(torch.arange(int(self.starts[shard]), int(self.starts[shard + 1])))
             count, self.next_shard = count + len(parts[-1]), self.next_shard + 1
         mixed = torch.cat(parts)
-        self.order, self.position = mixed[torch.randperm(len(mixed), generator=self.generator)], 0
+        self.order, self.position = mixed[torch.randperm(len(mixed))], 0
 
     def take(self, size: int) -> Tensor:
         """The next `size` positions."""

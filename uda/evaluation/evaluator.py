@@ -70,13 +70,15 @@ def on_labelled(classifier: nn.Module, domain: LabelledDomain, runtime: Runtime)
 class Evaluator:
     """Holds the test sets with their labels, and says how good a classifier is. Nothing it says steers training."""
 
-    def __init__(self, pair: Pair, runtime: Runtime) -> None:
+    def __init__(self, pair: Pair, runtime: Runtime, aside: float = 0.0) -> None:
+        """`aside`: the share of target images that no method trains on (`Domain.kept_aside`), which are looked at alone then."""
         self.pair, self.runtime = pair, runtime
+        self.looked_at = len(pair.target.kept_aside(aside)[0]) or 2000
         self.source_sample: Tensor | None = None
         self.target_sample: Tensor | None = None
 
     def outputs(self, classifier: nn.Module, source: bool = True, test: bool = True) -> Outputs:
-        """What a classifier says of a sample of the target's training images, and of held-out images.
+        """What a classifier says of target images that are kept aside (else, of some that train), and of held-out images.
 
         Samples of up to 2,000 images, the same at each call.
 
@@ -87,7 +89,7 @@ class Evaluator:
         """
         held_out: tuple[Tensor | None, ...] = (None, None, None)
         if self.target_sample is None:
-            self.target_sample = self.pair.target.sample()
+            self.target_sample = self.pair.target.sample(self.looked_at)
         if source:
             if self.source_sample is None:
                 self.source_sample = self.pair.source_test.sample()
@@ -115,7 +117,7 @@ class Evaluator:
         if outputs.test is None or self.pair.target_test is None:
             confidence, predicted = outputs.target_logits.cpu().softmax(1).max(1)
             shown, labels = confidence.argsort()[:count], torch.full_like(predicted, -1)
-            images = next(read(self.pair.target.images, [self.pair.target.sampled()[shown]]))
+            images = next(read(self.pair.target.images, [self.pair.target.sampled(self.looked_at)[shown]]))
         else:
             logits, labels = outputs.test
             confidence, predicted = logits.softmax(1).max(1)

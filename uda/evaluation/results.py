@@ -41,6 +41,8 @@ class DomainResult(TypedDict):
     note: str
     train: int
     test: int
+    held_out: NotRequired[int]
+    """of the target's training images, those that no method trains on"""
 
 
 def _holds(*names: str) -> AfterValidator:
@@ -56,8 +58,14 @@ class Estimated(TypedDict):
     """Accuracy on the target, 0..1, as far as it can be told without labels."""
 
     accuracy: float
+    """of `last`"""
     interval: tuple[float, float]
+    """that covers the truth in nine of ten runs of the study (`uda.evaluation.study`)"""
     by: str
+    source_only: NotRequired[float]
+    source_only_interval: NotRequired[tuple[float, float]]
+    unlike: NotRequired[bool]
+    """whether no run of the study was like this one"""
 
 
 class Selection(TypedDict):
@@ -87,6 +95,9 @@ class Result(TypedDict):
     """``source``, ``source_only``, ``refined`` where that was done, ``last``, ``selected``, ``oracle``"""
     selection: NotRequired[Selection]
     estimated: NotRequired[Estimated]
+    recommended: NotRequired[Literal["source", "adapted"]]
+    """which classifier to use, as far as can be told without labels"""
+    recommended_because: NotRequired[str]
     calibration: NotRequired[Annotated[dict[str, float], _holds("temperature", "source_temperature")]]
     """``temperature``, at which it is as sure on the target as the estimate says it is right; ``source_temperature``"""
     warnings: NotRequired[list[Annotated[dict[str, str], _holds("name", "what", "meaning", "advice")]]]

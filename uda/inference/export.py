@@ -42,14 +42,14 @@ def deployed(run: Run, which: str = "last") -> nn.Module:
     return Deployed(normalize, network).cpu().float().eval()
 
 
-def export(run: Run, format: str, out: Path | None = None, which: str = "last") -> tuple[Path, str]:
+def export(run: Run, format: str, out: Path | None = None, which: str = "recommended") -> tuple[Path, str]:
     """Writes the classifier in a format, after running it on the run's sample of target images.
 
     Args:
         run: a finished run.
         format: ``"torch"`` (torch.export, read by `torch.export.load`) or ``"onnx"`` (needs the extra `onnx`).
         out: the file; left out, ``RUN/classifier.pt2`` or ``RUN/classifier.onnx``.
-        which: ``"last"``, ``"selected"`` or ``"source"``.
+        which: ``"last"``, ``"selected"``, ``"source"`` or, of the first and the third, the ``"recommended"`` one.
 
     Returns:
         The file, and a line that says how its outputs compare.
@@ -79,7 +79,7 @@ def export(run: Run, format: str, out: Path | None = None, which: str = "last") 
             raise UserError(f"the exported file's outputs differ from the classifier's by up to {worst:.2g}; nothing was written")
     own = predict(run.load_classifier(which), sample.to(run.runtime.device), run.runtime).cpu()
     agree = int((own.argmax(1) == expected.argmax(1)).sum())
-    return out, (
+    return out, run.note_on(which) + "; " * bool(run.note_on(which)) + (
         f"checked on {len(images)} target images: outputs within {worst:.1g} of the module's, all classes the same; "
         f"{agree} of {len(images)} as the run's own in {run.runtime.precision}"
     )

@@ -42,6 +42,12 @@ class Recipe(Section):
         return find_method(self.method.name).classifies
 
     @property
+    def kept_aside(self) -> float:
+        """The share of target images that are kept aside: of a method that only translates, or trains on their labels, none."""
+        method = find_method(self.method.name)
+        return self.data.target_held_out if method.classifies and not method.reads_target_labels else 0.0
+
+    @property
     def reads_source(self) -> bool:
         """Whether the method reads source images."""
         return find_method(self.method.name).reads_source

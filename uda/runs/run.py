@@ -116,7 +116,20 @@ class Run:
 
     def temperature(self, which: str = "last") -> float:
         """What an adapted classifier's logits are divided by, so that it is as sure as it is right, by the estimate."""
-        return 1.0 if which == "source" else self.result["calibration"]["temperature"]
+        return 1.0 if self.chosen(which) == "source" else self.result["calibration"]["temperature"]
+
+    def chosen(self, which: str) -> str:
+        """``"last"`` or ``"source"`` for ``"recommended"``, whichever the run's result recommends; else `which` as it is."""
+        if which != "recommended":
+            return which
+        self._asked_to_classify()
+        return "source" if self.result.get("recommended") == "source" else "last"
+
+    def note_on(self, which: str) -> str:
+        """What is to be said where ``"recommended"`` means the source classifier, and why it does; else nothing."""
+        if which == self.chosen(which) or self.chosen(which) != "source":
+            return ""
+        return f"by the source classifier: {self.result['recommended_because']} (--which last takes the adapted one)"
 
     def target(self) -> tuple[Domain, Tensor]:
         """The target's training images, without labels, and which of them `outputs` are of, in order, int64 (n,).
@@ -169,13 +182,14 @@ class Run:
     def load_classifier(self, which: str = "last") -> nn.Module:
         """The adapted classifier after the ``"last"`` step or the ``"selected"`` one, or the ``"source"`` classifier.
 
-        It is in evaluation mode, takes float images (N, C, H, W) in -1..1 (see `uda.data.augment.to_float`) and returns
-        logits (N, K).
+        Or, of the first and the third, the ``"recommended"`` one. It is in evaluation mode, takes float images (N, C, H, W) in
+        -1..1 (see `uda.data.augment.to_float`) and returns logits (N, K).
         """
         networks = self._networks()
-        return networks.whole(self._load(networks, which), which != "source").eval()
+        return networks.whole(self._load(networks, which), self.chosen(which) != "source").eval()
 
     def _load(self, networks: Networks, which: str) -> nn.Module:
+        which = self.chosen(which)
         if which not in ("last", "selected", "source"):
             raise UserError.unknown("classifier", which, ("last", "selected", "source"))
         source = which == "source"

@@ -186,7 +186,7 @@ def new_job(
     """What the stages of a run share, at its beginning or where it goes on."""
     metrics, pair = Metrics(folder), pair.to(runtime.device)
     own = Progress(display), metrics, Checkpoints(folder), Signals()
-    environment, evaluator = folder.read_environment(), Evaluator(pair, runtime)
+    environment, evaluator = folder.read_environment(), Evaluator(pair, runtime, recipe.kept_aside)
     loop = Loop(folder, recipe.training.log_every, [*own, *observers], environment.run)
     cache = user_cache(environment.cache)
     return Job(folder, recipe, pair, runtime, display, loop, metrics, evaluator, environment, cache, networks)
@@ -212,6 +212,8 @@ def introduce(job: Job) -> None:
     kinds = ("labelled images", "images without labels") if recipe.classifies else ("images", "images")
     for role, domain, kind in zip(("source", "target"), (pair.source, pair.target), kinds, strict=True):
         say(f"  {role} {domain.name}: {len(domain):,} {kind} ({domain.note})")
+    if aside := len(pair.target.kept_aside(recipe.kept_aside)[0]):
+        say(f"  {aside:,} of the target's images are kept aside: no method trains on them; label-free figures read them alone")
     if pair.target_test is not None and pair.target_test.note != pair.target.note:
         say(f"  tested on {pair.target_test.name}: {len(pair.target_test):,} images ({pair.target_test.note})")
     if job.classifier is not None and job.classifier.parts:

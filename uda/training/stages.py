@@ -117,7 +117,7 @@ def keep_inputs(job: Job) -> Job:
     with _features(job):
         keeper = Keeper(body, job.recipe.data, job.runtime, job.display, job.cache, job.recipe.reads_pixels)
         pair = keeper.keep_pair(job.pair)
-    return replace(job, pair=pair, evaluator=Evaluator(pair, job.runtime))
+    return replace(job, pair=pair, evaluator=Evaluator(pair, job.runtime, job.recipe.kept_aside))
 
 
 def keep_target(job: Job) -> Job:
@@ -132,13 +132,13 @@ def keep_target(job: Job) -> Job:
         if folder.has_weights("target_body"):
             folder.read_weights("target_body", body)
         else:
-            sample = read(pair.target.images, pair.target.shuffled()[:STATISTICS].split(64))
+            sample = read(pair.target.images, pair.target.shuffled()[-STATISTICS:].split(64))
             own, both = body.learn([runtime.arrange(to_float(images.to(runtime.device))) for images in sample])
             if job.recipe.classifier.target_norm == "auto" and not _surer(job, own, both):
                 return replace(job, networks=job.networks._replace(target_body=None))
             folder.write_weights("target_body", body)
         pair = Keeper(Body(body.adapted), job.recipe.data, runtime, job.display, job.cache).blend_target(pair, body)
-    return replace(job, pair=pair, evaluator=Evaluator(pair, runtime))
+    return replace(job, pair=pair, evaluator=Evaluator(pair, runtime, job.recipe.kept_aside))
 
 
 def _surer(job: Job, own: Tensor, both: Tensor) -> bool:
@@ -243,6 +243,9 @@ def adapt(job: Job, source: SourceStage | None) -> Method:
     seed_everything(recipe.seed + 1)
     method, players = build_method(recipe, job.networks, runtime), Players(runtime, training.steps)
     unlabelled = job.pair.target.without_labels()
+    aside, trained_on = unlabelled.kept_aside(recipe.kept_aside)
+    if len(aside):
+        unlabelled = unlabelled.only(trained_on)
     if recipe.data.target_inverted_copies:
         unlabelled = unlabelled.with_inverted_copies()
     players.slow_down(method)
@@ -305,7 +308,7 @@ def measure(job: Job, source: SourceStage | None, method: Method) -> Material:
         "method": recipe.method.name,
         "seed": recipe.seed,
         "source": describe(pair.source, pair.source_test),
-        "target": describe(pair.target, pair.target_test),
+        "target": {**describe(pair.target, pair.target_test), "held_out": len(pair.target.kept_aside(recipe.kept_aside)[0])},
         **figures,
         "steps": recipe.training.steps,
         "device": str(job.runtime.device),

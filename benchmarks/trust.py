@@ -1,0 +1,268 @@
+"""The study behind a run's estimate: many runs on many shifts, what each says of itself without labels, and what is true.
+
+    export UDA_DATA=digits/:photos/          # MNIST, SVHN, USPS; MNIST-M, Office-31 and PACS where they are at hand
+    python benchmarks/trust.py run --backbone-weights tf_efficientnet_lite0.safetensors      # hours; goes on where it stopped
+    python benchmarks/trust.py rows          # what each run's stored outputs say, and the truth, into uda/evaluation/study.csv
+    python benchmarks/trust.py table         # how well the estimate holds on pairs that it was not fitted on
+
+A shift is a pair of domains, perhaps with its target corrupted, without some classes, uneven or small. Three methods run on
+each, chosen by turns. Target labels are read where the truth is written down, and nowhere before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import functools
+import itertools
+import json
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import functional as transforms
+
+from uda.atomic import atomic_write
+from uda.console import Display
+from uda.data.datasets.digits import Split
+from uda.data.domain import LabelledDomain, Pair
+from uda.data.load import load_named, load_pair
+from uda.data.names import data_roots, join_roots
+from uda.evaluation.witnesses import witnesses
+from uda.recipe.load import resolve
+from uda.recipe.schema import Recipe
+from uda.runs.build import build_checked, published_frame
+from uda.runs.cache import user_cache
+from uda.runs.environment import describe_environment
+from uda.runs.folder import RunFolder
+from uda.runtime import choose_runtime, scoped_seed
+from uda.training.fit import new_job
+from uda.training.keep import Keeper
+from uda.training.stages import adapt, measure, train_source
+
+TABLE = Path(__file__).parent.parent / "uda" / "evaluation" / "study.csv"
+METHODS = ("im", "shot", "mcc", "dann", "mean_teacher", "aad", "fixmatch", "supcon", "mcd", "adabn", "cdan", "dan", "deep_coral")
+EACH = 3  # methods on a shift
+DIGIT_PAIRS = (
+    ("svhn", "mnist"), ("svhn", "usps"), ("svhn", "mnist-m"), ("svhn", "synth"), ("mnist", "svhn"), ("mnist", "usps"),
+    ("mnist", "mnist-m"), ("mnist", "synth"), ("usps", "mnist"), ("usps", "svhn"), ("usps", "mnist-m"), ("mnist-m", "svhn"),
+    ("mnist-m", "usps"), ("mnist-m", "mnist"), ("synth", "mnist"), ("synth", "usps"), ("synth", "svhn"), ("synth", "digits"),
+)  # fmt: skip
+CORRUPTED = ("svhn", "mnist"), ("mnist", "usps"), ("usps", "mnist"), ("mnist-m", "svhn")
+OFFICE = tuple(itertools.permutations(("amazon", "dslr", "webcam"), 2))
+PACS = tuple(itertools.permutations(("photo", "art_painting", "cartoon", "sketch"), 2))
+DIGITS = {
+    "data.size": 32, "data.channels": 3, "classifier.width": 16, "classifier.steps": 300, "classifier.batch": 128,
+    "training.steps": 150, "training.batch": 64, "training.target_batch": 128, "training.evaluate_every": 75,
+}  # fmt: skip
+SPLITS: tuple[Split, ...] = ("train", "test")
+TESTED = 2000  # images of each domain
+PLAIN = {f"augment.{role}.{name}": 0.0 for role in ("source", "target") for name in
+         ("rotate", "translate", "scale", "shear", "colour", "invert", "erase")}  # fmt: skip
+
+
+def noisy(images: Tensor) -> Tensor:
+    noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
+    return (images + 60 * noise).clamp(0, 255).byte()
+
+
+def occluded(images: Tensor) -> Tensor:
+    images = images.clone()
+    side = images.shape[-1]
+    images[..., side // 4 : side // 2, side // 4 : side // 2 + 4] = 128
+    return images
+
+
+def patches_shuffled(images: Tensor) -> Tensor:
+    """Nobody can read these."""
+    top, bottom = images.chunk(2, 2)
+    return torch.cat([torch.cat(half.chunk(2, 3)[::-1], 3) for half in (bottom, top)], 2)
+
+
+CORRUPTIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "noise": noisy,
+    "blur": lambda images: transforms.gaussian_blur(images, [7, 7], [1.8, 1.8]),
+    "contrast": lambda images: transforms.adjust_contrast(images, 0.25),
+    "inverted": lambda images: 255 - images,
+    "turned": lambda images: transforms.rotate(images, 30),
+    "upside down": lambda images: images.flip(2, 3),
+    "occluded": occluded,
+    "shuffled": patches_shuffled,
+}
+
+
+class Shift(NamedTuple):
+    """A pair, and what is done to its target: a corruption, ``lacks``, ``uneven``, or a number of images."""
+
+    source: str
+    target: str
+    change: str | int = ""
+
+    @property
+    def name(self) -> str:
+        return "-".join(str(part).replace("/", ".").replace(" ", "_") for part in self if part != "")
+
+
+def all_shifts() -> list[Shift]:
+    """Every shift of the study: photographs, which take seconds, then digits, mixed so that any part of them is of all kinds."""
+    photographs = [Shift(f"office31/{a}", f"office31/{b}") for a, b in OFFICE] + [
+        Shift(f"pacs/{a}", f"pacs/{b}") for a, b in PACS
+    ]
+    changed = [photographs[number] for number in (1, 4, 6, 8, 12)]
+    photographs += [pair._replace(change=change) for pair in changed for change in ("lacks", "uneven", 200, 50)]
+    digits = [Shift(*pair) for pair in DIGIT_PAIRS]
+    digits += [Shift(*pair, change) for change in ("lacks", "uneven", 1000, 200, 50, 20, *CORRUPTIONS) for pair in CORRUPTED]
+    return [*photographs, *(digits[number] for number in torch.randperm(len(digits), generator=torch.Generator().manual_seed(0)))]
+
+
+def methods_of(shift: Shift) -> Iterator[str]:
+    """By turns, so that each method meets shifts of every kind."""
+    first = zlib.crc32(shift.name.encode())
+    able = [name for name in METHODS if "/" in shift.source or name != "adabn"]  # which needs batch norm
+    return (able[(first + 4 * turn) % len(able)] for turn in range(EACH))
+
+
+def chosen(labels: Tensor, change: str | int, generator: torch.Generator, classes: int) -> Tensor:
+    """Which of a target's images stay, int64 (n,)."""
+    order = torch.randperm(len(labels), generator=generator)
+    if isinstance(change, int):
+        return order[:change]
+    if change == "lacks":
+        gone = torch.randperm(classes, generator=torch.Generator().manual_seed(0))[: round(0.3 * classes)]
+        return order[~torch.isin(labels[order], gone)]
+    shares = 36 ** -torch.linspace(0, 1, classes)  # from 36 to 1
+    counts = torch.bincount(labels, minlength=classes)
+    wanted = (shares * (counts / shares).min().clamp_min(counts.max() / 4)).long().clamp(2)
+    return torch.cat([order[labels[order] == k][: int(wanted[k])] for k in range(classes)])
+
+
+def changed(domain: LabelledDomain, change: str | int, seed: int) -> LabelledDomain:
+    """A labelled target after its change; kept features of its images go with them."""
+    if change in CORRUPTIONS:
+        assert isinstance(domain.images, Tensor)
+        return replace(domain, images=CORRUPTIONS[str(change)](domain.images))
+    if change == "":
+        return domain
+    return domain.only(chosen(domain.labels, change, torch.Generator().manual_seed(seed), len(domain.classes)).sort().values)
+
+
+@functools.lru_cache(2)
+def digits(source: str, target: str) -> Pair:
+    roots = data_roots(None)
+    loaded = [load_named(name, split, roots, 32, 3) for name in (source, target) for split in SPLITS]
+    return Pair(*(domain if "train" in domain.name else domain.only(domain.sampled(TESTED)) for domain in loaded))
+
+
+@functools.lru_cache(1)
+def photographs(source: str, target: str, weights: Path) -> tuple[Recipe, Pair]:
+    """The recipe in its frame, and all images of a pair with what the body makes of them."""
+    settings = {"data.source": source, "data.target": target, "classifier.backbone_weights": str(weights.absolute())}
+    settings |= {"data.target_held_out": 0.1, "classifier.target_norm": "own"}
+    recipe = resolve("office31" if source.startswith("office31") else "pacs", settings).recipe
+    roots, runtime, display = data_roots(None), choose_runtime(), Display(quiet=True)
+    frame = published_frame(recipe.classifier)
+    assert frame is not None
+    recipe = recipe.with_frame(frame)
+    pair = load_pair(recipe.data, roots, display, look=False)
+    networks = build_checked(recipe, len(pair.source.classes), runtime)
+    assert networks is not None
+    assert networks.body is not None
+    return recipe, Keeper(networks.body, recipe.data, runtime, display, user_cache()).keep_pair(pair)
+
+
+def recipe_and_pair(shift: Shift, method: str, seed: int, weights: Path) -> tuple[Recipe, Pair]:
+    """What a run trains on; a third of the digit runs do without augmentation, as a newcomer's would."""
+    if "/" in shift.source:
+        recipe, pair = photographs(shift.source, shift.target, weights)
+        recipe = resolve(recipe, {"method.name": method, "seed": seed}).recipe
+        target = changed(pair.target, shift.change, seed)  # type: ignore[arg-type]
+        return recipe, Pair(pair.source, pair.source_test, target, target)
+    settings = DIGITS | {"data.source": shift.source, "data.target": shift.target, "method.name": method, "seed": seed}
+    settings |= PLAIN if zlib.crc32(f"{shift.name}-{method}".encode()) % 3 == 0 else {}
+    pair = digits(shift.source, shift.target)
+    target, test = (changed(part, shift.change, seed) for part in (pair.target, pair.target_test))  # type: ignore[arg-type]
+    if isinstance(shift.change, int):
+        test = pair.target_test  # type: ignore[assignment]
+    return resolve("svhn2mnist", settings).recipe, Pair(pair.source, pair.source_test, target, test)
+
+
+def run(folder: Path, recipe: Recipe, pair: Pair) -> None:
+    """The stages of a run, from images or features that are at hand, into a run folder; nothing where it lies there already."""
+    if (folder / "result.json").exists():
+        return
+    runtime = choose_runtime()
+    with scoped_seed(recipe.seed), runtime.computing():
+        networks = build_checked(recipe, len(pair.source.classes), runtime)
+        environment = describe_environment(recipe, pair, runtime, join_roots(data_roots(None)), True)
+        opened = RunFolder.create(folder, recipe, environment) if not folder.exists() else RunFolder.open(folder)
+        with opened.locked():
+            job = new_job(opened, recipe, pair, runtime, Display(quiet=True), networks, ())
+            source = train_source(job)
+            material = measure(job, source, adapt(job, source))
+            opened.write_json("result.json", material.result)
+            opened.delete_checkpoint()
+
+
+def run_all(out: Path, weights: Path, only: str, seeds: list[int]) -> None:
+    """Every run that is not there yet, one line each."""
+    for seed, shift in itertools.product(seeds, all_shifts()):
+        for method in methods_of(shift):
+            folder = out / f"{shift.name}-{method}-{seed}"
+            if not fnmatch(folder.name, only) or (folder / "result.json").exists():
+                continue
+            began = time.perf_counter()
+            recipe, pair = recipe_and_pair(shift, method, seed, weights)
+            run(folder, recipe, pair)
+            result = json.loads((folder / "result.json").read_text())
+            figures = [result["accuracy"]["source_only"], result["accuracy"]["last"], result["estimated"]["accuracy"]]
+            print(folder.name, *(f"{figure:.4f}" for figure in figures), f"{time.perf_counter() - began:.0f} s", flush=True)
+
+
+def write_rows(out: Path, table: Path) -> None:
+    """A line for each finished run: what it says of itself without labels, and the truth, which is read here alone."""
+    rows: list[dict[str, Any]] = []
+    for folder in sorted(path.parent for path in out.glob("*/result.json")):
+        opened, result = RunFolder.open(folder), json.loads((folder / "result.json").read_text())
+        before, after = opened.read_outputs("source_only"), opened.read_outputs("last")
+        rows.append(
+            {
+                "run": folder.name,
+                "pair": f"{result['source']['name']} {result['target']['name']}",
+                "true_before": result["accuracy"]["source_only"],
+                "true_after": result["accuracy"]["last"],
+                "aside": int(result["target"]["held_out"] > 0),
+            }
+            | witnesses(before, after)
+        )
+    with atomic_write(table) as path, path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(
+            {key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()} for row in rows
+        )
+    print(f"{len(rows)} runs of {len({row['pair'] for row in rows})} pairs; see {table}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["run", "rows", "table"])
+    parser.add_argument("--out", type=Path, default=Path("runs/trust"))
+    parser.add_argument("--table", type=Path, default=TABLE)
+    parser.add_argument("--backbone-weights", type=Path, default=Path("tf_efficientnet_lite0.safetensors"))
+    parser.add_argument("--only", default="*", help="runs of such names, as office31*")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    given = parser.parse_args()
+    if given.what == "run":
+        run_all(given.out, given.backbone_weights, given.only, given.seeds)
+    elif given.what == "rows":
+        write_rows(given.out, given.table)
+
+
+if __name__ == "__main__":
+    main()
