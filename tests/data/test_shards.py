@@ -16,6 +16,7 @@ from uda.console import Display
 from uda.data import shards as module
 from uda.data.augment import Augment
 from uda.data.batches import Stream
+from uda.data.domain import Domain
 from uda.data.files import ImageFiles, check, check_some, read
 from uda.data.folders import find, pack
 from uda.data.frame import Frame
@@ -170,3 +171,14 @@ def test_wrong_shards_are_said_in_one_line(name: str, line: str, tmp_path: Path)
     (tmp_path / "x.tar").write_bytes(b"no tar" * 500)
     with pytest.raises(UserError, match=line):
         members_of(str(tmp_path / name))
+
+
+def test_what_is_kept_aside_is_the_last_and_the_others_stay_as_they_are(pattern: str) -> None:
+    target = Domain("t", files(pattern), ("a", "b"), "note")
+    assert target.shuffled()[:4].tolist() == [11, 10, 9, 8]
+    rest = target.only(torch.arange(8))
+    assert isinstance(rest.images, ImageFiles)
+    assert isinstance(rest.images.names, Members)
+    assert rest.images.names.starts.tolist() == [0, 4, 8, 8]
+    assert sorted(ShardShuffle(rest.images.names.starts).take(8).tolist()) == list(range(8))
+    assert greys(rest.images, [7, 0]) == [7, 0]
