@@ -24,6 +24,7 @@ from uda.data.folders import (
     check_classes,
     class_names,
     find,
+    find_shards,
     hold_out,
     load_labelled,
     load_unlabelled,
@@ -32,7 +33,7 @@ from uda.data.folders import (
     split_classes,
 )
 from uda.data.frame import Frame
-from uda.data.names import DATA_SETS, OTHERWISE, is_domain, is_path
+from uda.data.names import DATA_SETS, OTHERWISE, is_domain, is_path, is_shards
 from uda.errors import UserError
 
 if TYPE_CHECKING:
@@ -115,7 +116,8 @@ def find_all(wanted: DataSettings, roots: Sequence[Path], classifies: bool = Tru
         if name is None or name in DATA_SETS:
             continue
         if is_path(name):
-            found[role] = find(Path(name), labelled=classifies and role != "target")
+            labelled = classifies and role != "target"
+            found[role] = find_shards(name, labelled) if is_shards(name) else find(Path(name), labelled)
         elif is_domain(name):
             place = require(name, roots)
             if getattr(wanted, role) is not None or place.has_lists:
@@ -171,7 +173,8 @@ def load_pair(wanted: DataSettings, roots: Sequence[Path], display: Display, cla
     # All that can be known without decoding images is looked at before any is decoded.
     found = find_all(wanted, roots, classifies)
     settled = resolve_frame(wanted, found.get("source"), found.get("target"))
-    frame, size, channels = (settled, int(wanted.memory * 2**30) if look else None, display), settled.size, settled.channels
+    size, channels, memory = settled.size, settled.channels, int(wanted.memory * 2**30) if look else None
+    frame = settled, memory, display, wanted.looked_at
     named = None if "source" in found else load_named(wanted.source, "train", roots, size, channels)
     classes = named.classes if named is not None else tuple(wanted.classes or class_names(found["source"]))
     check_all_classes(found, classes, wanted.unknown == "class")

@@ -47,6 +47,9 @@ class DataSettings(Section):
     """3: grey images are copied to three channels; 1: colour images are turned to grey; left out: 1 if all are grey"""
     memory: float = Field(1.0, ge=0)
     """GiB: images of your own that take more than this, decoded, are decoded when needed instead"""
+    looked_at: PositiveInt = 200_000
+    """so many images of your own are all decoded once before training; of more, so many are, evenly spaced, and those that turn
+    out to be damaged in training are replaced by others"""
 
     paired_test: bool = False
     """whether the n-th test images of both domains show the same: then translations are compared with the truth"""

@@ -23,7 +23,8 @@ TABLE = Path(__file__).parent / "study.csv"
 TRUTH = "run", "pair", "aside", "true_before", "true_after"
 COVERED = 0.9
 EDGE = 0.003  # shares are kept this far from 0 and 1 where their logarithms of odds are taken
-UNLIKE = 1.25  # times as uncertain as the most uncertain run of the study, and a run is unlike them all
+BEYOND = 0.25  # of the range that a witness has in the study: a run farther beyond it is unlike them all
+WIDER = 2.0  # is the interval of such a run
 
 Numbers = NDArray[np.float64]
 
@@ -100,6 +101,7 @@ class Study:
         self.before, self.after = before, after
         found = [{name: float(row[name]) for name in self.names} for row in rows]
         odds, raw, sampling = (np.stack(parts) for parts in zip(*map(self._columns, found), strict=True))
+        self.lowest, self.highest = raw.min(0), raw.max(0)
         self.of_adapted = Regression(odds, log_odds(after), self.pairs, sampling)
         self.of_source = Regression(odds, log_odds(before), self.pairs, sampling)
         self.of_gain = Regression(raw, after - before, self.pairs, np.zeros_like(sampling))
@@ -115,13 +117,14 @@ class Study:
     def judge(self, found: Mapping[str, float]) -> Verdict:
         """What follows from a run's witnesses, by name."""
         odds, raw, sampling = (part[None] for part in self._columns(found))
+        slack = BEYOND * (self.highest - self.lowest)
+        unlike = bool(((raw < self.lowest - slack) | (raw > self.highest + slack)).any())
         figures: list[tuple[float, tuple[float, float]]] = []
         for regression in (self.of_adapted, self.of_source):
             (mean,), (deviation,) = regression.predict(odds, sampling)
-            reach = regression.widen * deviation
+            reach = regression.widen * deviation * (WIDER if unlike else 1)
             figures.append((share(mean), (share(mean - reach), share(mean + reach))))
         (gain,), _ = self.of_gain.predict(raw, np.zeros(1))
-        unlike = bool(deviation > UNLIKE * self.of_source.deviations.max())
         return Verdict(*figures[0], *figures[1], float(gain), unlike)
 
 

@@ -15,7 +15,8 @@ from uda.errors import UserError
 from uda.recipe.load import load_recipe
 from uda.recipe.schema import Recipe
 from uda.report.compare import Group, open_group, seed_folders
-from uda.runs.folder import RUN, SEEDS, RunFolder, agree, default_path
+from uda.runs.folder import RUN, SEEDS, Asked, RunFolder, agree, default_path
+from uda.runs.run import Run
 from uda.training.fit import asked_for, fit, resume
 from uda.training.loop import Interrupted, Observer
 
@@ -72,14 +73,27 @@ def resume_seeds(
     asked = folder.read_asked()
     with folder.locked():
         for seed in asked.seeds:
-            out = path / f"seed-{seed}"
             try:
-                if (out / RUN[0]).exists():
-                    resume(out, display, model, observers=observers, trust=trust)
-                else:
-                    where = asked.model_dump(include={"data_root", "device", "precision", "cache"})
-                    recipe = load_recipe(path / SEEDS[0], {"seed": seed})
-                    fit(recipe, model=model, out=out, display=display, observers=observers, **where)
+                run_seed(path, seed, asked, display, model, observers, trust)
             except Interrupted as stop:
                 raise Interrupted(f"seed {seed}: {stop}", path) from None
     return open_group(path)
+
+
+def run_seed(
+    path: Path,
+    seed: int,
+    asked: Asked,
+    display: Display | None = None,
+    model: nn.Module | None = None,
+    observers: Sequence[Observer] = (),
+    trust: bool = False,
+    report: bool = True,
+) -> Run:
+    """Begins or continues one run of a folder of seeds, which was begun with what is `asked`; a finished one stays as it is."""
+    out = path / f"seed-{seed}"
+    if (out / RUN[0]).exists():
+        return resume(out, display, model, report=report, observers=observers, trust=trust)
+    where = asked.model_dump(include={"data_root", "device", "precision", "cache"})
+    recipe = load_recipe(path / SEEDS[0], {"seed": seed})
+    return fit(recipe, model=model, out=out, display=display, report=report, observers=observers, **where)

@@ -204,17 +204,18 @@ def _kept_or_trained(job: Job, classifier: Classifier) -> None:
     body = digest(job.networks and job.networks.body, recipe.data.views) if recipe.classifier.freezes else ""
     images = digest_of_images(pair.source.images), digest(pair.source.labels), body
     how = recipe.classifier, recipe.augment.source, recipe.data.frame, recipe.seed, torch.get_num_threads()
-    where = runtime.device.type, runtime.precision, runtime.channels_last, machine()
     versions = versions_of("torch", "torchvision"), uda.__version__
-    key = digest("source classifier", classifier, *images, *how, *where, *versions)
-    if (found := job.cache.find(key)) is not None:
-        load_weights(found[1] / "weights.safetensors", classifier)
-        job.display.say("  source classifier: trained by an earlier run, and kept (--no-cache trains it anew)")
-        return
-    _supervised(job, SOURCE_STAGE, recipe.classifier.steps)
-    with job.cache.writing(key) as kept:
-        save_tensors(classifier.state_dict(), kept / "weights.safetensors")
-        write_about(kept, {"what": f"source classifier {recipe.classifier.backbone} of {recipe.name}, seed {recipe.seed}"})
+    numbers = runtime.device, runtime.precision, runtime.channels_last
+    key = digest("source classifier", classifier, *images, *how, *numbers, machine(), *versions)
+    with job.cache.alone(key, lambda: job.display.say("  source classifier: another run is training it; waiting")):
+        if (found := job.cache.find(key)) is not None:
+            load_weights(found[1] / "weights.safetensors", classifier)
+            job.display.say("  source classifier: trained by an earlier run, and kept (--no-cache trains it anew)")
+            return
+        _supervised(job, SOURCE_STAGE, recipe.classifier.steps)
+        with job.cache.writing(key) as kept:
+            save_tensors(classifier.state_dict(), kept / "weights.safetensors")
+            write_about(kept, {"what": f"source classifier {recipe.classifier.backbone} of {recipe.name}, seed {recipe.seed}"})
 
 
 def _supervised(job: Job, stage: str, steps: int) -> None:
