@@ -30,7 +30,7 @@ from scipy.stats import spearmanr
 
 from uda.atomic import atomic_write
 from uda.evaluation.calibration import expected_calibration_error, fit_temperature, match_confidence
-from uda.evaluation.estimation import DEFAULT, ESTIMATES, agreement
+from uda.evaluation.estimation import ESTIMATES, agreement, average_thresholded_confidence
 from uda.evaluation.results import evaluations
 from uda.evaluation.selection import SCORES, mean_ranks
 from uda.runs.run import Run
@@ -162,7 +162,7 @@ def calibration_errors(run: Run) -> tuple[float, ...]:
     logits, labels = after.test
     temperatures = (
         1.0,
-        match_confidence(after.target_logits, ESTIMATES[DEFAULT](*after.source, after.target_logits)),
+        match_confidence(after.target_logits, average_thresholded_confidence(*after.source, after.target_logits)),
         fit_temperature(*after.source),
     )
     errors = (expected_calibration_error(logits / temperature, labels) for temperature in temperatures)

@@ -33,6 +33,9 @@ OF_CI = {"pip", "pytest", "ruff", "mypy", "lint-imports"}
 NOT_RUN = {
     "python -m venv .venv && source .venv/bin/activate": ".ci/run makes an environment of its own",
     "pre-commit install": "changes the checkout's git hooks",
+    "uda sweep sweep.toml --out DIR/sweep": "takes minutes; tests/cluster/test_sweep.py runs one",
+    "uda sweep sweep.toml --out DIR/sweep --address auto": "needs a cluster",
+    "uda predict RUN 'DIR/photo-shards/{0000..0002}.tar' -o DIR/predictions --engine ray": "starts Ray",
     "uda check RUN": "waits for a person; tests/inference/test_answering.py answers",
     "python examples/own_classifier.py": "tests/test_examples.py runs it with few steps",
 }
@@ -84,6 +87,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save = "import torch, nets; torch.manual_seed(0); torch.save(nets.Net().state_dict(), 'net.pt')"
     subprocess.run([sys.executable, "-c", save], cwd=root, check=True)
     (root / "DIR").mkdir()
+    (root / "sweep.toml").write_text(blocks(CHECKOUT / "docs" / "scale.md", "toml")[0])
     for seed, name in enumerate(("mnist", "usps", "svhn")):
         for split in ("train", "test"):
             small = domain(name, 60, seed, 32)

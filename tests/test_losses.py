@@ -92,6 +92,21 @@ def test_entropies_by_hand(rows: int, classes: int, seed: int) -> None:
     assert close(losses.information_maximization(logits), entropy - marginal)
 
 
+@given(rows=sizes, classes=sizes, seed=seeds)
+@settings(max_examples=20, deadline=None)
+def test_entropies_beside_expected_shares_by_hand(rows: int, classes: int, seed: int) -> None:
+    logits, shares = draw(seed, rows, classes, scale=2), draw(seed + 1, classes, scale=1).softmax(0)
+    p = softmax(logits)
+    mean = [float(value) for value in sum(p) / rows]
+    divergence = sum(p_k * math.log(p_k / q_k) for p_k, q_k in zip(mean, shares.tolist(), strict=True))
+    assert close(losses.marginal_entropy(logits, shares), math.log(classes) - divergence)
+    entropy = sum(entropy_of(row) for row in p) / rows
+    assert close(losses.information_maximization(logits, shares), entropy - math.log(classes) + divergence)
+    balance = -sum(q_k * math.log(p_k) for p_k, q_k in zip(mean, shares.tolist(), strict=True))
+    assert close(losses.class_balance(logits, shares), balance)
+    assert close(losses.class_balance(logits), -sum(math.log(p_k) for p_k in mean) / classes)
+
+
 @given(rows=sizes, classes=sizes, seed=seeds, confidence=st.floats(0, 1))
 @settings(max_examples=20, deadline=None)
 def test_pseudo_label_by_hand(rows: int, classes: int, seed: int, confidence: float) -> None:

@@ -18,7 +18,7 @@ import typer
 
 import uda
 from uda import ranks
-from uda.data.names import data_roots, is_path
+from uda.data.names import absolute, data_roots, is_shards
 from uda.errors import OwnCodeError, ProcessLost, Terminated, UserError
 from uda.paths import new_file, new_folder
 from uda.plugins import named, own_frames
@@ -72,12 +72,8 @@ Out = Annotated[Path, typer.Option("-o", "--out", help="What to write.")]
 OutOrNone = Annotated[Path | None, typer.Option("-o", "--out", help="What to write. Left out: what the description names.")]
 SetKeys = Annotated[list[str] | None, typer.Option("--set", help="Any key: --set method.feature_norm=l2. Repeatable.")]
 Trust = Annotated[bool, typer.Option("--trust", help="Agree to run the code that the run's recipe names, from now on.")]
+Address = Annotated[str | None, typer.Option(help="Of a Ray cluster: auto or HOST:PORT. Left out, this machine is one.")]
 Seed = Annotated[int | None, typer.Option("--seed", min=0, max=2**63 - 2, help="Seed of everything random.")]
-
-
-def _anchored(name: str) -> str:
-    """A path of images made absolute; a data set's name as it is."""
-    return str(Path(name).absolute()) if is_path(name) else name
 
 
 def _anchored_factory(name: str) -> str:
@@ -87,10 +83,10 @@ def _anchored_factory(name: str) -> str:
 
 
 FLAGS: dict[str, tuple[str, Callable[[Any], object]]] = {
-    "source": ("data.source", _anchored),
-    "target": ("data.target", _anchored),
-    "source_test": ("data.source_test", _anchored),
-    "target_test": ("data.target_test", _anchored),
+    "source": ("data.source", absolute),
+    "target": ("data.target", absolute),
+    "source_test": ("data.source_test", absolute),
+    "target_test": ("data.target_test", absolute),
     "size": ("data.size", int),
     "model": ("classifier.backbone", _anchored_factory),
     "weights": ("classifier.weights", lambda path: str(Path(path).absolute())),
@@ -253,6 +249,37 @@ def _telling_how_to_go_on(display: Display) -> Iterator[None]:
 
 
 @app.command()
+def sweep(
+    spec: Path,
+    out: Out = Path("sweep"),
+    address: Address = None,
+    data_root: DataRoot = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, list the trials, and stop.")] = False,
+) -> None:
+    """Run every combination of a spec's recipes, methods, seeds and settings, side by side on Ray; one page compares them.
+
+    The same command goes on where it was stopped. Needs the extra ray.
+    """
+    from uda.cluster.spec import combinations, read_spec
+    from uda.cluster.sweep import check_all
+    from uda.cluster.sweep import sweep as run_sweep
+    from uda.console import Display
+
+    display, asked = Display(), read_spec(spec)
+    found = combinations(asked)
+    where = check_all(found, {"data_root": data_root, "device": device, "precision": precision or "auto"}, address)
+    display.say(f"{len(found) * len(asked.seeds)} trials, all of them checked")
+    if dry_run:
+        for one in found:
+            display.say(f"  {one.name}: seeds {', '.join(map(str, asked.seeds))}")
+        return
+    for page in run_sweep(asked, found, out, display, where, address):
+        display.say(f"see {page}")
+
+
+@app.command()
 def inspect(
     source: Annotated[str, typer.Option(help="Labelled images, as `uda fit` takes them.")],
     target: Annotated[str, typer.Option(help="Images whose labels are not read.")],
@@ -283,21 +310,57 @@ def inspect(
 @app.command()
 def predict(
     run: Path,
-    images: Path,
-    out: Out = Path("predictions.csv"),
+    images: str,
+    out: OutOrNone = None,
     which: Which = "recommended",
+    reject: Annotated[float, typer.Option(help="Leave this share of the images unnamed: the most doubtful.")] = 0.0,
+    unknown: Annotated[bool, typer.Option("--unknown", help="Leave unnamed what looks to be of no known class.")] = False,
+    engine: Annotated[str, typer.Option(help="For shards: here, one after another, or ray, side by side (needs it).")] = "here",
+    address: Address = None,
     device: Device = "auto",
     precision: Precision = None,
     trust: Trust = False,
 ) -> None:
-    """Class and probability of every image at a path (a folder, .csv, .npz or one file), as a CSV."""
+    """Class and probability of every image at a path (a folder, .csv, .npz or one file), as predictions.csv.
+
+    Of tar shards, 'shards/{0000..0999}.tar', the folder predictions/ gets a Parquet file for each; those that are there stay.
+    """
     from uda.console import Display
     from uda.inference.predict import write_predictions
     from uda.runs.run import Run
 
-    display, out = Display(), new_file(out, ".csv", images)
-    count = write_predictions(Run(run, device=device, precision=precision, trust=trust), images, out, which, display)
+    display = Display()
+    if is_shards(images):
+        from uda.cluster.predict import predict_shards
+        from uda.inference.shards import Asked
+
+        if reject or unknown:
+            raise UserError("--reject and --unknown look at all images at once; they are not for tar shards")
+        asked, out = Asked(run, which, device, precision, trust), out or Path("predictions")
+        count = predict_shards(asked, images, out, display, engine, address)
+        display.say(f"{count:,} images classified; they are in {out}")
+        return
+    if engine != "here" or address is not None:
+        raise UserError("--engine and --address are for tar shards; pack a folder with: uda shards FOLDER -o DIR")
+    out = new_file(out or Path("predictions.csv"), ".csv", Path(images))
+    finished = Run(run, device=device, precision=precision, trust=trust)
+    count = write_predictions(finished, Path(images), out, which, display, reject, unknown)
     display.say(f"{count:,} images classified; see {out}")
+
+
+@app.command()
+def shards(
+    folder: Path,
+    out: Out = Path("shards"),
+    images: Annotated[int, typer.Option("--images", min=1, help="So many images in a shard.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the order that they are packed in.")] = 0,
+) -> None:
+    """Pack a folder of images into tar shards, in random order: DIR/0000.tar and on. Class folders are kept as they are."""
+    from uda.console import Display
+    from uda.data.folders import pack
+
+    display, out = Display(), new_folder(out)
+    display.say(f"'{pack(folder, out, images, seed, display)}' are the shards")
 
 
 @app.command()
@@ -306,6 +369,7 @@ def evaluate(
     data: Annotated[str, typer.Option(help="Labelled images: a folder (CLASS/IMAGE.png), .csv, .npz, or a data set by name.")],
     out: OutOrNone = None,
     which: Which = "recommended",
+    unknown: Annotated[bool, typer.Option("--unknown", help="Count images of further classes as unknown.")] = False,
     data_root: DataRoot = None,
     device: Device = "auto",
     precision: Precision = None,
@@ -321,7 +385,8 @@ def evaluate(
     from uda.runs.run import Run
 
     display, out = Display(), out and new_file(out, ".json", Path(data))
-    result = run_evaluate(Run(run, device=device, precision=precision, trust=trust), _anchored(data), which, data_root, display)
+    finished = Run(run, device=device, precision=precision, trust=trust)
+    result = run_evaluate(finished, absolute(data), which, data_root, display, unknown)
     if out is not None:
         with atomic_write(out) as path:
             path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

@@ -6,6 +6,7 @@ averaged; what mixes images is of the whole batch, in each process (`uda.collect
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -63,18 +64,43 @@ def entropy(logits: Tensor) -> Tensor:
     return -(log_p.exp() * log_p).sum(1).mean()
 
 
-def marginal_entropy(logits: Tensor) -> Tensor:
-    """Entropy of the batch's mean prediction, in nats: 0..ln K; high when all classes are used. Shape: (N, K)."""
-    p = F.softmax(gather(logits).float(), 1).mean(0)
-    return -(p * p.clamp_min(1e-8).log()).sum()
+def marginal_entropy(logits: Tensor, shares: Tensor | None = None) -> Tensor:
+    """Entropy of the batch's mean prediction, in nats: 0..ln K; high when all classes are used. Shape: (N, K).
 
-
-def information_maximization(logits: Tensor) -> Tensor:
-    """entropy - marginal_entropy, i.e. minus the mutual information of image and prediction: -ln K..0.
-
-    Each prediction sure, all classes used. Source: Gomes et al. 2010; Liang et al. 2020 (SHOT), eq. 3.
+    With expected `shares` (K,), above 0 and of sum 1, ln K - KL(mean prediction || shares): at its most where the mean is these,
+    and the entropy where these are even. Source: Krause et al. 2010 (RIM), section 4.
     """
-    return entropy(logits) - marginal_entropy(logits)
+    p = F.softmax(gather(logits).float(), 1).mean(0)
+    entropy = -(p * p.clamp_min(1e-8).log()).sum()
+    return entropy if shares is None else entropy + (p * (len(p) * shares).log()).sum()
+
+
+def information_maximization(logits: Tensor, shares: Tensor | None = None) -> Tensor:
+    """entropy - marginal_entropy; of even shares minus the mutual information of image and prediction: -ln K..0.
+
+    Each prediction sure, all classes used, as often as expected. Source: Gomes et al. 2010; Liang et al. 2020 (SHOT), eq. 3.
+    """
+    return entropy(logits) - marginal_entropy(logits, shares)
+
+
+def class_balance(logits: Tensor, shares: Tensor | None = None) -> Tensor:
+    """Cross-entropy of the expected shares (K,), or of even ones, and the batch's mean prediction (N, K): at its least where
+    they are alike.
+
+    Source: French et al. 2018, section 3.3.
+    """
+    log_mean = F.softmax(gather(logits).float(), 1).mean(0).clamp_min(1e-6).log()
+    return -(log_mean.mean() if shares is None else (shares * log_mean).sum())
+
+
+def entropy_separation(logits: Tensor, margin: float) -> Tensor:
+    """Mean over the batch of -|H(p) - ln(K) / 2|, of which what is at most `margin` (nats) counts nothing: -ln(K) / 2..0.
+
+    Doubtful predictions become more so, sure ones surer. Shape: logits (N, K). Source: Saito et al. 2020 (DANCE), eq. 4 and 5.
+    """
+    log_p = F.log_softmax(logits.float(), 1)
+    distance = (-(log_p.exp() * log_p).sum(1) - math.log(logits.shape[1]) / 2).abs()
+    return -(distance * (distance > margin)).mean()
 
 
 def pseudo_label(student_logits: Tensor, teacher_logits: Tensor, confidence: float | Tensor) -> Tensor:

@@ -204,6 +204,17 @@ def share(count: int, what: str) -> int:
     return count // world_size()
 
 
+def common_generator() -> torch.Generator | None:
+    """For what all processes draw alike after their global generators, which it goes on from, have parted; None: the global one."""
+    if not several():
+        return None
+    import torch
+
+    generator = torch.Generator()
+    generator.set_state(torch.get_rng_state())
+    return generator
+
+
 def own(rows: torch.Tensor) -> torch.Tensor:
     """This process's rows of a batch (N, ...): every world-size-th, so that the first images of all are the first of each."""
     return rows[rank() :: world_size()]

@@ -16,6 +16,7 @@ INK, GREY, BLUE, PALE, ORANGE = "#1b2733", "#5b6b7b", "#1f6fb2", "#eaf2fa", "#b4
 HOLDS = {
     "cli": "the command line",
     "adapter": "scikit-learn's manners",
+    "cluster": "many runs, many shards: Ray",
     "inference": "predict, translate, check, export",
     "training": "fit, stages, loop, seeds, inspect",
     "report": "pages, plots, grids, tables, comparisons",

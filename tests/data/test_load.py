@@ -92,6 +92,27 @@ def test_classes_that_the_source_has_not_are_an_error(root: Path, settings: dict
         pair_of(root, **settings)
 
 
+@pytest.mark.parametrize("settings", [{"target": "office/more"}, {"target_test": "office/more"}])
+def test_classes_that_the_source_has_not_may_be_taken_for_unknown(root: Path, settings: dict[str, str]) -> None:
+    """They are adapted to without a label, and apart from the other test images."""
+    pair = pair_of(root, unknown="class", **settings)
+    assert pair.target_test is not None
+    assert pair.target_unknown is not None
+    whole = len(list((root / "office" / "more").rglob("*.png")))
+    further = len(list((root / "office" / "more" / "horse").rglob("*.png")))
+    assert (len(pair.target_test), len(pair.target_unknown)) == (whole - further, further)
+    assert set(pair.target_test.labels.tolist()) <= {0, 1}
+    if "target" in settings:
+        assert len(pair.target) == whole
+        assert not isinstance(pair.target, LabelledDomain)
+
+
+def test_without_further_classes_nothing_is_unknown(root: Path) -> None:
+    pair = pair_of(root, unknown="class")
+    assert pair.target_unknown is None
+    assert isinstance(pair.target, LabelledDomain)
+
+
 def test_a_source_test_set_may_lack_none(root: Path) -> None:
     with pytest.raises(UserError, match="missing: dog"):
         pair_of(root, source_test="office/few")

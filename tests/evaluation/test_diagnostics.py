@@ -1,5 +1,7 @@
 """Each sign is found where it is, and none where nothing is wrong."""
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -20,7 +22,7 @@ EVEN = torch.arange(400) % 4
 MOSTLY = torch.where(torch.arange(400) % 11 == 0, (EVEN + 1) % 4, EVEN)  # what a source classifier gets right of it
 
 
-def names(before: Outputs, after: Outputs, **options: bool) -> list[str]:
+def names(before: Outputs, after: Outputs, **options: Any) -> list[str]:
     return [diagnostic.name for diagnostic in diagnose(before, after, CLASSES, **options)]
 
 
@@ -48,13 +50,23 @@ def test_a_lost_class_is_named_and_advice_given():
         c for c in diagnose(read(MOSTLY), read(torch.where(EVEN == 3, 2, EVEN)), CLASSES) if c.name == "lost classes"
     ]
     assert str(diagnostic).startswith("hardly any target image is given the class d: ")
-    assert "information_weight" in diagnostic.advice
+    assert "training.target_shares=estimated" in diagnostic.advice
 
 
 def test_an_uneven_source_is_the_measure_for_the_target():
     uneven = torch.cat([torch.zeros(200), torch.ones(150), torch.full((50,), 2)]).long()
     before = read(torch.where(torch.arange(400) % 11 == 0, (uneven + 1) % 3, uneven), 3.0, uneven)
     assert names(before, read(uneven, labels=uneven)) == []  # class d is nowhere, and is not missed
+
+
+def test_estimated_shares_are_the_measure_where_the_method_expected_them():
+    """Class d is in the source, and not in the target."""
+    partial, absent = EVEN.clamp(max=2), torch.tensor([0.25, 0.25, 0.48, 0.02])
+    before = read(torch.where(torch.arange(400) % 11 == 0, (partial + 1) % 3, partial), 3.0)
+    assert names(before, read(partial)) == ["lost classes"]
+    assert names(before, read(partial), expected=absent) == []
+    assert names(before, read(partial), expected=torch.full((4,), 0.25)) == ["lost classes"]
+    assert "class histogram" in names(before, read(partial), expected=torch.tensor([0.9, 0.05, 0.05, 0]))
 
 
 def test_a_method_that_trains_nothing_is_not_blamed_for_changing_nothing():

@@ -10,7 +10,6 @@ from uda.evaluation.estimation import (
     agreement,
     average_thresholded_confidence,
     difference_of_confidences,
-    interval,
     mean_confidence,
 )
 
@@ -54,17 +53,3 @@ def test_agreement_of_a_classifier_with_itself_and_with_another():
     logits = torch.eye(4)
     assert agreement(logits, logits) == 1
     assert agreement(logits, logits.roll(1, 0)) == 0
-
-
-def test_interval_holds_the_estimate_and_narrows_with_more_images():
-    few, many = draw(100, 3.0, 0), draw(5000, 3.0, 0)
-    low, high = interval(mean_confidence, *few, few[0])
-    assert low <= mean_confidence(*few, few[0]) <= high
-    assert high - low > 3 * (lambda bounds: bounds[1] - bounds[0])(interval(mean_confidence, *many, many[0]))
-
-
-def test_interval_leaves_the_random_state():
-    torch.manual_seed(0)
-    state = torch.get_rng_state()
-    interval(mean_confidence, *draw(20, 1.0, 0), draw(20, 1.0, 1)[0], draws=5)
-    assert torch.equal(state, torch.get_rng_state())

@@ -5,15 +5,19 @@ from __future__ import annotations
 import http.client
 import io
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from PIL import Image
 
+from tests.conftest import CHECKOUT
 from uda.inference.answering import AnswerServer, keys_of
 from uda.inference.check import NONE, Drawn, draw, read_table
 from uda.runs.run import Run
@@ -130,3 +134,43 @@ def test_keys() -> None:
     assert keys_of(("bike", "mug")) == ["1", "2"]
     assert len(set(keys_of(tuple(map(str, range(31)))))) == 31
     assert keys_of(tuple(map(str, range(65)))) == [""] * 65
+
+
+def browse(server: AnswerServer, size: tuple[int, int], keys: list[str]) -> list[dict[str, Any]]:
+    """What a real browser shows at first, and after each key; `size` in pixels."""
+    pytest.importorskip("PyQt6.QtWebEngineWidgets", reason="PyQt6-WebEngine is not installed", exc_type=ImportError)
+    script = CHECKOUT / "tests" / "inference" / "browser.py"
+    words = [sys.executable, str(script), server.address, *map(str, size), *keys]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    seen: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
+    return seen
+
+
+@pytest.mark.parametrize("size", [(390, 844), (1280, 800)], ids=["phone", "desktop"])
+def test_a_browser_answers_by_keyboard_alone_and_all_fits_the_screen(
+    size: tuple[int, int], server: AnswerServer, drawn: Drawn
+) -> None:
+    seen = browse(server, size, ["Enter", "3", "-", "Backspace", "5", "Enter", "Enter", "Enter", "Enter"])
+    assert [shown["count"] for shown in seen] == [f"{n} of 6" for n in (0, 1, 2, 3, 2, 3, 4, 5, 6, 6)]
+    assert all(shown["picture"] and shown["reachable"] for shown in seen if shown["asking"])
+    assert all(shown["width"] == size[0] and shown["overflow"] <= 0 and not shown["lost"] for shown in seen)
+    predicted = drawn.predicted
+    assert list(read_table(drawn, server.table).values()) == [predicted[0], "3", "5", *predicted[3:]]
+    assert not seen[-1]["asking"]
+    assert server.done.wait(5)
+
+
+def test_a_page_that_was_closed_half_way_goes_on(server: AnswerServer, drawn: Drawn) -> None:
+    assert browse(server, (1280, 800), ["Enter", "3"])[-1]["count"] == "2 of 6"
+    assert browse(server, (1280, 800), [])[0]["count"] == "2 of 6"
+
+
+def test_the_page_says_where_an_answer_is_lost(server: AnswerServer) -> None:
+    server.answer = refuse  # type: ignore[method-assign]
+    after = browse(server, (1280, 800), ["Enter"])[-1]
+    assert (after["lost"], after["count"]) == (True, "0 of 6")
+
+
+def refuse(row: int, label: str) -> None:
+    raise OSError("no space left on the disk")

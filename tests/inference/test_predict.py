@@ -86,6 +86,36 @@ def test_evaluation_takes_a_part_of_the_classes_and_no_other(own_run: Run, folde
         evaluate(own_run, str(tmp_path / "some"), "last", None, QUIET)
 
 
+def test_images_of_further_classes_count_as_unknown_where_that_is_asked_for(own_run: Run, folders: Path, tmp_path: Path) -> None:
+    for name, digit in (("3", "3"), ("further", "4")):
+        (tmp_path / "some").mkdir(exist_ok=True)
+        (tmp_path / "some" / name).symlink_to(folders / "test" / digit)
+    with pytest.raises(UserError, match="with --unknown further classes count as unknown"):
+        evaluate(own_run, str(tmp_path / "some"), "last", None, QUIET)
+    result = evaluate(own_run, str(tmp_path / "some"), "last", None, QUIET, unknown=True)
+    here, further = (len(list((folders / "test" / digit).iterdir())) for digit in "34")
+    assert (result["images"], result["open_set"]["images"]) == (here, further)
+    write_predictions(own_run, tmp_path / "some", tmp_path / "p.csv", "last", QUIET, unknown=True)
+    left = [row["unnamed"] == "unknown" for row in rows(tmp_path / "p.csv") if row["path"].startswith("further")]
+    assert result["open_set"]["unknown"] == pytest.approx(sum(left) / further)
+    assert "open set" in str(evaluation_table(result).caption)
+
+
+def test_the_most_doubtful_images_are_left_unnamed(own_run: Run, folders: Path, tmp_path: Path) -> None:
+    write_predictions(own_run, folders / "test", tmp_path / "all.csv", "last", QUIET)
+    count = write_predictions(own_run, folders / "test", tmp_path / "some.csv", "last", QUIET, reject=0.25)
+    whole, table = rows(tmp_path / "all.csv"), rows(tmp_path / "some.csv")
+    assert [row["path"] for row in table] == [row["path"] for row in whole]
+    left = [row for row in table if row["unnamed"] == "doubtful"]
+    assert (count, len(left)) == (96, 24)
+    assert all((row["class"] == "") == (row["unnamed"] == "doubtful") for row in table)
+    kept = [float(row["probability"]) for row in table if not row["unnamed"]]
+    assert max(float(row["probability"]) for row in left) <= min(kept)
+    assert "unnamed" not in whole[0]
+    with pytest.raises(UserError, match="from 0 to 1"):
+        write_predictions(own_run, folders / "test", tmp_path / "p.csv", "last", QUIET, reject=25)
+
+
 def test_photographs_by_name_are_evaluated_as_their_folder_is(own_run: Run, folders: Path, tmp_path: Path) -> None:
     (tmp_path / "office").mkdir()
     (tmp_path / "office" / "scan").symlink_to(folders / "test")

@@ -87,9 +87,14 @@ def entropy(logits: Tensor) -> Tensor:
     return entropies(logits).mean()
 
 
-def marginal_entropy(logits: Tensor) -> Tensor:
+SHARES = torch.tensor([0.3, 0.2, 0.15, 0.1, 0.08, 0.06, 0.05, 0.03, 0.02, 0.01])
+
+
+def marginal_entropy(logits: Tensor, shares: Tensor | None = None) -> Tensor:
+    """ln K - KL(mean prediction || shares)."""
     p = log_probabilities(logits).exp().mean(0)
-    return -(p * p.log()).sum()
+    shares = torch.full((logits.shape[1],), 1 / logits.shape[1]) if shares is None else shares
+    return torch.tensor(logits.shape[1]).log() - (p * (p / shares).log()).sum()
 
 
 def kl(log_p: Tensor, log_q: Tensor) -> Tensor:

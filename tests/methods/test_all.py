@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tests.conftest import small_classifier
-from tests.methods.reference import made
+from tests.methods.reference import SHARES, made
 from tests.models.nets import SmallResNet
 from uda.data.augment import Augment, to_float
 from uda.data.batches import Batches
@@ -139,3 +139,16 @@ def test_source_free_methods_step_without_the_source(name: str, small_pair: Pair
 def test_methods_are_named_after_their_files_and_name_their_settings() -> None:
     assert METHODS.keys() == {method.Settings().name for method in METHODS.values()}
     assert [name for name, method in METHODS.items() if not method.classifies] == ["unit_translation"]
+
+
+@pytest.mark.parametrize("name", ["unit", "shot", "im", "supcon", "drit", "latent_mapping"])
+def test_classes_are_expected_as_the_target_is_said_to_have_them(name: str, small_pair: Pair, fp32: Runtime) -> None:
+    """The term of the mean prediction is that of even shares where these are given, and no other."""
+    drawn, found = batches(name, small_pair, fp32).next(), []
+    for shares in (None, torch.full((10,), 0.1), SHARES):
+        method: Method = make(name, fp32, small_pair)
+        method.target_shares, method.players.done = shares, STEPS - 1
+        torch.manual_seed(5)
+        found.append(float(method.step(drawn)["target_marginal_entropy"]))
+    assert found[0] == pytest.approx(found[1], abs=1e-5)
+    assert abs(found[0] - found[2]) > 0.01

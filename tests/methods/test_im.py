@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
+from torch import Tensor
 
 from tests.methods import reference as by_hand
 from tests.methods.reference import adamw, assert_losses, assert_same_update, descend, twins
@@ -11,10 +13,12 @@ from uda.methods.im import InformationMaximization
 from uda.runtime import Runtime
 
 
-def test_a_step_by_hand(batch: Batch, fp32: Runtime) -> None:
+@pytest.mark.parametrize("shares", [None, by_hand.SHARES], ids=["even", "uneven"])
+def test_a_step_by_hand(shares: Tensor | None, batch: Batch, fp32: Runtime) -> None:
     method, twin = twins(InformationMaximization, fp32, information_weight=0.7)
+    method.target_shares = shares
     logits = twin.network(batch.target)
-    entropy, marginal_entropy = by_hand.entropy(logits), by_hand.marginal_entropy(logits)
+    entropy, marginal_entropy = by_hand.entropy(logits), by_hand.marginal_entropy(logits, shares)
     class_loss = by_hand.cross_entropy(twin.network(batch.source), batch.source_labels)
     total = class_loss + 0.7 * (entropy - marginal_entropy)
     descend(adamw(twin.parameters(), twin.settings), total)

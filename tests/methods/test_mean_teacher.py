@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+from torch import Tensor
+
 from tests.methods import reference as by_hand
 from tests.methods.reference import adamw, assert_losses, assert_same_update, descend, follow, twins
 from uda.data.batches import Batch
@@ -11,10 +14,12 @@ from uda.runtime import Runtime
 CONFIDENCE = 0.168
 
 
-def test_a_step_by_hand(batch: Batch, fp32: Runtime) -> None:
+@pytest.mark.parametrize("shares", [None, by_hand.SHARES], ids=["even", "uneven"])
+def test_a_step_by_hand(shares: Tensor | None, batch: Batch, fp32: Runtime) -> None:
     """The student sees augmented images, the teacher the same as they are."""
     weights = {"consistency_weight": 7.0, "balance_weight": 1.3}
     method, twin = twins(MeanTeacher, fp32, confidence=CONFIDENCE, **weights)
+    method.target_shares = shares
     logits = twin.network(batch.target)
     p = by_hand.log_probabilities(logits).exp()
     teacher = by_hand.log_probabilities(twin.teacher(batch.target_weak)).exp().detach()
@@ -22,7 +27,8 @@ def test_a_step_by_hand(batch: Batch, fp32: Runtime) -> None:
     assert 0 < sure.sum() < len(sure)
     class_loss = by_hand.cross_entropy(twin.network(batch.source), batch.source_labels)
     consistency = ((p - teacher) ** 2)[sure].sum() / len(p)
-    balance = -sum(p[:, k].mean().log() for k in range(10)) / 10
+    expected_shares = [0.1] * 10 if shares is None else shares.tolist()
+    balance = -sum(share * p[:, k].mean().log() for k, share in enumerate(expected_shares))
     total = class_loss + 7 * consistency + 1.3 * sure.sum() / len(sure) * balance
     descend(adamw(twin.network.parameters(), twin.settings), total)
     follow(twin.teacher, twin.network)

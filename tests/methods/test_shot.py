@@ -41,7 +41,7 @@ def step_by_hand(method: SHOT, batch: Batch) -> dict[str, Tensor]:
     sure = teacher[torch.arange(len(label)), label] > CONFIDENCE
     assert 0 < sure.sum() < len(sure), "the test must tell sure from unsure"
     logits = method.network(batch.target)
-    entropy, marginal_entropy = by_hand.entropy(logits), by_hand.marginal_entropy(logits)
+    entropy, marginal_entropy = by_hand.entropy(logits), by_hand.marginal_entropy(logits, method.target_shares)
     pseudo_label = -by_hand.log_probabilities(logits)[torch.arange(len(label)), label][sure].sum() / len(label)
     total = 0.7 * (entropy - marginal_entropy) + 1.3 * pseudo_label
     descend(adamw(method.network.backbone.parameters(), method.settings), total)
@@ -58,6 +58,7 @@ def make(fp32: Runtime, done: int) -> tuple[SHOT, SHOT]:
 def test_a_step_by_hand(batch: Batch, fp32: Runtime) -> None:
     """Between two makings of the centroids; the head stays."""
     method, twin = make(fp32, done=1)
+    method.target_shares = twin.target_shares = by_hand.SHARES
     expected = step_by_hand(twin, batch)
     follow(twin.teacher, twin.network, remembered=2 / 11)
     assert_losses(method.step(batch), expected)

@@ -31,6 +31,7 @@ def contrast_of(features: Tensor, labels: Tensor, temperature: float) -> Tensor:
 def test_a_step_by_hand(batch: Batch, fp32: Runtime) -> None:
     weights = {"contrast_weight": 0.7, "pseudo_label_weight": 1.3, "balance_weight": 0.4}
     method, twin = twins(SupCon, fp32, confidence=CONFIDENCE, temperature=0.3, **weights)
+    method.target_shares = by_hand.SHARES
     source, target = twin.network.backbone(batch.source), twin.network.backbone(batch.target)
     logits, target_logits = twin.network.head(source), twin.network.head(target)
     teacher_logits = twin.teacher(batch.target_weak).detach()
@@ -39,7 +40,7 @@ def test_a_step_by_hand(batch: Batch, fp32: Runtime) -> None:
     class_loss = by_hand.cross_entropy(logits, batch.source_labels)
     contrast = contrast_of(torch.cat([source, target[kept]]), torch.cat([batch.source_labels, label[kept]]), 0.3)
     pseudo_label = by_hand.sure_cross_entropy(target_logits, teacher_logits, CONFIDENCE)
-    marginal_entropy = by_hand.marginal_entropy(target_logits)
+    marginal_entropy = by_hand.marginal_entropy(target_logits, by_hand.SHARES)
     total = class_loss + 0.7 * contrast + 1.3 * pseudo_label - 0.4 * marginal_entropy
     descend(adamw(twin.network.parameters(), twin.settings), total)
     follow(twin.teacher, twin.network)

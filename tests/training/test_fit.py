@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import load_file
 
 import uda
@@ -22,6 +24,7 @@ from uda.data.batches import Batches
 from uda.data.datasets.synthetic import load_handwritten_digits
 from uda.data.domain import LabelledDomain
 from uda.data.load import EMBEDDED, load_pair
+from uda.evaluation.shares import Shares
 from uda.recipe.load import load_recipe
 from uda.runtime import Runtime
 from uda.training.fit import fit, resume, start
@@ -294,8 +297,32 @@ def test_source_classes_can_be_drawn_as_the_target_seems_to_have_them(
 
     monkeypatch.setattr("uda.training.stages.Batches", Noted)
     done = run(tiny, tmp_path / "run", training__class_shares="predicted")
-    (shares,) = drawn
-    assert torch.allclose(shares, done.outputs("source_only").target_logits.softmax(1).mean(0))
+    few = {"method.name": "dann", "training.steps": 1, "training.class_shares": "target"}
+    estimated = run(tiny, tmp_path / "estimated", overrides=few | {"training.target_shares": "estimated"}, report=False)
+    run(tiny, tmp_path / "even", overrides=few | {"training.target_shares": "even"}, report=False)
+    predicted, target, even = drawn
+    assert torch.allclose(predicted, done.outputs("source_only").target_logits.softmax(1).mean(0))
+    assert torch.allclose(target, Shares(torch.tensor(estimated.result["class_shares"]["estimated"]), 0.0, 1).expected)
+    assert torch.equal(even, torch.ones(10))
+
+
+def test_a_target_that_lacks_classes_is_noticed_and_expected(tiny: Path, tmp_path: Path) -> None:
+    """In training as in testing; it is said once, and the methods are told. Where even classes are asked for, they are not."""
+    for split in ("train", "test"):
+        domain = load_handwritten_digits(split, 16, 1)
+        few = domain.labels < 6
+        np.savez(tmp_path / f"{split}.npz", images=domain.images.numpy()[few, 0], labels=domain.labels.numpy()[few])
+    said = io.StringIO()
+    data = {"data.source": "digits", "data.target": str(tmp_path / "train.npz"), "data.target_test": str(tmp_path / "test.npz")}
+    few_steps = data | {"classifier.steps": 60, "classifier.batch": 64, "method.name": "im", "training.steps": 2}
+    auto = run(tiny, tmp_path / "auto", overrides=few_steps, display=Display(console=Console(file=said, width=200)), report=False)
+    even = run(tiny, tmp_path / "even", overrides=few_steps | {"training.target_shares": "even"}, report=False)
+    (line,) = [text for text in said.getvalue().splitlines() if "class shares of the target" in text]
+    assert "estimated" in line
+    assert "hardly any of 6, 7, 8, 9" in line
+    assert "without images of 4 of 10 classes: 6, 7, 8, 9" in said.getvalue()
+    assert [run.result["class_shares"]["expected"] for run in (auto, even)] == ["estimated", "even"]
+    assert sum(auto.result["class_shares"]["estimated"][6:]) < 0.05
 
 
 DENORMALS = """

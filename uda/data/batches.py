@@ -14,8 +14,9 @@ from torch import Tensor
 from uda import ranks
 from uda.data.augment import Augment, to_float
 from uda.data.domain import Domain, LabelledDomain
-from uda.data.files import Inputs, read
+from uda.data.files import ImageFiles, Inputs, read, read_and_replace
 from uda.data.kept import Kept, Kind
+from uda.data.shards import Members, ShardShuffle
 from uda.runtime import Runtime
 
 
@@ -78,10 +79,9 @@ class Shuffle:
             there = [(own, float(share)) for own, share in zip(members, shares, strict=True) if len(own)]
             total = sum(share for _, share in there)
             self.parts = [(own, math.ceil(count * share / total)) for own, share in there]
-        self.generator: torch.Generator | None = None  # torch's global one
+        self.generator: torch.Generator | None = None
         self.order, self.position = self._epoch(), 0
-        if ranks.several():
-            self.generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
+        self.generator = ranks.common_generator()
 
     def _epoch(self) -> Tensor:
         if not self.parts:
@@ -105,6 +105,12 @@ class Shuffle:
             taken = torch.cat([taken, self.order[: self.position]])
         return taken
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"order": self.order, "position": self.position}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.order, self.position = state["order"], state["position"]
+
 
 class Stream:
     """Endless shuffled batches of one set of inputs; files are decoded ahead, and what is ahead belongs to the state.
@@ -115,9 +121,13 @@ class Stream:
     def __init__(self, images: Inputs, size: int, labels: Tensor | None = None, shares: Tensor | None = None) -> None:
         self.images, self.size = images, size
         self.augmented: Kind = "strong" if labels is None else "any"
-        self.shuffle = Shuffle(len(images), labels, shares)
+        self.shuffle: Shuffle | ShardShuffle
+        if isinstance(images, ImageFiles) and isinstance(images.names, Members) and shares is None:
+            self.shuffle = ShardShuffle(images.names.starts)
+        else:
+            self.shuffle = Shuffle(len(images), labels, shares)
         self.ahead: deque[Tensor] = deque()  # positions that were asked for and not yet handed out
-        self.decoded: Generator[Tensor, None, None] | None = None
+        self.decoded: Generator[tuple[Tensor, dict[int, int]], None, None] | None = None
 
     def next(self, augment: Augment) -> tuple[Tensor, Tensor, Tensor]:
         """A batch (N, ...) as it is and augmented, float32, and its positions (N,). Of what a frozen body keeps, two views."""
@@ -126,9 +136,17 @@ class Stream:
             weak, augmented = self.images.drawn(positions, "weak"), self.images.drawn(positions, self.augmented)
             return weak, augmented, positions.to(weak.device)
         if self.decoded is None:
-            self.decoded = read(self.images, self._blocks())
-        images = to_float(next(self.decoded))
-        return images, augment(images), ranks.own(self.ahead.popleft()).to(images.device)
+            self.decoded = self._read()
+        read, replaced = next(self.decoded)
+        images, positions = to_float(read), ranks.own(self.ahead.popleft())
+        if replaced:  # whoever stands for a damaged image brings its own label
+            positions = torch.tensor([replaced.get(position, position) for position in positions.tolist()])
+        return images, augment(images), positions.to(images.device)
+
+    def _read(self) -> Generator[tuple[Tensor, dict[int, int]], None, None]:
+        if isinstance(self.images, ImageFiles):
+            return read_and_replace(self.images, self._blocks())
+        return ((part, {}) for part in read(self.images, self._blocks()))
 
     def _blocks(self) -> Iterator[Tensor]:
         yield from [ranks.own(block) for block in self.ahead]
@@ -146,10 +164,10 @@ class Stream:
     def state_dict(self) -> dict[str, Any]:
         generator = self.shuffle.generator
         drawn = {} if generator is None else {"generator": generator.get_state()}
-        return {"order": self.shuffle.order, "position": self.shuffle.position, "ahead": list(self.ahead), **drawn}
+        return {**self.shuffle.state_dict(), "ahead": list(self.ahead), **drawn}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.shuffle.order, self.shuffle.position = state["order"], state["position"]
+        self.shuffle.load_state_dict(state)
         self.ahead, self.decoded = deque(state["ahead"]), None
         if self.shuffle.generator is not None and "generator" in state:
             self.shuffle.generator.set_state(state["generator"])

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from uda.data.files import BLOCK, ImageFiles, Images, Inputs, read
 from uda.data.kept import Kept
+from uda.data.shards import BUFFER, Members
 from uda.errors import UserError
 
 FEWEST_ASIDE, MOST_ASIDE = 100, 2000
@@ -88,12 +89,23 @@ class Domain:
         Those kept aside are the beginning of what is `shuffled`.
         """
         count = count_kept_aside(len(self), share)
+        if self._in_shards:
+            return self.shuffled()[:count], torch.arange(len(self) - count)
         order = self.shuffled()
         return order[:count], order[count:].sort().values
 
     def shuffled(self) -> Tensor:
-        """The order without meaning that samples are the beginning of, int64 (N,)."""
+        """The order without meaning that samples are the beginning of, int64 (N,).
+
+        Of shards, which are packed in an order without meaning, the last `BUFFER` images: they are read one after another.
+        """
+        if self._in_shards:
+            return len(self) - 1 - torch.arange(min(len(self), BUFFER))
         return torch.randperm(len(self), generator=torch.Generator().manual_seed(0))
+
+    @property
+    def _in_shards(self) -> bool:
+        return isinstance(self.images, ImageFiles) and isinstance(self.images.names, Members)
 
     def without_labels(self) -> Domain:
         """The images alone; labels, where there were some, are not reachable from what is returned."""
@@ -153,7 +165,9 @@ class Pair:
     source_test: LabelledDomain
     target: Domain
     target_test: LabelledDomain | None
+    target_unknown: Domain | None = None
+    """test images of classes that the source does not have, where there are some and `data.unknown` takes them"""
 
     def to(self, device: torch.device) -> Pair:
-        test = self.target_test and self.target_test.to(device)
-        return Pair(self.source.to(device), self.source_test.to(device), self.target.to(device), test)
+        test, unknown = self.target_test and self.target_test.to(device), self.target_unknown and self.target_unknown.to(device)
+        return Pair(self.source.to(device), self.source_test.to(device), self.target.to(device), test, unknown)

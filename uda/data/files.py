@@ -10,7 +10,9 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +23,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from uda.data.frame import Frame, View, decode, draw_views, open_image
 from uda.data.kept import Kept
+from uda.data.shards import Members
 from uda.errors import UserError
 
-EXTENSIONS = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"))
 GREY_MODES = frozenset(("1", "L", "LA", "I", "I;16", "I;16B"))
 AHEAD = 2  # batches that each worker process decodes ahead
 READERS = min(8, os.cpu_count() or 1)  # worker processes
@@ -35,13 +37,22 @@ class ImageFiles:
 
     Attributes:
         root: the folder that `names` are relative to.
-        names: bytes array (N,), one file name each.
+        names: bytes array (N,), one file name each; or the members of shards.
         frame: what is cut out of them.
         device: where decoded batches are put.
+        looked_at: whether every one of them has been decoded before training; else those that turn out to be damaged are
+            replaced by others.
     """
 
-    def __init__(self, root: Path, names: np.ndarray, frame: Frame, device: torch.device | None = None) -> None:
-        self.root, self.names, self.frame = root, names, frame
+    def __init__(
+        self,
+        root: Path,
+        names: np.ndarray | Members,
+        frame: Frame,
+        device: torch.device | None = None,
+        looked_at: bool = True,
+    ) -> None:
+        self.root, self.names, self.frame, self.looked_at = root, names, frame, looked_at
         self.device = device or torch.device("cpu")
 
     def __len__(self) -> int:
@@ -58,12 +69,16 @@ class ImageFiles:
     def path(self, index: int) -> Path:
         return self.root / os.fsdecode(bytes(self.names[index]))
 
+    def source(self, index: int) -> Path | BytesIO:
+        """What the file is read from: its path, or, in a shard, its content."""
+        return source(self.root, self.names, index)
+
     def __getitem__(self, index: Tensor) -> ImageFiles:
         """The files at these positions, undecoded."""
-        return ImageFiles(self.root, self.names[index.numpy()], self.frame, self.device)
+        return ImageFiles(self.root, self.names[index.numpy()], self.frame, self.device, self.looked_at)
 
     def to(self, device: torch.device) -> ImageFiles:
-        return ImageFiles(self.root, self.names, self.frame, device)
+        return ImageFiles(self.root, self.names, self.frame, device, self.looked_at)
 
     def decoded(self, blocks: Iterable[Tensor]) -> Iterator[tuple[Tensor, list[tuple[int, str]]]]:
         """For each block of positions: its images, uint8 (B, C, S, S), and (position, reason) of those that are unreadable.
@@ -73,6 +88,11 @@ class ImageFiles:
         return _in_workers(_Decoder(self), blocks)
 
 
+def source(root: Path, names: np.ndarray | Members, index: int) -> Path | BytesIO:
+    """Where a file's content is to be had: its path, or, in a shard, the content itself."""
+    return names.read(index) if isinstance(names, Members) else root / os.fsdecode(bytes(names[index]))
+
+
 class _Decoder(Dataset[tuple[Tensor, list[tuple[int, str]]]]):
     """What a worker process holds: names in one array, which it shares with its parent instead of copying."""
 
@@ -80,7 +100,7 @@ class _Decoder(Dataset[tuple[Tensor, list[tuple[int, str]]]]):
         self.files, self.shape = files, files.shape[1:]
 
     def make(self, position: int) -> Tensor:
-        return decode(self.files.path(position), self.files.frame)
+        return decode(self.files.source(position), self.files.frame)
 
     def __getitem__(self, block: Tensor) -> tuple[Tensor, list[tuple[int, str]]]:
         failed = []
@@ -106,7 +126,7 @@ class _Viewer(_Decoder):
 
     def _drawn(self, position: int) -> Tensor:
         if isinstance(self.images, ImageFiles):
-            image = open_image(self.images.path(position), self.frame.channels, 2 * (self.frame.resize or self.frame.size))
+            image = open_image(self.images.source(position), self.frame.channels, 2 * (self.frame.resize or self.frame.size))
             return draw_views(image, self.frame, self.views, position)
         pixels = self.images[position]
         image = Image.fromarray((pixels[0] if len(pixels) == 1 else pixels.permute(1, 2, 0)).numpy())
@@ -186,11 +206,43 @@ def read(images: Inputs, blocks: Iterable[Tensor]) -> Generator[Tensor, None, No
         for block in blocks:
             yield images[block.to(images.device)]
         return
-    for part, failed in images.decoded(blocks):
+    yield from (part for part, _ in read_and_replace(images, blocks))
+
+
+def read_and_replace(images: ImageFiles, blocks: Iterable[Tensor]) -> Generator[tuple[Tensor, dict[int, int]], None, None]:
+    """As `read`, with what stands in whose place: of files not all of which were looked at, the damaged ones are replaced.
+
+    By another of the block; the dict says by which, by position.
+
+    Raises:
+        UserError: for a file that could be read at the start, and no longer can; where more than one in twenty (and more than
+            three) of those not looked at are damaged, or a whole block.
+    """
+    done, lost = 0, 0
+    waiting: deque[Tensor] = deque()
+
+    def asked() -> Iterator[Tensor]:
+        for block in blocks:
+            waiting.append(block)
+            yield block
+
+    for part, failed in images.decoded(asked()):
+        block = waiting.popleft()
+        done, lost, reasons = done + len(block), lost + len(failed), dict(failed)
+        replaced: dict[int, int] = {}
         if failed:
             position, reason = failed[0]
-            raise UserError(f"{images.path(position)} cannot be read any more ({reason}); put it back, then resume")
-        yield part.to(images.device)
+            if images.looked_at:
+                raise UserError(f"{images.path(position)} cannot be read any more ({reason}); put it back, then resume")
+            good = [row for row, other in enumerate(block.tolist()) if other not in reasons]
+            if not good or lost > max(3, done // 20):
+                raise UserError(
+                    f"{lost} of {done} images cannot be read, for example {images.path(position)} ({reason}); mend them"
+                )
+            for row, other in enumerate(block.tolist()):
+                if other in reasons:
+                    part[row], replaced[other] = part[good[0]], int(block[good[0]])
+        yield part.to(images.device), replaced
 
 
 def read_in(frame: Frame, images: Images) -> Iterator[Tensor]:
@@ -218,12 +270,14 @@ def check(files: ImageFiles, memory: int, watch: Callable[[int], None] = lambda 
         watch: told after each block how many files are done.
 
     Returns:
-        The readable images, their positions in `files`, int64 (M,), and a line for each that is unreadable.
+        The readable images (those in shards are left as files), their positions in `files`, int64 (M,), and a line for each that
+        is unreadable.
 
     Raises:
         UserError: where more than one in twenty (and more than three) are unreadable, or all.
     """
-    kept = torch.empty(files.shape, dtype=torch.uint8) if files.nbytes <= memory else None
+    in_memory = files.nbytes <= memory and not isinstance(files.names, Members)
+    kept = torch.empty(files.shape, dtype=torch.uint8) if in_memory else None
     good = torch.ones(len(files), dtype=torch.bool)
     unreadable: list[str] = []
     done = 0
@@ -239,6 +293,22 @@ def check(files: ImageFiles, memory: int, watch: Callable[[int], None] = lambda 
     positions = good.nonzero().squeeze(1)
     whole = kept if kept is not None else files
     return (whole[positions] if unreadable else whole), positions, unreadable
+
+
+def check_some(files: ImageFiles, most: int, watch: Callable[[int], None]) -> tuple[ImageFiles, list[str]]:
+    """Decodes `most` of the files, evenly spaced. All stay; those that training finds damaged are replaced then.
+
+    The other arguments, and what is raised, as in `check`; returned are all files, and a line for each unreadable one.
+    """
+    positions = torch.arange(most) * len(files) // most
+    unreadable: list[str] = []
+    done = 0
+    for block, (_, failed) in zip(positions.split(BLOCK), files.decoded(positions.split(BLOCK)), strict=True):
+        unreadable += [f"{files.path(position)}: {reason}" for position, reason in failed]
+        done += len(block)
+        refuse_too_many(unreadable, done, most)
+        watch(done)
+    return ImageFiles(files.root, files.names, files.frame, files.device, looked_at=False), unreadable
 
 
 def refuse_too_many(unreadable: list[str], done: int, count: int) -> None:

@@ -20,8 +20,9 @@ from torch import Tensor
 from uda.console import Display
 from uda.data.arrays import fit_frame, open_arrays
 from uda.data.domain import Domain, LabelledDomain
-from uda.data.files import EXTENSIONS, GREY_MODES, ImageFiles, Images, check, in_order
+from uda.data.files import GREY_MODES, ImageFiles, Images, check, check_some, in_order, source
 from uda.data.frame import Frame, opened
+from uda.data.shards import EXTENSIONS, Members, members_of, write_shards
 from uda.errors import UserError
 from uda.paths import regular
 
@@ -33,8 +34,8 @@ class Found:
     """What there is at a path, before pixels are looked at: file names, or pixels; labels by name where they were asked for."""
 
     path: Path
-    names: np.ndarray
-    """bytes (N,), relative to `root`; empty for an .npz"""
+    names: np.ndarray | Members
+    """bytes (N,), relative to `root`, or the members of shards; empty for an .npz"""
     root: Path
     pixels: Tensor | None
     labels: np.ndarray | None
@@ -74,12 +75,14 @@ def find(path: Path, labelled: bool) -> Found:
         found = _find_arrays(path, labelled)
     elif path.suffix == ".csv":
         found = _find_csv(path, labelled)
+    elif path.suffix == ".tar":
+        found = find_shards(str(path), labelled)
     elif path.is_dir():
         found = _find_folder(path, labelled)
     elif path.suffix.lower() in EXTENSIONS and path.is_file() and not labelled:
         found = Found(path, np.array([os.fsencode(path.name)]), path.parent, None, None, f"the image {path.name}")
     else:
-        raise UserError(f"no images at {path}; give a folder of images, a .csv of path,label or an .npz file")
+        raise UserError(f"no images at {path}; give a folder of images, a .csv of path,label, an .npz file or shards (.tar)")
     if len(found) == 0:
         raise UserError(f"{path} holds no images; the endings that are read are {' '.join(sorted(EXTENSIONS))}")
     return found
@@ -97,6 +100,18 @@ def _find_folder(path: Path, labelled: bool) -> Found:
         raise UserError(f"{path} has no class folders with images; labelled images lie as {path.name}/CLASS/IMAGE.png")
     labels = np.array([os.fsdecode(name).split(os.sep, 1)[0] for name in names]) if labelled else None
     return Found(path, np.array(names, dtype=np.bytes_), path, None, labels, f"the folder {path.name}")
+
+
+def find_shards(pattern: str, labelled: bool) -> Found:
+    """The images in tar shards, by paths or URLs with braces."""
+    members, classes = members_of(pattern)
+    labels = None
+    if labelled:
+        numbers = members.labels
+        if not classes or int(numbers.min()) < 0:
+            raise UserError(f"{pattern} has images without a class; they lie as CLASS/IMAGE.png in it, or beside an IMAGE.cls")
+        labels = np.array(classes)[numbers]
+    return Found(Path(pattern), members, Path(), None, labels, f"{len(members.shards):,} shards")
 
 
 def _walk(path: Path) -> Iterator[tuple[Path, list[str]]]:
@@ -149,6 +164,23 @@ def _find_arrays(path: Path, labelled: bool) -> Found:
     return Found(path, np.array([], dtype=np.bytes_), path.parent, pixels, labels, note)
 
 
+def pack(folder: Path, out: Path, each: int, seed: int, display: Display) -> str:
+    """Packs the images of a folder, at any depth, into shards of `each`, in random order; returns the pattern that names them.
+
+    Files are packed as they are, and none is decoded.
+    """
+    found = find(folder, labelled=False)
+    if found.pixels is not None or isinstance(found.names, Members):
+        raise UserError(f"{folder} is no folder of images; uda shards packs files")
+    order = torch.randperm(len(found), generator=torch.Generator().manual_seed(seed)).tolist()
+    files = ((found.root / found.name(number), found.name(number)) for number in order)
+    with display.stage("packing", 0, len(found)) as bar:
+        for done in write_shards(files, out, each, len(found)):
+            bar.update(done, f"{done:,} images")
+    names = sorted(path.stem for path in out.glob("*.tar"))
+    return f"{out}/{{{names[0]}..{names[-1]}}}.tar" if len(names) > 1 else f"{out}/{names[0]}.tar"
+
+
 def class_names(found: Found) -> tuple[str, ...]:
     """The classes of labelled images: folders in alphabetical order, as torchvision's ImageFolder numbers them; labels of
     CSV and .npz by value where all are whole numbers."""
@@ -158,8 +190,14 @@ def class_names(found: Found) -> tuple[str, ...]:
     return tuple(sorted(names, key=int) if numbers else sorted(names))
 
 
-def check_classes(found: Found, classes: Iterable[str], every_class: bool = True) -> None:
+def check_classes(found: Found, classes: Iterable[str], every_class: bool = True, unknown: str | None = None) -> None:
     """Compares the labels with `classes`, before minutes are spent on decoding.
+
+    Args:
+        found: labelled images.
+        classes: the source's.
+        every_class: whether each must have an image.
+        unknown: where images of other classes could be taken for unknown ones, what to ask for then.
 
     Raises:
         UserError: for labels that are no class, and, with `every_class`, for classes that no image has.
@@ -169,7 +207,24 @@ def check_classes(found: Found, classes: Iterable[str], every_class: bool = True
     extra, missing = sorted(here - set(known)), sorted(set(known) - here) if every_class else []
     if extra or missing:
         parts = [f"{kind}: {', '.join(names[:8])}" for kind, names in (("unknown", extra), ("missing", missing)) if names]
-        raise UserError(f"{found.path} has other classes than the source; {'; '.join(parts)} (the source has {', '.join(known)})")
+        way_out = f"; with {unknown} further classes count as unknown" if extra and unknown else ""
+        raise UserError(
+            f"{found.path} has other classes than the source; {'; '.join(parts)} (the source has {', '.join(known)}){way_out}"
+        )
+
+
+def split_classes(found: Found, classes: Iterable[str]) -> tuple[Found, Found | None]:
+    """Labelled images of these classes, and those of others, if there are any."""
+    assert found.labels is not None
+    known = np.isin(found.labels, list(classes))
+    return _some(found, known), None if known.all() else _some(found, ~known)
+
+
+def _some(found: Found, chosen: np.ndarray) -> Found:
+    assert found.labels is not None
+    pixels = None if found.pixels is None else found.pixels[torch.from_numpy(chosen)]
+    names = found.names if pixels is not None else found.names[chosen]
+    return replace(found, names=names, pixels=pixels, labels=found.labels[chosen])
 
 
 def peek(found: Found) -> tuple[list[tuple[int, int]], bool]:
@@ -179,7 +234,7 @@ def peek(found: Found) -> tuple[list[tuple[int, int]], bool]:
     sizes, grey = [], True
     for index in np.unique(np.linspace(0, len(found) - 1, min(PEEKS, len(found))).astype(int)):
         try:
-            with opened(found.root / os.fsdecode(bytes(found.names[index]))) as image:
+            with opened(source(found.root, found.names, int(index))) as image:
                 sizes.append(image.size)
                 grey = grey and image.mode in GREY_MODES
         except (OSError, SyntaxError, ValueError, Warning):
@@ -203,7 +258,9 @@ def own_size(found: Found) -> int:
     return min(224, max(32, median // 32 * 32))
 
 
-def in_frame(found: Found, frame: Frame, memory: int | None, display: Display) -> tuple[Found, Images, tuple[str, ...]]:
+def in_frame(
+    found: Found, frame: Frame, memory: int | None, display: Display, most: int | None = None
+) -> tuple[Found, Images, tuple[str, ...]]:
     """Images in one frame: what is left of `found`, its images, and the unreadable files.
 
     `memory`: bytes that they may take (see `uda.data.files.check`). None: files are not looked at; a frozen body will read them.
@@ -213,22 +270,33 @@ def in_frame(found: Found, frame: Frame, memory: int | None, display: Display) -
     files = ImageFiles(found.root, found.names, frame)
     if memory is None:
         return found, files, ()
-    with display.stage(f"reading {found.path.name}", 0, len(files)) as progress:
-        images, positions, unreadable = check(files, memory, lambda done: progress.update(done, f"{done:,} images"))
+    with display.stage(f"reading {found.path.name}", 0, min(len(files), most or len(files))) as progress:
+
+        def watch(done: int) -> None:
+            progress.update(done, f"{done:,} images")
+
+        if most is not None and len(files) > most:
+            some, damaged = check_some(files, most, watch)
+            return found, some, tuple(damaged)
+        images, positions, unreadable = check(files, memory, watch)
     kept = positions.numpy()
     left = replace(found, names=found.names[kept], labels=None if found.labels is None else found.labels[kept])
     return left, images, tuple(unreadable)
 
 
-def load_unlabelled(found: Found, classes: tuple[str, ...], frame: Frame, memory: int | None, display: Display) -> Domain:
-    """Images alone."""
-    found, images, unreadable = in_frame(found, frame, memory, display)
+def load_unlabelled(
+    found: Found, classes: tuple[str, ...], frame: Frame, memory: int | None, display: Display, most: int | None = None
+) -> Domain:
+    """Images alone; of more than `most`, so many are looked at."""
+    found, images, unreadable = in_frame(found, frame, memory, display, most)
     return Domain(found.path.stem, images, classes, _note(found, images, unreadable), unreadable=unreadable)
 
 
-def load_labelled(found: Found, classes: tuple[str, ...], frame: Frame, memory: int | None, display: Display) -> LabelledDomain:
-    """Images with labels, all of which are among `classes` (see `check_classes`)."""
-    found, images, unreadable = in_frame(found, frame, memory, display)
+def load_labelled(
+    found: Found, classes: tuple[str, ...], frame: Frame, memory: int | None, display: Display, most: int | None = None
+) -> LabelledDomain:
+    """Images with labels, all of which are among `classes` (see `check_classes`); of more than `most`, so many are looked at."""
+    found, images, unreadable = in_frame(found, frame, memory, display, most)
     assert found.labels is not None
     index = {name: number for number, name in enumerate(classes)}
     labels = torch.tensor([index[str(label)] for label in found.labels], dtype=torch.int64)
@@ -253,5 +321,7 @@ def hold_out(domain: LabelledDomain) -> tuple[LabelledDomain, LabelledDomain]:
 
 def _note(found: Found, images: Images, unreadable: tuple[str, ...]) -> str:
     note = f"{found.note}, {len(images):,} images" if found.pixels is None else found.note
-    note += f", {len(unreadable)} unreadable ones left out" if unreadable else ""
+    some = isinstance(images, ImageFiles) and not images.looked_at
+    note += ", some of them looked at" if some else ""
+    note += f", {len(unreadable)} unreadable ones {'found' if some else 'left out'}" if unreadable else ""
     return note + (", decoded when needed" if isinstance(images, ImageFiles) else "")

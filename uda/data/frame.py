@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -25,6 +25,8 @@ RESAMPLING = {
 }
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # other readers call other programs, or are hardly tested
 SIXTEEN_BITS = ("PNG", "PPM")  # in whose files 32-bit pixels are 16-bit ones in a larger box
+Source = str | os.PathLike[str] | io.BytesIO
+"""where an image is: a file, or its content"""
 View = Literal["centre", "flip", "crop", "strong", "masked"]
 
 
@@ -61,14 +63,15 @@ class ViewSettings(Section):
 
 
 @contextmanager
-def opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
+def opened(path: Source) -> Iterator[Image.Image]:
     """An image file, its header read and its pixels not.
 
     Raises:
         OSError, ValueError, SyntaxError: where it is no file, no image of a kind that is read, or has too many pixels.
         Warning: where it has many, though not quite as many.
     """
-    regular(path)
+    if not isinstance(path, io.BytesIO):
+        regular(path)
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)  # at 89 million pixels
         file = Image.open(path, formats=FORMATS)
@@ -76,7 +79,7 @@ def opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
         yield file
 
 
-def open_image(path: str | os.PathLike[str], channels: int, side: int) -> Image.Image:
+def open_image(path: Source, channels: int, side: int) -> Image.Image:
     """An image file in its whole shape, turned upright as its EXIF data says, grey or in colour.
 
     Grey by luminance, colour by copies; transparency is dropped, 16 bits are cut to 8. Large JPEGs are decoded at the nearest of
@@ -168,7 +171,7 @@ def draw_views(image: Image.Image, frame: Frame, views: tuple[View, ...], number
     return torch.stack(drawn)
 
 
-def decode(path: str | Path, frame: Frame) -> Tensor:
+def decode(path: Source, frame: Frame) -> Tensor:
     """An image file's central square, uint8 (C, S, S)."""
     side = frame.resize or frame.size
     return as_tensor(centre(open_image(path, frame.channels, side), frame))

@@ -19,9 +19,21 @@ from uda.data.datasets.mnist_m import load_mnist_m, published_file, read_publish
 from uda.data.datasets.photographs import require
 from uda.data.datasets.synthetic import HANDWRITTEN_NOTE, STREET_NOTE, load_handwritten_digits, load_street_digits
 from uda.data.domain import Domain, LabelledDomain, Pair
-from uda.data.folders import Found, check_classes, class_names, find, hold_out, load_labelled, load_unlabelled, own_size, peek
+from uda.data.folders import (
+    Found,
+    check_classes,
+    class_names,
+    find,
+    find_shards,
+    hold_out,
+    load_labelled,
+    load_unlabelled,
+    own_size,
+    peek,
+    split_classes,
+)
 from uda.data.frame import Frame
-from uda.data.names import DATA_SETS, OTHERWISE, is_domain, is_path
+from uda.data.names import DATA_SETS, OTHERWISE, is_domain, is_path, is_shards
 from uda.errors import UserError
 
 if TYPE_CHECKING:
@@ -104,7 +116,8 @@ def find_all(wanted: DataSettings, roots: Sequence[Path], classifies: bool = Tru
         if name is None or name in DATA_SETS:
             continue
         if is_path(name):
-            found[role] = find(Path(name), labelled=classifies and role != "target")
+            labelled = classifies and role != "target"
+            found[role] = find_shards(name, labelled) if is_shards(name) else find(Path(name), labelled)
         elif is_domain(name):
             place = require(name, roots)
             if getattr(wanted, role) is not None or place.has_lists:
@@ -126,15 +139,16 @@ def _name(wanted: DataSettings, role: Role) -> str | None:
     return name
 
 
-def check_all_classes(found: dict[Role, Found], classes: Iterable[str]) -> None:
-    """Compares all labels with the source's `classes`; of the target, where some may be missing, no other ones may be there.
+def check_all_classes(found: dict[Role, Found], classes: Iterable[str], unknown: bool = False) -> None:
+    """Compares all labels with the source's `classes`; of the target some may be missing, and with `unknown` others may be there.
 
     Raises:
         UserError: where they differ.
     """
     for role, part in found.items():
-        if part.labels is not None:
-            check_classes(part, classes, every_class=not role.startswith("target"))
+        of_target = role.startswith("target")
+        if part.labels is not None and not (of_target and unknown):
+            check_classes(part, classes, not of_target, "data.unknown=class" if of_target else None)
 
 
 def load_pair(wanted: DataSettings, roots: Sequence[Path], display: Display, classifies: bool = True, look: bool = True) -> Pair:
@@ -159,10 +173,12 @@ def load_pair(wanted: DataSettings, roots: Sequence[Path], display: Display, cla
     # All that can be known without decoding images is looked at before any is decoded.
     found = find_all(wanted, roots, classifies)
     settled = resolve_frame(wanted, found.get("source"), found.get("target"))
-    frame, size, channels = (settled, int(wanted.memory * 2**30) if look else None, display), settled.size, settled.channels
+    size, channels, memory = settled.size, settled.channels, int(wanted.memory * 2**30) if look else None
+    frame = settled, memory, display, wanted.looked_at
     named = None if "source" in found else load_named(wanted.source, "train", roots, size, channels)
     classes = named.classes if named is not None else tuple(wanted.classes or class_names(found["source"]))
-    check_all_classes(found, classes)
+    check_all_classes(found, classes, wanted.unknown == "class")
+    found, further = split_target(found, classes)
 
     def own(role: Role) -> LabelledDomain:
         return _titled(load_labelled(found[role], classes, *frame), _name(wanted, role))
@@ -184,13 +200,36 @@ def load_pair(wanted: DataSettings, roots: Sequence[Path], display: Display, cla
         target_test = test("target_test", wanted.target_test or wanted.target)
     elif found["target"].labels is None:
         target = load_unlabelled(found["target"], classes, *frame)
-        target_test = test("target_test", wanted.target_test) if wanted.target_test is not None else None
+        tested = wanted.target_test is not None or "target_test" in found
+        target_test = test("target_test", wanted.target_test or wanted.target) if tested else None
     elif wanted.target_test is not None or "target_test" in found:
         target, target_test = own("target"), test("target_test", wanted.target_test or wanted.target)
     else:
         whole = own("target")
         target = target_test = replace(whole, note=f"{whole.note}, all of them adapted to and tested on (transductive)")
-    return Pair(source, source_test, target, target_test and with_missing_classes(target_test))
+    unknown = None if further is None else load_unlabelled(further, classes, *frame)
+    return Pair(source, source_test, target, target_test and with_missing_classes(target_test), unknown)
+
+
+def split_target(found: dict[Role, Found], classes: Iterable[str]) -> tuple[dict[Role, Found], Found | None]:
+    """What was found with the images of `classes` alone in the target's labelled test images, and those of further classes.
+
+    Training images that hold further classes lose their labels instead: all are adapted to. Where they are tested on, too, those
+    of `classes` are named as test images.
+    """
+    split = {
+        role: split_classes(part, classes)
+        for role, part in found.items()
+        if role.startswith("target") and part.labels is not None
+    }
+    of_test, of_target = split.get("target_test"), split.get("target")
+    if of_target is not None and of_target[1] is not None:
+        found = found | {"target": replace(found["target"], labels=None)}
+        of_test = of_test or of_target
+    if of_test is None:
+        return found, None
+    known, further = of_test
+    return found | {"target_test": known}, further
 
 
 def _titled(domain: LabelledDomain, name: str | None) -> LabelledDomain:

@@ -11,7 +11,7 @@ from uda.errors import UserError
 
 DATA_SETS = ("mnist", "usps", "svhn", "svhn-extra", "mnist-m", "fashion-mnist", "synth", "digits", "aerial", "map")
 """data sets that go by name; a folder of the same name is written ./mnist"""
-OTHERWISE = "a folder, a .csv, an .npz or photographs as SET/DOMAIN"
+OTHERWISE = "a folder, a .csv, an .npz, shards/{0000..0999}.tar or photographs as SET/DOMAIN"
 """what may stand in the place of such a name"""
 
 
@@ -77,14 +77,34 @@ def is_domain(name: str) -> bool:
     """Whether a name is SET/DOMAIN, photographs to be looked for under the data roots; a folder of that name here is not."""
     parts = name.split("/")
     plain = len(parts) == 2 and all(part not in ("", ".", "..", "~") for part in parts)
-    return plain and not name.endswith((".npz", ".csv")) and not Path(name).exists()
+    return plain and not name.endswith((".npz", ".csv", ".tar")) and not is_url(name) and not Path(name).exists()
+
+
+def is_url(name: str) -> bool:
+    """Whether shards lie behind a URL, or behind a command (``pipe:``) that writes them out."""
+    return "://" in name or name.startswith("pipe:")
+
+
+def is_shards(name: str) -> bool:
+    """Whether images lie in tar shards."""
+    return name.endswith(".tar") or is_url(name)
+
+
+def absolute(name: str) -> str:
+    """A path made absolute; a data set's name, or a URL, as it is."""
+    return str(Path(name).absolute()) if is_path(name) and not is_url(name) else name
+
+
+def shards_root() -> Path:
+    """Where it is kept what lies where in shards: ``uda/shards`` in the user's cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "uda" / "shards"
 
 
 def is_path(name: str) -> bool:
     """Whether images are given by their place, and not by a data set's name."""
     if name in DATA_SETS or is_domain(name):
         return False
-    return name.endswith((".npz", ".csv")) or "/" in name or os.sep in name or Path(name).exists()
+    return name.endswith((".npz", ".csv", ".tar")) or is_url(name) or "/" in name or os.sep in name or Path(name).exists()
 
 
 def split_roots(text: str) -> tuple[Path, ...]:

@@ -27,6 +27,9 @@ class DataSettings(Section):
     """labelled source images to test on; left out: the data set's own, or as `held_out` says"""
     target_test: str | None = None
     """labelled target images to test on; left out: the data set's own, all of SET/DOMAIN, or none"""
+    unknown: Literal["error", "class"] = "error"
+    """what labelled target images are of classes that the source does not have: an error, or of one class more, unknown, which
+    no image is trained as"""
     target_held_out: float = Field(0.1, ge=0, le=0.5)
     """the share of target images that no method trains on: label-free scores, estimates and warnings read them. At least 100 and
     at most 2,000 images; none of fewer than 500. 0: all are trained on, and what is said of them without labels is less sure"""
@@ -44,6 +47,9 @@ class DataSettings(Section):
     """3: grey images are copied to three channels; 1: colour images are turned to grey; left out: 1 if all are grey"""
     memory: float = Field(1.0, ge=0)
     """GiB: images of your own that take more than this, decoded, are decoded when needed instead"""
+    looked_at: PositiveInt = 200_000
+    """so many images of your own are all decoded once before training; of more, so many are, evenly spaced, and those that turn
+    out to be damaged in training are replaced by others"""
 
     paired_test: bool = False
     """whether the n-th test images of both domains show the same: then translations are compared with the truth"""

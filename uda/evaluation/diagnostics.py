@@ -11,6 +11,7 @@ from torch import Tensor
 from uda.evaluation.estimation import agreement
 from uda.evaluation.outputs import Outputs
 from uda.evaluation.selection import entropy, information_maximization
+from uda.evaluation.study import Verdict
 
 
 @dataclass(frozen=True)
@@ -52,21 +53,57 @@ def far_apart(first: Tensor, second: Tensor) -> float:
     return float((first - second).abs().sum()) / 2
 
 
-def diagnose(before: Outputs, after: Outputs, classes: tuple[str, ...], trains: bool = True) -> list[Diagnostic]:
+def diagnose(
+    before: Outputs, after: Outputs, classes: tuple[str, ...], trains: bool = True, expected: Tensor | None = None
+) -> list[Diagnostic]:
     """What is odd in how an adapted classifier (`after`) reads the target, beside the source classifier (`before`).
 
     Args:
         before, after: of the same images, with the source's labels.
         classes: their names.
         trains: whether the method was to change the classifier at all.
+        expected: shares of the classes (K,) as estimated for the target, where the method expected these; else the source's are.
     """
-    source = shares(after.source[1].cpu(), len(classes))
     predicted = shares(after.target_logits.argmax(1).cpu(), len(classes))
-    signs = [far_class_shares(source, predicted), lost_classes(source, predicted, classes), unsure(after.target_logits)]
+    if expected is None:
+        source = shares(after.source[1].cpu(), len(classes))
+        signs = [far_class_shares(source, predicted), lost_classes(source, predicted, classes)]
+    else:
+        missed = expected.where(expected > HARDLY / len(classes), 0.0)  # what was hardly expected is not missed
+        signs = [far_from_estimate(expected, predicted), lost_classes(missed, predicted, classes)]
+    signs.append(unsure(after.target_logits))
     if trains:
         logits = before.target_logits, after.target_logits
         signs += [less_clear(*logits), changed_too_much(*logits), changed_nothing(*logits)]
     return [sign for sign in signs if sign is not None]
+
+
+def worse_than_before(found: Verdict) -> list[Diagnostic]:
+    """Whether the study takes the adapted classifier for worse than the source classifier."""
+    if found.recommended == "adapted":
+        return []
+    return [
+        Diagnostic(
+            "worse than before",
+            f"the adapted classifier seems worse than the source classifier, by {abs(100 * found.gain):.1f} points",
+            "adaptation has given images that were right to other classes",
+            "take the source classifier, as predict, evaluate and export do unless told (--which last); or fit another --method",
+        )
+    ]
+
+
+def unlike_the_study(found: Verdict) -> list[Diagnostic]:
+    """Whether no run of the study was like this one."""
+    if not found.unlike:
+        return []
+    return [
+        Diagnostic(
+            "unlike the study",
+            "this run is unlike those that the estimate was learned from",
+            "its interval is wide, and may still be too narrow",
+            "look at fifty images: uda check RUN",
+        )
+    ]
 
 
 def numerical_trouble(stage: str, what: str) -> Diagnostic:
@@ -88,22 +125,35 @@ def far_class_shares(source: Tensor, predicted: Tensor) -> Diagnostic | None:
         "class histogram",
         f"the classes predicted on the target are far from the source's (total variation {distance:.2f}, of 1)",
         "either the target really has other shares of the classes, or several classes were taken for one",
-        "look at the predictions by class; lower the weights that ask for even classes if the target is uneven, "
-        "and try another seed if it is not",
+        "look at the predictions by class; if the target is uneven, fit with training.target_shares=estimated, and if it is not, "
+        "with another seed",
     )
 
 
-def lost_classes(source: Tensor, predicted: Tensor, classes: tuple[str, ...]) -> Diagnostic | None:
-    """Classes of the source that hardly any target image gets; shares (K,) as above."""
-    lost = [name for name, now, then in zip(classes, predicted, source, strict=True) if now < HARDLY * then]
+def far_from_estimate(estimated: Tensor, predicted: Tensor) -> Diagnostic | None:
+    """Other classes than the method was to expect of the target: shares (K,), as estimated and as predicted."""
+    distance = far_apart(predicted, estimated)
+    if distance <= FAR:
+        return None
+    return Diagnostic(
+        "class histogram",
+        f"the classes predicted on the target are far from the shares that were expected (total variation {distance:.2f}, of 1)",
+        "the shares were estimated by the source classifier, and it or the adapted one is wrong about many images",
+        "look at the predictions by class; if the target's classes are about even, fit with training.target_shares=even",
+    )
+
+
+def lost_classes(expected: Tensor, predicted: Tensor, classes: tuple[str, ...]) -> Diagnostic | None:
+    """Classes that hardly any target image gets, though they were expected; shares (K,), as expected and as predicted."""
+    lost = [name for name, now, then in zip(classes, predicted, expected, strict=True) if now < HARDLY * then]
     if not lost:
         return None
     return Diagnostic(
         "lost classes",
         f"hardly any target image is given the class{'es' if len(lost) > 1 else ''} {', '.join(lost)}",
         "the target may not have what the source has, or adaptation merged it with another class",
-        "if the target has such images, raise the weight of even classes (information_weight, balance_weight), or train "
-        "the source classifier with more augmentation",
+        "if the target has no such images, all is well, and training.target_shares=estimated tells the method so; if it has, "
+        "train the source classifier with more augmentation",
     )
 
 
@@ -116,7 +166,8 @@ def unsure(logits: Tensor) -> Diagnostic | None:
         "unsure",
         f"{share:.0%} of the target images get no class with a probability of {UNSURE} or more",
         "the target may hold classes that the source does not have, or be framed otherwise (inverted, cropped, turned)",
-        "compare some images of both; match their framing with the recipe's [data] and [augment]",
+        "compare some images of both; match their framing with the recipe's [data] and [augment]; for unknown classes fit with "
+        "--method dance, and predict with --unknown",
     )
 
 

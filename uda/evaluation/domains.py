@@ -12,8 +12,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
+from uda.evaluation.shares import expectation_maximization
+
 FOLDS = 5
-ROUNDS = 100  # of expectation maximisation
 PARTS = 4  # a picture is described by so many parts along a side
 
 
@@ -52,10 +53,7 @@ def class_shares(source: Tensor, labels: Tensor, target: Tensor, classes: int) -
     likely = torch.from_numpy(model.predict_proba(target.float().numpy()))
     seen = torch.from_numpy(model.classes_)
     before = labels.bincount(minlength=classes)[seen].double() / len(labels)
-    shares = before
-    for _ in range(ROUNDS):
-        posterior = likely * (shares / before)
-        shares = (posterior / posterior.sum(1, keepdim=True)).mean(0)
+    shares = expectation_maximization(likely, before)
     return torch.zeros(classes, dtype=torch.float64).index_put((seen,), shares)
 
 

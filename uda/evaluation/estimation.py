@@ -1,14 +1,13 @@
-"""Estimates of target accuracy without target labels, and the spread that sampling alone gives them.
+"""Single estimates of target accuracy without target labels, each from one classifier's (or two classifiers') logits.
 
-Each reads one adapted classifier's (or two classifiers') logits; none is a guarantee. ``benchmarks/selection.py`` measures how
-far they are off.
+None is a guarantee: ``benchmarks/selection.py`` measures how far they are off. A run's own estimate weighs them among others
+(`uda.evaluation.study`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
 Estimate = Callable[[Tensor, Tensor, Tensor], float]
@@ -69,23 +68,3 @@ ESTIMATES: dict[str, Estimate] = {
     "mean_confidence": mean_confidence,
 }
 """estimates from one classifier, by name"""
-
-DEFAULT = "average_thresholded_confidence"
-"""the one that a run prints"""
-
-
-def interval(
-    estimate: Estimate, source_logits: Tensor, source_labels: Tensor, target_logits: Tensor, draws: int = 200
-) -> tuple[float, float]:
-    """Where 95 % of the estimates fall when both samples are drawn anew from themselves (bootstrap, Efron 1979).
-
-    It covers what the samples' sizes cost, and not what the estimate assumes of the two domains.
-    """
-    generator = torch.Generator().manual_seed(0)
-    found = []
-    for _ in range(draws):
-        source = torch.randint(len(source_logits), (len(source_logits),), generator=generator)
-        target = torch.randint(len(target_logits), (len(target_logits),), generator=generator)
-        found.append(estimate(source_logits[source], source_labels[source], target_logits[target]))
-    low, high = torch.tensor(found).quantile(torch.tensor([0.025, 0.975])).tolist()
-    return low, high

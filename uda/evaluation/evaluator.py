@@ -99,6 +99,8 @@ class Evaluator:
         tested: tuple[Tensor | None, ...] = (None, None)
         if test and self.pair.target_test is not None:
             tested = on_labelled(classifier, self.pair.target_test, self.runtime)
+        if test and self.pair.target_unknown is not None:
+            tested = *tested, predict(classifier, self.pair.target_unknown.inputs, self.runtime).cpu()
         return Outputs(*of_target, *held_out, *tested)
 
     def source_accuracy(self, classifier: nn.Module) -> float:

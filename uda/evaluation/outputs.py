@@ -19,6 +19,7 @@ class Outputs:
         source_labels: of the same, (N,), int64.
         test_logits: of the target's test images, (T, K), float32, on the CPU; None where there are none.
         test_labels: of the same, (T,), int64. These are the only target labels, and no score or estimate reads them.
+        unknown_logits: of test images of classes that the source does not have, (U, K), float32, on the CPU; None without any.
     """
 
     target_features: Tensor
@@ -28,10 +29,13 @@ class Outputs:
     source_labels: Tensor | None = None
     test_logits: Tensor | None = None
     test_labels: Tensor | None = None
+    unknown_logits: Tensor | None = None
 
     def __post_init__(self) -> None:
         """Raises a ValueError where shapes contradict each other, as those of a file may."""
         classes = self.target_logits.shape[-1]
+        if self.unknown_logits is not None and self.unknown_logits.shape[1:] != (classes,):
+            raise ValueError(f"unknown_logits are {tuple(self.unknown_logits.shape)}, of {classes} classes")
         if self.test is None and (self.test_logits is not None or self.test_labels is not None):
             raise ValueError("test logits and labels belong together")
         for role in ("source", "test"):

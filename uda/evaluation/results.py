@@ -12,10 +12,12 @@ from typing_extensions import TypedDict  # pydantic takes no other before Python
 
 from uda.data.domain import Domain, Pair
 from uda.evaluation.calibration import expected_calibration_error, fit_temperature, match_confidence
-from uda.evaluation.diagnostics import diagnose
-from uda.evaluation.estimation import DEFAULT, ESTIMATES, interval
+from uda.evaluation.diagnostics import diagnose, unlike_the_study, worse_than_before
 from uda.evaluation.outputs import Outputs, confusion, per_class_accuracy
 from uda.evaluation.selection import best
+from uda.evaluation.study import shipped
+from uda.evaluation.unknown import OpenSet, open_set
+from uda.evaluation.witnesses import witnesses
 
 OF_A_CLASSIFIER = "classes", "accuracy", "selection", "estimated", "calibration", "warnings"
 WITH_LABELS = "per_class", "confusion", "calibration_error"
@@ -68,6 +70,13 @@ class Estimated(TypedDict):
     """whether no run of the study was like this one"""
 
 
+class ClassShares(TypedDict):
+    """Shares of the classes in the target, as estimated without its labels, and which ones the method was to expect."""
+
+    estimated: list[float]
+    expected: Literal["even", "estimated"]
+
+
 class Selection(TypedDict):
     """By which scores a step was chosen, which that is, and which has the best accuracy on labelled target images."""
 
@@ -94,6 +103,7 @@ class Result(TypedDict):
     accuracy: NotRequired[Annotated[dict[str, float | None], _holds("source", "source_only", "last", "selected", "oracle")]]
     """``source``, ``source_only``, ``refined`` where that was done, ``last``, ``selected``, ``oracle``"""
     selection: NotRequired[Selection]
+    class_shares: NotRequired[ClassShares]
     estimated: NotRequired[Estimated]
     recommended: NotRequired[Literal["source", "adapted"]]
     """which classifier to use, as far as can be told without labels"""
@@ -106,6 +116,8 @@ class Result(TypedDict):
     calibration_error: NotRequired[
         Annotated[dict[str, float], _holds("source_only", "last", "last_calibrated", "last_source_temperature")]
     ]
+    open_set: NotRequired[Annotated[dict[str, OpenSet], _holds("source_only", "last")]]
+    """where test images of unknown classes were asked for (`data.unknown`); accuracies above are of known ones"""
     translation: NotRequired[dict[str, Any]]
     """what `uda.evaluation.translation.evaluate_translation` returns"""
 
@@ -160,6 +172,7 @@ def classifier_results(
     rows: Sequence[Row],
     scores: Sequence[str],
     trains: bool,
+    shares: Tensor | None = None,
 ) -> dict[str, Any]:
     """The accuracies and what stands beside them.
 
@@ -171,18 +184,22 @@ def classifier_results(
         rows: of the adaptation.
         scores: the label-free scores that select.
         trains: whether the method was to change the classifier at all.
+        shares: of the classes, (K,), as estimated for the target, where the method expected these.
     """
     selected = select(rows)
     result: dict[str, Any] = {
         "classes": list(pair.target.classes),
         "accuracy": {"source": source, "source_only": None, "last": None, "selected": None, "oracle": None},
         "selection": {"score": " + ".join(scores), "selected_step": selected["step"]},
-        **_without_labels(before, after, pair.target.classes, trains),
+        **_without_labels(before, after, pair.target.classes, trains, shares),
     }
     if before.test is not None and after.test is not None:
         oracle = max(evaluations(rows), key=lambda row: row["target_test_accuracy"])
         result["selection"]["oracle_step"] = oracle["step"]
         result |= _with_labels(before.test, after.test, **result["calibration"])
+        if before.unknown_logits is not None and after.unknown_logits is not None:
+            told = open_set(*before.test, before.unknown_logits), open_set(*after.test, after.unknown_logits)
+            result["open_set"] = dict(zip(("source_only", "last"), told, strict=True))
         result["accuracy"] = {
             "source": source,
             "source_only": before.test_accuracy,
@@ -194,20 +211,30 @@ def classifier_results(
     return result
 
 
-def _without_labels(before: Outputs, after: Outputs, classes: tuple[str, ...], trains: bool) -> dict[str, Any]:
+def _without_labels(
+    before: Outputs, after: Outputs, classes: tuple[str, ...], trains: bool, shares: Tensor | None
+) -> dict[str, Any]:
     """What is said of the adapted classifier (`after`) from target images without labels, and held-out source images with."""
-    found = ESTIMATES[DEFAULT](*after.source, after.target_logits)
+    found = shipped().judge(witnesses(before, after))
+    signs = diagnose(before, after, classes, trains, shares)
+    if trains:
+        signs = [*worse_than_before(found), *unlike_the_study(found), *signs]
     return {
         "estimated": {
-            "accuracy": found,
-            "interval": interval(ESTIMATES[DEFAULT], *after.source, after.target_logits),
-            "by": DEFAULT,
+            "accuracy": found.accuracy,
+            "interval": found.interval,
+            "by": "study",
+            "source_only": found.source_only,
+            "source_only_interval": found.source_only_interval,
+            "unlike": found.unlike,
         },
+        "recommended": found.recommended if trains else "adapted",
+        "recommended_because": found.reason if trains else "the method leaves the source classifier as it is",
         "calibration": {
-            "temperature": match_confidence(after.target_logits, found),
+            "temperature": match_confidence(after.target_logits, found.accuracy),
             "source_temperature": fit_temperature(*after.source),
         },
-        "warnings": [asdict(diagnostic) for diagnostic in diagnose(before, after, classes, trains)],
+        "warnings": [asdict(sign) for sign in signs],
     }
 
 

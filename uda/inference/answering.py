@@ -78,7 +78,7 @@ class AnswerServer(ThreadingHTTPServer):
         """One drawn image as PNG: a file in its whole shape, at most `SHOWN` pixels a side; else as the networks see it."""
         images, position = self.drawn.target.images, self.drawn.positions[row : row + 1]
         if isinstance(images, ImageFiles):
-            shown = open_image(images.path(int(position)), 3, SHOWN)
+            shown = open_image(images.source(int(position)), 3, SHOWN)
             shown.thumbnail((SHOWN, SHOWN))
         else:
             shown = picture(next(read(images, [position]))[0])

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import csv
 import math
-from dataclasses import replace
+import tempfile
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from rich import box
 from rich.table import Table
@@ -17,13 +21,15 @@ from uda.atomic import atomic_write
 from uda.console import Display
 from uda.data.datasets.photographs import require
 from uda.data.domain import LabelledDomain
-from uda.data.folders import check_classes, find, load_labelled
-from uda.data.load import load_named_test
+from uda.data.folders import Found, check_classes, find, load_labelled, load_unlabelled, split_classes
+from uda.data.load import load_named_test, with_missing_classes
 from uda.data.names import data_roots, is_domain, is_path
 from uda.errors import UserError
 from uda.evaluation.domains import domain_auc
 from uda.evaluation.evaluator import on_labelled, predict
 from uda.evaluation.outputs import accuracy, confusion, per_class_accuracy
+from uda.evaluation.unknown import looks_unknown, open_set
+from uda.report.tables import open_set_told
 from uda.runs.run import Run
 
 COMPARED = 2000  # new images that are compared with the target
@@ -31,45 +37,112 @@ FEWEST = 20  # with fewer, nothing is said
 UNLIKE = 0.7  # the area under the ROC curve of a classifier of the domain
 
 
-def write_predictions(run: Run, images: Path, out: Path, which: str, display: Display) -> int:
+class Row(NamedTuple):
+    """A line of the table of predictions."""
+
+    path: str
+    named: str
+    """the class; empty where the image is left unnamed"""
+    probability: float
+    """of the likeliest class, calibrated: 0..1"""
+    unnamed: str = ""
+    """why: ``"unknown"`` or ``"doubtful"``"""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What is to be said of the images beside their classes."""
+
+    unreadable: list[str] = field(default_factory=list)
+    """a line for each that cannot be read"""
+    compared: list[Tensor] = field(default_factory=list)
+    """logits (B, K) of evenly spaced ones"""
+
+
+def write_predictions(
+    run: Run, images: Path, out: Path, which: str, display: Display, reject: float = 0.0, unknown: bool = False
+) -> int:
     """Classifies the images at a path (folder, .csv, .npz, one file) and writes a CSV: path, class, probability (calibrated).
 
     Images are decoded in worker processes and classified block by block, so memory does not grow with their number. Those
-    that cannot be read have no row, and are named. The path of an image in an .npz is its number. It is said where they are
+    that cannot be read have no row, and are named. The path of an image in an .npz is its number. Where images may be left
+    unnamed, their class is empty, and a fourth column, unnamed, says why. It is said where they are
     unlike the target that was adapted to.
 
+    Args:
+        run: finished.
+        images: where they are.
+        out: the table.
+        which: as for `Run.load_classifier`.
+        display: shows how it goes on.
+        reject: the share of the images, 0..1, that is left unnamed: those of the lowest probability.
+        unknown: whether images that look to be of no known class (`uda.evaluation.unknown.looks_unknown`) are left unnamed.
+
     Returns:
-        How many images were classified.
+        How many images were classified, or left unnamed.
+
+    Raises:
+        UserError: where none can be read, or `reject` is no share.
     """
-    classifier, found, temperature = run.load_classifier(which), find(images, labelled=False), run.temperature(which)
+    if not 0 <= reject <= 1:
+        raise UserError(f"--reject is {reject:g}; it is the share of images that are left unnamed, from 0 to 1")
+    found, seen, count = find(images, labelled=False), Seen(), 0
     if note := run.note_on(which):
         display.say(note)
-    unreadable: list[str] = []
-    compared: list[Tensor] = []
-    done, every = 0, -(-len(found) // COMPARED)
+    rows = _classified(run, found, which, unknown, seen, display)
+    columns = 4 if reject or unknown else 3
     with (
         atomic_write(out) as path,
         path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,  # names of files need not be text
-        display.stage("images", 0, len(found)) as bar,
     ):
         table = csv.writer(file)
-        table.writerow(("path", "class", "probability"))
+        table.writerow(("path", "class", "probability", "unnamed")[:columns])
+        for row in _without_doubtful(rows, reject) if reject else rows:
+            table.writerow((as_cell(row.path), as_cell(row.named), f"{row.probability:.4f}", row.unnamed)[:columns])
+            count += 1
+        if not count:
+            example = seen.unreadable[0]
+            raise UserError(f"none of the images at {images} can be read, for example {example}; mend them or give others")
+    if seen.unreadable:
+        display.say(f"  {len(seen.unreadable)} images cannot be read and have no row: {', '.join(seen.unreadable[:3])}")
+    outputs = run.outputs("source_only" if run.chosen(which) == "source" else "last")
+    if note := unlike(outputs.target_logits, torch.cat(seen.compared)):
+        display.say(note)
+    return count
+
+
+def _classified(run: Run, found: Found, which: str, unknown: bool, seen: Seen, display: Display) -> Iterator[Row]:
+    """A row for each image that can be read; what else is to be said of them is added to `seen`."""
+    classifier, temperature = run.load_classifier(which), run.temperature(which)
+    done, every = 0, -(-len(found) // COMPARED)
+    with display.stage("images", 0, len(found)) as bar:
         for positions, part, failed in found.decoded(run.recipe.data.frame):
             logits = predict(classifier, part.to(run.runtime.device), run.runtime)
-            compared.append(logits[[position % every == 0 for position in positions]].cpu())
+            seen.compared.append(logits[[position % every == 0 for position in positions]].cpu())
             probabilities, classes = (logits / temperature).softmax(1).max(1)
-            for position, probability, number in zip(positions, probabilities.tolist(), classes.tolist(), strict=True):
-                table.writerow((as_cell(found.name(position)), as_cell(run.classes[number]), f"{probability:.4f}"))
-            unreadable += failed
+            strange = looks_unknown(logits).tolist() if unknown else [False] * len(logits)
+            for position, probability, number, left in zip(
+                positions, probabilities.tolist(), classes.tolist(), strange, strict=True
+            ):
+                named, why = ("", "unknown") if left else (run.classes[number], "")
+                yield Row(found.name(position), named, probability, why)
+            seen.unreadable.extend(failed)
             done += len(positions) + len(failed)
             bar.update(done, f"{done:,} images")
-        if len(unreadable) == len(found):
-            raise UserError(f"none of the images at {images} can be read, for example {unreadable[0]}; mend them or give others")
-    if unreadable:
-        display.say(f"  {len(unreadable)} images cannot be read and have no row: {', '.join(unreadable[:3])}")
-    if note := unlike(run.outputs("source_only" if run.chosen(which) == "source" else "last").target_logits, torch.cat(compared)):
-        display.say(note)
-    return len(found) - len(unreadable)
+
+
+def _without_doubtful(rows: Iterator[Row], share: float) -> Iterator[Row]:
+    """The rows; of the least probable, as many as the share says, without their class. They wait in a temporary file."""
+    with tempfile.TemporaryFile("w+", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        waiting, probabilities = csv.writer(file), array("d")
+        for row in rows:
+            waiting.writerow(row)
+            probabilities.append(row.probability)
+        doubtful = set(np.argsort(probabilities, kind="stable")[: round(share * len(probabilities))].tolist())
+        file.seek(0)
+        for number, (path, named, probability, why) in enumerate(csv.reader(file)):
+            left = number in doubtful
+            yield Row(path, "" if left else named, float(probability), why or ("doubtful" if left else ""))
 
 
 def unlike(adapted_to: Tensor, new: Tensor) -> str:
@@ -98,12 +171,22 @@ def as_cell(text: str) -> str:
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) and not text[1:].isdecimal() else text
 
 
-def evaluate(run: Run, data: str, which: str, data_root: str | Path | None, display: Display) -> dict[str, Any]:
+def evaluate(
+    run: Run, data: str, which: str, data_root: str | Path | None, display: Display, unknown: bool = False
+) -> dict[str, Any]:
     """Accuracy of a run's classifier on labelled images: a folder, .csv, .npz, a data set's test images by name, or SET/DOMAIN.
+
+    Args:
+        run: finished.
+        data: the images.
+        which: ``"last"``, ``"selected"`` or ``"source"``.
+        data_root: where data sets lie.
+        display: shows how reading goes on.
+        unknown: whether images of further classes count as unknown, which they do where the run was asked for it.
 
     Returns:
         ``data``, ``note``, ``images``, ``accuracy``, ``per_class`` (None for a class without images), ``confusion`` (row = true
-        class), ``classes``.
+        class), ``classes``; where there are images of further classes, ``open_set``, and the rest is of the others.
 
     Raises:
         UserError: for labels that the run's classes do not have.
@@ -112,33 +195,48 @@ def evaluate(run: Run, data: str, which: str, data_root: str | Path | None, disp
         display.say(note)
     classifier = run.load_classifier(which)
     channels, size, _ = run.recipe.data.shape
+    memory = int(run.recipe.data.memory * 2**30)
     domain: LabelledDomain
+    further: Found | None = None
+    unknown = unknown or run.recipe.data.unknown == "class"
     if is_path(data) or is_domain(data):
         own = is_path(data)
         found = find(Path(data), labelled=True) if own else require(data, data_roots(data_root)).find("test")
-        check_classes(found, run.classes, every_class=False)
-        domain = load_labelled(found, run.classes, run.recipe.data.frame, int(run.recipe.data.memory * 2**30), display)
+        if unknown:
+            found, further = split_classes(found, run.classes)
+        check_classes(found, run.classes, every_class=False, unknown="--unknown")
+        domain = load_labelled(found, run.classes, run.recipe.data.frame, memory, display)
         domain = domain if own else replace(domain, name=data)
     else:
         domain = load_named_test(data, run.classes, data_roots(data_root), size, channels)
     logits, labels = on_labelled(classifier, domain.to(run.runtime.device), run.runtime)
     matrix = confusion(logits, labels)
+    told = {}
+    if further is not None:
+        others = load_unlabelled(further, run.classes, run.recipe.data.frame, memory, display).to(run.runtime.device)
+        told["open_set"] = open_set(logits, labels, predict(classifier, others.inputs, run.runtime).cpu())
     return {
         "data": domain.name,
-        "note": domain.note,
+        "note": with_missing_classes(domain).note,
         "images": len(domain),
         "accuracy": accuracy(logits, labels),
         "per_class": per_class_accuracy(matrix),
         "confusion": matrix.tolist(),
         "classes": list(run.classes),
+        **told,
     }
 
 
 def evaluation_table(result: dict[str, Any]) -> Table:
     """Per class: how many images, how many of them right, and what the others were taken for."""
+    told = (
+        f"\nopen set: {result['open_set']['harmonic_mean']:.4f}, {open_set_told(result['open_set'])}"
+        if "open_set" in result
+        else ""
+    )
     table = Table(
         title=f"accuracy {result['accuracy']:.4f} on {result['images']:,} images of {result['data']}",
-        caption=result["note"], title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD,
+        caption=result["note"] + told, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD,
     )  # fmt: skip
     for name in ("class", "images", "right", "taken for"):
         table.add_column(name, justify="right" if name in ("images", "right") else "left")

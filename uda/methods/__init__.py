@@ -15,6 +15,7 @@ from uda.methods.base import Method
 from uda.methods.cdan import CDAN
 from uda.methods.cogan import CoGAN
 from uda.methods.dan import DAN
+from uda.methods.dance import DANCE
 from uda.methods.dann import DANN
 from uda.methods.deep_coral import DeepCORAL
 from uda.methods.dirt_t import DIRTT
@@ -39,7 +40,7 @@ METHODS: dict[str, type[Method]] = {
     method.__module__.rpartition(".")[2]: method
     for method in (
         SourceOnly, TargetOnly, AdaBN, DANN, CDAN, SDAT, DAN, DeepCORAL, MCD, MCC, MeanTeacher, VADA, DIRTT, SHOT, AaD, SupCon,
-        InformationMaximization, FixMatch, MIC, UNIT, DRIT, LatentMapping, CoGAN, UNITTranslation,
+        InformationMaximization, FixMatch, MIC, DANCE, UNIT, DRIT, LatentMapping, CoGAN, UNITTranslation,
     )
 }  # fmt: skip
 """the shipped methods, by the names of their files"""

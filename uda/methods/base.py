@@ -35,9 +35,12 @@ class TrainingSettings(Section):
     """images of each domain in a step"""
     target_batch: PositiveInt | None = None
     """target images in a step, where there are to be more of them; left out: as many as `batch`"""
-    class_shares: Literal["own", "even", "predicted"] = "own"
-    """how often source images of each class are drawn: as there are of them, equally often, or as often as the source classifier
-    gives that class to target images"""
+    class_shares: Literal["own", "even", "predicted", "target"] = "own"
+    """how often source images of each class are drawn: as there are of them, equally often, as often as the source classifier
+    gives that class to target images, or as often as is expected of the target (`target_shares`)"""
+    target_shares: Literal["auto", "even", "estimated"] = "auto"
+    """which class shares methods expect of the target: even ones, or those that are estimated without its labels; auto: estimated
+    ones where they are farther from even than mistakes of the source classifier can explain"""
     log_every: PositiveInt = 10
     evaluate_every: PositiveInt = 100
     """steps between two evaluations: label-free scores, and accuracies for `oracle`"""
@@ -91,6 +94,9 @@ class Method(nn.Module):
 
     settings: Any
     players: Players
+    target_shares: Tensor | None = None
+    """the class shares that are expected of the target, (K,), above 0 and of sum 1, set before `setup`; None: even ones, or not
+    known. For `losses.marginal_entropy` and its kin; a method need not read it"""
 
     def __init__(
         self,
@@ -265,7 +271,7 @@ class WithTeacher(OneNetwork):
         """Entropy of the target's `logits` and of their mean, and the loss by the teacher's pseudo-labels of its `images`."""
         return {
             "target_entropy": losses.entropy(logits),
-            "target_marginal_entropy": losses.marginal_entropy(logits),
+            "target_marginal_entropy": losses.marginal_entropy(logits, self.target_shares),
             "pseudo_label": losses.pseudo_label(logits, self.teacher_outputs(images)[1], confidence),
         }
 

@@ -34,7 +34,8 @@ class FixMatchSettings(TeacherSettings):
     """a pseudo-label counts when its probability is above this; with `relative_threshold`, above this part of the source's"""
     relative_threshold: bool = True
     align: bool = True
-    """whether pseudo-labels are to have the source's shares of classes, as `training.class_shares` draws them"""
+    """whether pseudo-labels are to have the source's shares of classes, as `training.class_shares` draws them, or those that are
+    expected of the target (`training.target_shares`)"""
 
 
 class FixMatch(WithTeacher):
@@ -51,7 +52,8 @@ class FixMatch(WithTeacher):
         source = gather(source_logits.detach()).softmax(1)
         threshold = s.confidence * (source.amax(1).mean() if s.relative_threshold else 1.0)
         if s.align:  # in logits a quotient of probabilities is a difference, and softmax normalises
-            weak_logits = weak_logits + log_share(source) - log_share(gather(weak_logits).softmax(1))
+            wanted = log_share(source) if self.target_shares is None else self.target_shares.log()
+            weak_logits = weak_logits + wanted - log_share(gather(weak_logits).softmax(1))
         class_loss = losses.cross_entropy(source_logits, batch.source_labels)
         pseudo_label = losses.pseudo_label(target_logits, weak_logits, threshold)
         return {

@@ -57,9 +57,9 @@ class InformationMaximization(OneNetwork):
         values = {
             "class": losses.cross_entropy(source_logits, batch.source_labels),
             "target_entropy": losses.entropy(target_logits),
-            "target_marginal_entropy": losses.marginal_entropy(target_logits),
+            "target_marginal_entropy": losses.marginal_entropy(target_logits, self.target_shares),
         }
-        total = values["class"] + s.information_weight * losses.information_maximization(target_logits)
+        total = values["class"] + s.information_weight * losses.information_maximization(target_logits, self.target_shares)
         if s.attraction_weight:
             self.bank.update(batch.target_positions, target, target_logits)
             values["attraction"] = losses.attraction(target_logits, self.bank.nearest(batch.target_positions, s.neighbours))

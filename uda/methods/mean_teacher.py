@@ -7,7 +7,8 @@ different forms,
           + balance x share of sure images x cross-entropy of the even distribution and the mean prediction   section 3.3
 
 As in the paper's experiments with a threshold, classes are pushed to be even only as far as the teacher is sure: while it is
-not, the surest way to even classes is to be unsure of every image.
+not, the surest way to even classes is to be unsure of every image. Not in the paper: where uneven classes are expected of the
+target, their shares take the even distribution's place.
 """
 
 from __future__ import annotations
@@ -30,7 +31,6 @@ class MeanTeacherSettings(TeacherSettings):
     confidence: UnitInterval = 0.9
     """the teacher counts when its probability is above this (0.968 in the paper)"""
     balance_weight: NonNegativeFloat = 3.0
-    """lower it where the classes of the target are not even"""
 
 
 class MeanTeacher(WithTeacher):
@@ -48,7 +48,7 @@ class MeanTeacher(WithTeacher):
         sure = teacher.amax(1) > s.confidence
         class_loss = losses.cross_entropy(source_logits, batch.source_labels)
         consistency = ((predicted - teacher).square().sum(1) * sure).mean()
-        balance = -gather(predicted).mean(0).clamp_min(1e-6).log().mean()
+        balance = losses.class_balance(target_logits, self.target_shares)
         return {
             "class": class_loss,
             "consistency": consistency,

@@ -82,11 +82,11 @@ class SHOT(WithTeacher):
         label = (F.normalize(features.float(), dim=1) @ self.centroids.T).argmax(1)
         sure = teacher_logits.softmax(1).gather(1, label[:, None]).squeeze(1) > s.confidence
         logits = self.classify(self.features(batch.target, TARGET))
-        information = losses.information_maximization(logits)
+        information = losses.information_maximization(logits, self.target_shares)
         pseudo_label = (F.cross_entropy(logits, label, reduction="none") * sure).mean()
         return {
             "target_entropy": losses.entropy(logits),
-            "target_marginal_entropy": losses.marginal_entropy(logits),
+            "target_marginal_entropy": losses.marginal_entropy(logits, self.target_shares),
             "pseudo_label": pseudo_label,
             "total": s.information_weight * information + s.pseudo_label_weight * pseudo_label,
         }

@@ -60,7 +60,7 @@ class SupCon(WithTeacher):
             torch.cat([gather(source), gather(target)[gather(chosen)]]).float(),
             torch.cat([gather(batch.source_labels), gather(label)[gather(chosen)]]),
         )
-        marginal_entropy = losses.marginal_entropy(target_logits)
+        marginal_entropy = losses.marginal_entropy(target_logits, self.target_shares)
         return {
             "class": class_loss,
             "contrast": contrast,

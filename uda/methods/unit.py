@@ -339,7 +339,7 @@ class UNIT(Translating):
             ).sum(),
             "class": losses.cross_entropy(source_logits, batch.source_labels),
             "target_entropy": losses.entropy(target_logits),
-            "target_marginal_entropy": losses.marginal_entropy(target_logits),
+            "target_marginal_entropy": losses.marginal_entropy(target_logits, self.target_shares),
             "pseudo_label": losses.pseudo_label(target_logits, teacher_logits, s.confidence),
             "translated_class": losses.cross_entropy(translated_logits, batch.source_labels[: len(translated_logits)]),
         }

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from pydantic import AliasChoices, ValidationError
 
+from uda.data.names import is_url
 from uda.errors import UserError
 from uda.evaluation.selection import OF_SOURCE
 from uda.methods import find_method
@@ -44,6 +45,7 @@ class _Said(NamedTuple):
 
 CODE = ("method", "name"), ("classifier", "backbone")
 """where a recipe may name code"""
+ROLES = "source", "target", "source_test", "target_test"
 _Layer = dict[str, _Said]
 """what is said of settings, by dotted key"""
 
@@ -124,7 +126,10 @@ def dump_recipe(recipe: Recipe) -> str:
 def named_code(tables: Mapping[str, Any]) -> list[str]:
     """The code that a recipe's tables name, FILE.py:NAME or MODULE:NAME, and that reading the recipe runs."""
     names = [str(table.get(key)) for name, key in CODE for table in [tables.get(name)] if isinstance(table, Mapping)]
-    return [name for name in names if ":" in name and not name.startswith(LIBRARIES)]
+    data = tables.get("data")
+    places = [str(data.get(role)) for role in ROLES] if isinstance(data, Mapping) else []
+    code = [name for name in names if ":" in name and not name.startswith(LIBRARIES)]
+    return code + [place for place in places if is_url(place)]  # which commands open, such as curl
 
 
 def _files(recipe: str | Path | Recipe, method: str | None) -> list[_Layer]:

@@ -22,7 +22,7 @@ from uda.evaluation.outputs import Outputs
 from uda.evaluation.results import Result, Row, evaluations
 from uda.report import plots
 from uda.report.grids import picture
-from uda.report.tables import MEANINGS, backward_rows, spread
+from uda.report.tables import MEANINGS, backward_rows, estimated_rows, spread
 from uda.runs.run import Run
 
 SHOWN = 24  # images of each domain on the page about two of them
@@ -95,6 +95,8 @@ def _about_the_classifier(material: Material) -> dict[str, Any]:
         "labelled": labelled,
         "meanings": MEANINGS,
         "advice": _advice(result),
+        "estimated": estimated_rows(result),
+        "open_set": list(result.get("open_set", {}).items()),
         "evaluations": plots.draw_evaluations(evaluations(material.rows), result["selection"]["selected_step"]),
         "per_class": plots.draw_classes(classes, *result["per_class"].values()) if labelled else None,
         "confusion": _shares(result["confusion"]) if labelled else None,

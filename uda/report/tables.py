@@ -8,6 +8,7 @@ from rich import box
 from rich.table import Table
 
 from uda.evaluation.results import Result
+from uda.evaluation.unknown import OpenSet
 
 MEANINGS = {
     "source": "the source classifier on source test images",
@@ -16,7 +17,8 @@ MEANINGS = {
     "last": "the adapted classifier after the last step, on target test images",
     "selected": "the step with the best label-free score",
     "oracle": "the best step by target labels: only to compare with papers",
-    "estimated": "last, as far as images without target labels can tell",
+    "estimated": "last, as far as can be told without target labels",
+    "estimated before": "source_only, told in the same way",
 }
 
 
@@ -37,8 +39,10 @@ def result_table(result: Result) -> Table:
         for name, value in result["accuracy"].items():
             if value is not None:
                 table.add_row(name, f"{value:.4f}", MEANINGS[name], style="bold" if name == "last" else None)
-        low, high = result["estimated"]["interval"]
-        table.add_row("estimated", f"{result['estimated']['accuracy']:.4f}", f"{MEANINGS['estimated']} ({low:.3f} .. {high:.3f})")
+        for row in estimated_rows(result):
+            table.add_row(*row)
+    for name, told in result.get("open_set", {}).items():
+        table.add_row(f"{name}, open set", f"{told['harmonic_mean']:.4f}", open_set_told(told))
     if translation := result.get("translation", {}):
         if "class_consistency" in translation:
             table.add_row(
@@ -56,6 +60,24 @@ def result_table(result: Result) -> Table:
         for row in backward_rows(translation):
             table.add_row(*row)
     return table
+
+
+def open_set_told(told: OpenSet) -> str:
+    """What a harmonic mean is of."""
+    unknown = f"{told['unknown']:.3f} of {told['images']:,} unknown images found"
+    return f"harmonic mean: {told['known']:.3f} of known classes right, {unknown}"
+
+
+def estimated_rows(result: Result) -> list[tuple[str, str, str]]:
+    """Name, figure and meaning of what is estimated without target labels, and what is recommended."""
+    estimated = result["estimated"]
+    found = [("estimated", estimated["accuracy"], estimated["interval"])]
+    if "source_only" in estimated:  # runs from before the study have no such estimate
+        found.append(("estimated before", estimated["source_only"], estimated["source_only_interval"]))
+    rows = [(name, f"{value:.4f}", f"{MEANINGS[name]} ({low:.3f} .. {high:.3f})") for name, value, (low, high) in found]
+    if "recommended" in result:
+        rows.append(("recommended", result["recommended"], result["recommended_because"]))
+    return rows
 
 
 def backward_rows(translation: dict[str, Any]) -> list[tuple[str, str, str]]:

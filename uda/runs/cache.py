@@ -12,7 +12,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +22,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from uda.atomic import atomic_write
+from uda.atomic import atomic_write, lock
 from uda.data.files import Images
+from uda.data.shards import Members
 from uda.errors import UserError
 
 LIMIT = 20.0  # GiB, where $UDA_CACHE_GIB names no other
+POLL = 0.2  # seconds between two looks at whether another process is done
 ABOUT, MAPS = "about.json", "maps.bin"
 
 
@@ -67,10 +70,15 @@ def digest(*parts: object) -> str:
 
 
 def digest_of_images(images: Images) -> str:
-    """A name for the content of images, in their order; files are read as they lie there, and not decoded."""
+    """A name for the content of images, in their order; files are read as they lie there, and not decoded.
+
+    Shards go by their names, sizes and times of change.
+    """
     if isinstance(images, Tensor):
         return digest(images)
     sum_ = hashlib.blake2b(digest_size=16)
+    if isinstance(images.names, Members):
+        return images.names.key
     for number in range(len(images)):
         try:
             sum_.update(hashlib.blake2b(images.path(number).read_bytes(), digest_size=16).digest())
@@ -145,6 +153,28 @@ class Cache:
                 self._bound(key)
         finally:
             shutil.rmtree(made, ignore_errors=True)
+
+    @contextmanager
+    def alone(self, key: str, wait: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """While it is open, no other process makes what belongs under `key`; one that dies lets go of it.
+
+        `wait` is called once, where another one is at it. Processes on several machines see each other through a shared folder.
+        """
+        if self.root is None:
+            yield
+            return
+        self.root.mkdir(parents=True, exist_ok=True)
+        path, said = self.root / f".{key}.lock", False
+        path.touch()
+        while True:
+            with lock(path) as free:
+                if free:
+                    yield
+                    return
+            if not said:
+                wait()
+            said = True
+            time.sleep(POLL)
 
     def _bound(self, newest: str) -> None:
         left = limit()

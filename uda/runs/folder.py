@@ -46,14 +46,18 @@ ABANDONED = 60.0
 """seconds after which a folder that has not got its name yet belongs to a dead process: it takes milliseconds"""
 
 
+def title(recipe: Recipe) -> str:
+    """``RECIPE-METHOD``; the recipe alone where its name says the method already."""
+    method = recipe.method.name.rpartition(":")[2]
+    return recipe.name if recipe.name.endswith(f"-{method}") else f"{recipe.name}-{method}"
+
+
 def default_path(recipe: Recipe, which: str) -> Path:
     """``runs/RECIPE-METHOD-WHICH-TIME``, not there yet, for a run that was not told where to go.
 
     `which`: its seed, or how many seeds.
     """
-    method = recipe.method.name.rpartition(":")[2]
-    name = recipe.name if recipe.name.endswith(f"-{method}") else f"{recipe.name}-{method}"
-    path = Path("runs") / f"{name}-{which}-{datetime.now():%Y%m%d-%H%M%S}"
+    path = Path("runs") / f"{title(recipe)}-{which}-{datetime.now():%Y%m%d-%H%M%S}"
     return next(free for free in (path, *(path.with_name(f"{path.name}-{n}") for n in range(2, 99))) if not free.exists())
 
 

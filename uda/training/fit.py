@@ -250,6 +250,8 @@ def introduce(job: Job) -> None:
         say(f"  {aside:,} of the target's images are kept aside: no method trains on them; label-free figures read them alone")
     if pair.target_test is not None and pair.target_test.note != pair.target.note:
         say(f"  tested on {pair.target_test.name}: {len(pair.target_test):,} images ({pair.target_test.note})")
+    if pair.target_unknown is not None:
+        say(f"  and on {len(pair.target_unknown):,} images of unknown classes: no class is the right one for them")
     if job.classifier is not None and job.classifier.parts:
         say(f"  classifier {recipe.classifier.backbone}: {job.classifier.parts}")
     if job.classifier is not None and job.classifier.start:
@@ -259,7 +261,7 @@ def introduce(job: Job) -> None:
 def say_unreadable(job: Job) -> None:
     """Says how many images are left out, and writes down which."""
     pair, say = job.pair, job.display.say
-    splits = pair.source, pair.source_test, pair.target, pair.target_test
+    splits = pair.source, pair.source_test, pair.target, pair.target_test, pair.target_unknown
     unreadable = [line for part in splits if part for line in part.unreadable]
     if unreadable:
         job.folder.write_text("unreadable.txt", "".join(f"{line}\n" for line in dict.fromkeys(unreadable)))

@@ -60,16 +60,20 @@ class Keeper:
         views = self.data.views
         source, target = self.keep(pair.source, views.all), self.keep(pair.target, views.all)
         source_test = self.keep(pair.source_test, views.all[:1])
-        return Pair(source, source_test, target, pair.target_test and self.keep(pair.target_test, views.all[:1]))
+        test = pair.target_test and self.keep(pair.target_test, views.all[:1])
+        unknown = pair.target_unknown and self.keep(pair.target_unknown, views.all[:1])
+        return Pair(source, source_test, target, test, unknown)
 
     def blend_target(self, pair: Pair, body: TwoNorms) -> Pair:
         """The pair with what `body` makes of target images; this keeper's is its second half."""
-        target, test = pair.target, pair.target_test
+        target, test, unknown = pair.target, pair.target_test, pair.target_unknown
         other = self.keep(target, self.data.views.all)
         blended = replace(target, kept=_blended(target, other, body))
         if test is not None:
             test = replace(test, kept=_blended(test, self.keep(test, self.data.views.all[:1]), body))
-        return replace(pair, target=blended, target_test=test)
+        if unknown is not None:
+            unknown = replace(unknown, kept=_blended(unknown, self.keep(unknown, self.data.views.all[:1]), body))
+        return replace(pair, target=blended, target_test=test, target_unknown=unknown)
 
     def keep(self, domain: AnyDomain, views: tuple[View, ...]) -> AnyDomain:
         """A domain with what the body makes of these views of each image."""

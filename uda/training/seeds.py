@@ -16,7 +16,8 @@ from uda.errors import UserError
 from uda.recipe.load import load_recipe
 from uda.recipe.schema import Recipe
 from uda.report.compare import Group, open_group, seed_folders
-from uda.runs.folder import RUN, SEEDS, agree, default_path, open_folder, shared_folder
+from uda.runs.folder import RUN, SEEDS, Asked, agree, default_path, open_folder, shared_folder
+from uda.runs.run import Run
 from uda.training.fit import asked_for, fit, resume
 from uda.training.loop import Interrupted, Observer
 from uda.training.trackers import check_trackers
@@ -63,9 +64,8 @@ def fit_seeds(
     try:
         return resume_seeds(path, display, model, observers)
     except UserError:
-        if not any(
-            folder.exists() for folder in seed_folders(path)
-        ):  # refused before the first run began: nothing is left behind
+        begun = any(folder.exists() for folder in seed_folders(path))
+        if ranks.first() and not begun:  # refused before the first run began: nothing is left behind
             shutil.rmtree(path)
         raise
 
@@ -84,14 +84,27 @@ def resume_seeds(
     asked = folder.read_asked()
     with folder.locked():
         for seed in asked.seeds:
-            out = path / f"seed-{seed}"
             try:
-                if ranks.agreed((out / RUN[0]).exists()):
-                    resume(out, display, model, observers=observers, trust=trust)
-                else:
-                    where = asked.model_dump(include={"data_root", "device", "precision", "cache", "track"})
-                    recipe = load_recipe(path / SEEDS[0], {"seed": seed})
-                    fit(recipe, model=model, out=out, display=display, observers=observers, **where)
+                run_seed(path, seed, asked, display, model, observers, trust)
             except Interrupted as stop:
                 raise Interrupted(f"seed {seed}: {stop}", path) from None
     return open_group(path)
+
+
+def run_seed(
+    path: Path,
+    seed: int,
+    asked: Asked,
+    display: Display | None = None,
+    model: nn.Module | None = None,
+    observers: Sequence[Observer] = (),
+    trust: bool = False,
+    report: bool = True,
+) -> Run:
+    """Begins or continues one run of a folder of seeds, which was begun with what is `asked`; a finished one stays as it is."""
+    out = path / f"seed-{seed}"
+    if ranks.agreed((out / RUN[0]).exists()):
+        return resume(out, display, model, report=report, observers=observers, trust=trust)
+    where = asked.model_dump(include={"data_root", "device", "precision", "cache", "track"})
+    recipe = load_recipe(path / SEEDS[0], {"seed": seed})
+    return fit(recipe, model=model, out=out, display=display, report=report, observers=observers, **where)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import Any, cast
 
@@ -25,6 +25,7 @@ from uda.evaluation.evaluator import Evaluator, Examples
 from uda.evaluation.outputs import Outputs
 from uda.evaluation.results import Result, Row, classifier_results, describe, select
 from uda.evaluation.selection import SCORES, entropy, information_maximization
+from uda.evaluation.shares import Shares, estimate_shares
 from uda.evaluation.translation import evaluate_translation, judge_by_source
 from uda.methods import find_method
 from uda.methods.base import Method
@@ -90,10 +91,11 @@ class Job:
 
 @dataclass(frozen=True)
 class SourceStage:
-    """The source classifier's figures."""
+    """The source classifier's figures, and the class shares of the target as it reads them."""
 
     accuracy: float
     before: Outputs
+    shares: Shares
     refined: float | None
 
 
@@ -195,7 +197,7 @@ def train_source(job: Job) -> SourceStage | None:
         else:
             folder.read_weights("refined", classifier)
         refined = job.evaluator.target_accuracy(classifier)
-    return SourceStage(accuracy, before, refined)
+    return SourceStage(accuracy, before, estimate_shares(*before.source, before.target_logits), refined)
 
 
 def _kept_or_trained(job: Job, classifier: Classifier) -> None:
@@ -205,17 +207,20 @@ def _kept_or_trained(job: Job, classifier: Classifier) -> None:
     images = digest_of_images(pair.source.images), digest(pair.source.labels), body
     how = recipe.classifier, recipe.augment.source, recipe.data.frame, recipe.seed, torch.get_num_threads(), ranks.world_size()
     versions = versions_of("torch", "torchvision"), uda.__version__
-    key = digest("source classifier", classifier, *images, *how, runtime, machine(), *versions)
-    if (found := ranks.agreed(job.cache.find(key))) is not None:
-        load_weights(found[1] / "weights.safetensors", classifier)
-        job.display.say("  source classifier: trained by an earlier run, and kept (--no-cache trains it anew)")
-        return
-    _supervised(job, SOURCE_STAGE, recipe.classifier.steps)
-    if not ranks.first():
-        return
-    with job.cache.writing(key) as kept:
-        save_tensors(classifier.state_dict(), kept / "weights.safetensors")
-        write_about(kept, {"what": f"source classifier {recipe.classifier.backbone} of {recipe.name}, seed {recipe.seed}"})
+    numbers = runtime.device, runtime.precision, runtime.channels_last
+    key = digest("source classifier", classifier, *images, *how, *numbers, machine(), *versions)
+    waiting = "  source classifier: another run is training it; waiting"
+    with job.cache.alone(key, lambda: job.display.say(waiting)) if ranks.first() else nullcontext():
+        if (found := ranks.agreed(job.cache.find(key))) is not None:
+            load_weights(found[1] / "weights.safetensors", classifier)
+            job.display.say("  source classifier: trained by an earlier run, and kept (--no-cache trains it anew)")
+            return
+        _supervised(job, SOURCE_STAGE, recipe.classifier.steps)
+        if not ranks.first():
+            return
+        with job.cache.writing(key) as kept:
+            save_tensors(classifier.state_dict(), kept / "weights.safetensors")
+            write_about(kept, {"what": f"source classifier {recipe.classifier.backbone} of {recipe.name}, seed {recipe.seed}"})
 
 
 def _supervised(job: Job, stage: str, steps: int) -> None:
@@ -251,23 +256,37 @@ def adapt(job: Job, source: SourceStage | None) -> Method:
     if recipe.data.target_inverted_copies:
         unlabelled = unlabelled.with_inverted_copies()
     players.slow_down(method)
+    method.target_shares = _target_shares(job, source)
     method.setup(unlabelled, players)
     sizes = training.batch, training.target_batch or training.batch
     augments = recipe.augment.source, recipe.augment.target
     labelled = labelled_images(recipe, job.pair)
-    batches = Batches(labelled, unlabelled, *sizes, *augments, runtime, _class_shares(job, source))
+    batches = Batches(labelled, unlabelled, *sizes, *augments, runtime, _class_shares(job, source, method))
     evaluate = Evaluate(job, method) if method.classifies else None
     job.loop.train(ADAPTATION_STAGE, method, players, batches, evaluate)
     job.folder.write_weights("method", method)
     return method
 
 
-def _class_shares(job: Job, source: SourceStage | None) -> Tensor | None:
+def _target_shares(job: Job, source: SourceStage | None) -> Tensor | None:
+    """The class shares that the method is to expect of the target (K,); None: even ones. It says which, and why."""
+    if source is None:
+        return None
+    wanted, shares = job.recipe.training.target_shares, source.shares
+    estimated = shares.uneven if wanted == "auto" else wanted == "estimated"
+    why = shares.describe(job.pair.source.classes) if wanted == "auto" else "as training.target_shares says"
+    job.display.say(f"  class shares of the target: {'estimated' if estimated else 'even'}, {why}")
+    return shares.expected.to(job.runtime.device) if estimated else None
+
+
+def _class_shares(job: Job, source: SourceStage | None, method: Method) -> Tensor | None:
     """How often each class is to come among the labelled images (K,); None: as there are of it."""
     wanted = job.recipe.training.class_shares
     if wanted == "own" or source is None:
         return None
-    if wanted == "even":
+    if wanted == "target" and method.target_shares is not None:
+        return method.target_shares.cpu()
+    if wanted in ("even", "target"):
         return torch.ones(len(job.pair.source.classes))
     return source.before.target_logits.softmax(1).mean(0).cpu()
 
@@ -316,6 +335,7 @@ def measure(job: Job, source: SourceStage | None, method: Method) -> Material:
         "source": describe(pair.source, pair.source_test),
         "target": {**describe(pair.target, pair.target_test), "held_out": len(pair.target.kept_aside(recipe.kept_aside)[0])},
         **figures,
+        **_described_shares(source, method),
         "steps": recipe.training.steps,
         "device": str(job.runtime.device),
         "precision": job.runtime.precision,
@@ -349,11 +369,26 @@ def _measure_classifier(
     examples = job.evaluator.examples(after)
     folder.write_examples(examples)
     _write_own_network(job, adapted)
-    trains, scores = method.adapts, recipe.selection.score
     figures = classifier_results(
-        job.pair, source.accuracy, source.before, source.refined, after, rows=rows, scores=scores, trains=trains
+        job.pair,
+        source.accuracy,
+        source.before,
+        source.refined,
+        after,
+        rows=rows,
+        scores=recipe.selection.score,
+        trains=method.adapts,
+        shares=None if method.target_shares is None else source.shares.estimated,
     )
     return figures, outputs, examples
+
+
+def _described_shares(source: SourceStage | None, method: Method) -> dict[str, Any]:
+    """``class_shares``, where there is a classifier that they were estimated by."""
+    if source is None:
+        return {}
+    expected = "even" if method.target_shares is None else "estimated"
+    return {"class_shares": {"estimated": source.shares.estimated.tolist(), "expected": expected}}
 
 
 def _measure_translations(job: Job, method: Method) -> dict[str, Any]:

@@ -125,8 +125,8 @@ class WeightsAndBiases(Tracker):
 
         mode: Any = os.environ.get("WANDB_MODE") or "offline"
         self.board = wandb.init(
-            project=os.environ.get("WANDB_PROJECT", "uda"), dir=self.folder, name=self.folder.name, id=self.run, resume="allow" if mode == "online" else None,
-            mode=mode, config=self.settings, settings=wandb.Settings(silent=True),
+            project=os.environ.get("WANDB_PROJECT", "uda"), dir=self.folder, name=self.folder.name, id=self.run, mode=mode,
+            resume="allow" if mode == "online" else None, config=self.settings, settings=wandb.Settings(silent=True),
         )  # fmt: skip
 
     def begin(self, stage: Stage) -> None:

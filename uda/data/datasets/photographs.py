@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 
 from uda.data.datasets.digits import Split
-from uda.data.files import EXTENSIONS
 from uda.data.folders import Found, find
 from uda.data.names import PHOTOGRAPH_SETS, PhotographSet, listed
+from uda.data.shards import EXTENSIONS, Members
 from uda.errors import UserError
 
 VISDA_CLASSES = (
@@ -51,6 +51,7 @@ class Place:
         Raises:
             UserError: where there are no class folders, or a list is damaged.
         """
+        names: np.ndarray | Members
         numbered, which = self.folder / "image_list.txt", ""
         if self.has_lists:
             names, labels = _read_list(self._list(split))

@@ -1,0 +1,184 @@
+"""Shards: what lies where, in which order it is drawn, and what becomes of what is damaged."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from uda import UserError
+from uda.console import Display
+from uda.data import shards as module
+from uda.data.augment import Augment
+from uda.data.batches import Stream
+from uda.data.domain import Domain
+from uda.data.files import ImageFiles, check, check_some, read
+from uda.data.folders import find, pack
+from uda.data.frame import Frame
+from uda.data.shards import Members, ShardShuffle, expand, members_of
+
+QUIET, FRAME = Display(quiet=True), Frame(8, 3)
+
+
+def png(grey: int) -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (8, 8), (grey, grey, grey)).save(out, "PNG")
+    return out.getvalue()
+
+
+def write_tar(path: Path, files: dict[str, bytes]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    pytest.importorskip("braceexpand")
+
+
+@pytest.fixture
+def pattern(tmp_path: Path) -> str:
+    """Three shards of four images, image n of grey n, of two classes."""
+    for shard in range(3):
+        numbers = range(4 * shard, 4 * shard + 4)
+        write_tar(tmp_path / "s" / f"{shard}.tar", {f"{'ab'[n % 2]}/{n}.png": png(n) for n in numbers})
+    return str(tmp_path / "s" / "{0..2}.tar")
+
+
+def greys(images: ImageFiles, positions: list[int]) -> list[int]:
+    return [int(image[0, 0, 0]) for image in next(read(images, [torch.tensor(positions)]))]
+
+
+def files(pattern: str) -> ImageFiles:
+    found = find(Path(pattern), labelled=False)
+    return ImageFiles(found.root, found.names, FRAME)
+
+
+def test_each_position_is_its_image_whatever_is_asked_for(pattern: str) -> None:
+    images = files(pattern)
+    assert greys(images, [11, 0, 4, 3]) == [11, 0, 4, 3]
+    some = images[torch.tensor([1, 5, 6, 9])]
+    assert greys(some, [3, 1]) == [9, 5]
+    assert str(some.path(2)).endswith("1.tar/a/6.png")
+    assert isinstance(some.names, Members)
+    assert some.names.starts.tolist() == [0, 1, 3, 4]
+
+
+def test_labels_are_the_first_folders_and_only_where_they_are_asked_for(pattern: str) -> None:
+    assert find(Path(pattern), labelled=True).labels.tolist() == ["a", "b"] * 6  # type: ignore[union-attr]
+    assert find(Path(pattern), labelled=False).labels is None
+
+
+def test_a_class_file_beside_an_image_says_its_class(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "0.tar", {"1.png": png(1), "1.cls": b"7", "x/2.cls": b"9", "x/2.png": png(2)})
+    assert find(path, labelled=True).labels.tolist() == ["7", "9"]  # type: ignore[union-attr]
+
+
+def test_images_without_a_class_are_no_source(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="without a class"):
+        find(write_tar(tmp_path / "0.tar", {"1.png": png(1)}), labelled=True)
+
+
+def test_the_shards_are_read_through_once_until_they_change(pattern: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, _ = members_of(pattern)
+    monkeypatch.setattr(module, "_scan", lambda *given: pytest.fail("read again"))
+    assert members_of(pattern)[0].key == first.key
+    monkeypatch.undo()
+    write_tar(Path(expand(pattern)[0]), {"a/0.png": png(0)})
+    assert len(members_of(pattern)[0]) == 9
+
+
+def test_an_epoch_holds_each_image_once_and_mixes_few_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "OPEN", 2)
+    shuffle = ShardShuffle(np.arange(0, 101, 10))
+    epoch = [shuffle.take(20) for _ in range(5)]
+    assert sorted(torch.cat(epoch).tolist()) == list(range(100))
+    assert all(len(set((part // 10).tolist())) == 2 for part in epoch)
+    assert epoch[0].tolist() != sorted(epoch[0].tolist())
+
+
+def test_an_interrupted_epoch_goes_on_with_the_very_next_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "OPEN", 2)
+    shuffle = ShardShuffle(np.arange(0, 101, 10))
+    shuffle.take(37)
+    state, random = shuffle.state_dict(), torch.get_rng_state()
+    expected = shuffle.take(150)
+    other = ShardShuffle(np.arange(0, 101, 10))
+    other.load_state_dict(state)
+    torch.set_rng_state(random)
+    assert torch.equal(other.take(150), expected)
+
+
+def test_images_in_shards_stay_there_however_few_they_are(pattern: str) -> None:
+    images, positions, unreadable = check(files(pattern), memory=2**30)
+    assert isinstance(images, ImageFiles)
+    assert (len(positions), unreadable) == (12, [])
+
+
+def test_of_too_many_some_are_looked_at_and_a_damaged_one_is_replaced_with_its_label(tmp_path: Path) -> None:
+    content = {f"a/{n}.png": png(n) for n in range(8)} | {"a/3.png": b"damaged"}
+    path = write_tar(tmp_path / "0.tar", content)
+    images, unreadable = check_some(files(str(path)), 2, lambda done: None)
+    assert unreadable == []  # 0 and 4 were looked at
+    drawn, _, positions = Stream(images, 8).next(Augment())
+    assert 3 not in positions.tolist()
+    assert ((drawn[:, 0, 0, 0] + 1) * 127.5).round().int().tolist() == positions.tolist()
+
+
+def test_what_was_looked_at_and_is_damaged_since_is_said(pattern: str) -> None:
+    images = files(pattern)
+    write_tar(Path(expand(pattern)[0]), {f"a/{n}.png": b"x" * 100 for n in range(4)})
+    with pytest.raises(UserError, match="cannot be read any more"):
+        greys(images, [0])
+
+
+def test_packing_keeps_files_and_classes(tmp_path: Path) -> None:
+    for n in range(5):
+        (tmp_path / "in" / "ab"[n % 2]).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / "ab"[n % 2] / f"{n}.png").write_bytes(png(n))
+    pattern = pack(tmp_path / "in", tmp_path / "out", 2, 0, QUIET)
+    assert [path.name for path in sorted((tmp_path / "out").iterdir())] == ["0000.tar", "0001.tar", "0002.tar"]
+    found = find(Path(pattern), labelled=True)
+    shown = greys(ImageFiles(found.root, found.names, FRAME), list(range(5)))
+    assert sorted(shown) == list(range(5))
+    assert [("ab"[n % 2]) for n in shown] == found.labels.tolist()  # type: ignore[union-attr]
+
+
+def test_a_shard_behind_a_command_is_fetched(tmp_path: Path) -> None:
+    pytest.importorskip("webdataset")
+    path = write_tar(tmp_path / "0.tar", {"1.png": png(1), "2.png": png(2)})
+    members, _ = members_of(f"pipe:cat {path}")
+    assert greys(ImageFiles(Path(), members, FRAME), [1, 0]) == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "line"), [("{0..1}.tar", "no shard .*1.tar"), ("x.tar", "cannot be read"), ("empty.tar", "holds no images")]
+)
+def test_wrong_shards_are_said_in_one_line(name: str, line: str, tmp_path: Path) -> None:
+    write_tar(tmp_path / "0.tar", {"1.png": png(1)})
+    write_tar(tmp_path / "empty.tar", {"notes.txt": b"nothing"})
+    (tmp_path / "x.tar").write_bytes(b"no tar" * 500)
+    with pytest.raises(UserError, match=line):
+        members_of(str(tmp_path / name))
+
+
+def test_what_is_kept_aside_is_the_last_and_the_others_stay_as_they_are(pattern: str) -> None:
+    target = Domain("t", files(pattern), ("a", "b"), "note")
+    assert target.shuffled()[:4].tolist() == [11, 10, 9, 8]
+    rest = target.only(torch.arange(8))
+    assert isinstance(rest.images, ImageFiles)
+    assert isinstance(rest.images.names, Members)
+    assert rest.images.names.starts.tolist() == [0, 4, 8, 8]
+    assert sorted(ShardShuffle(rest.images.names.starts).take(8).tolist()) == list(range(8))
+    assert greys(rest.images, [7, 0]) == [7, 0]

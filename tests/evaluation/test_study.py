@@ -1,0 +1,83 @@
+"""What a study of runs says of another run."""
+
+import csv
+
+import numpy as np
+import pytest
+
+from uda.evaluation.study import TABLE, Study, log_odds, share, shipped
+
+RUNS, PAIRS = 200, 20
+
+
+def drawn(seed: int, count: int) -> list[dict[str, float | str]]:
+    """Runs whose accuracy is what one witness says, but for noise and what their pair adds; another tells the gain."""
+    random = np.random.default_rng(seed)
+    pairs = random.normal(0, 0.2, PAIRS)
+    rows: list[dict[str, float | str]] = []
+    for number in range(count):
+        pair = number % PAIRS
+        agreement, moved = random.uniform(0.3, 0.95), random.uniform(-0.2, 0.2)
+        before = share(float(log_odds(np.array(agreement))) + pairs[pair] + random.normal(0, 0.1))
+        after = float(np.clip(before + moved + random.normal(0, 0.01), 0.01, 0.99))
+        rows.append(
+            {"run": f"{number}", "pair": f"{pair}", "aside": 1, "true_before": before, "true_after": after}
+            | {"agreement": agreement, "moved": 0.5 + moved, "log_images": 7.0}
+        )
+    return rows
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    path = tmp_path_factory.mktemp("study") / "study.csv"
+    rows = drawn(0, RUNS)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    return Study(path)
+
+
+def test_new_runs_are_told_as_well_as_the_noise_allows_and_their_intervals_cover(study: Study) -> None:
+    rows = drawn(1, RUNS)
+    verdicts = [study.judge({k: float(v) for k, v in row.items() if k in study.names}) for row in rows]
+    before, after = (np.array([row[name] for row in rows], dtype=float) for name in ("true_before", "true_after"))
+    assert np.mean([abs(v.source_only - truth) for v, truth in zip(verdicts, before, strict=True)]) < 0.06
+    for truth, intervals in ((before, [v.source_only_interval for v in verdicts]), (after, [v.interval for v in verdicts])):
+        covered = np.mean([low <= t <= high for t, (low, high) in zip(truth, intervals, strict=True)])
+        assert 0.8 <= covered <= 0.99
+    assert np.mean([(v.recommended == "adapted") == (a >= b) for v, a, b in zip(verdicts, after, before, strict=True)]) > 0.9
+    assert not any(v.unlike for v in verdicts)
+
+
+def test_intervals_of_left_out_pairs_cover_as_often_as_they_say(study: Study) -> None:
+    regression = study.of_adapted
+    off = abs(log_odds(study.after) - regression.left_out) / regression.deviations
+    assert np.mean(off <= regression.widen) == pytest.approx(0.9, abs=0.02)
+
+
+def width(study: Study, found: dict[str, float]) -> float:
+    low, high = study.judge(found).interval
+    return high - low
+
+
+def test_few_images_widen_the_interval_and_a_run_unlike_all_others_is_said_to_be(study: Study) -> None:
+    usual = {"agreement": 0.7, "moved": 0.5, "log_images": 7.0}
+    few, odd = usual | {"log_images": np.log(20)}, usual | {"moved": 0.99}
+    assert width(study, usual) < width(study, few)
+    assert not study.judge(usual).unlike
+    assert study.judge(odd).unlike
+
+
+def test_the_shipped_study_has_many_runs_of_many_pairs_and_names_each_once() -> None:
+    with TABLE.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) >= 80
+    assert len({row["pair"] for row in rows}) >= 11
+    assert len({row["run"] for row in rows}) == len(rows)
+    assert shipped() is shipped()
+
+
+def test_log_odds_and_share_undo_each_other_and_bear_the_ends() -> None:
+    assert share(float(log_odds(np.array(0.8)))) == pytest.approx(0.8)
+    assert np.isfinite(log_odds(np.array([0.0, 1.0]))).all()

@@ -1,0 +1,90 @@
+"""Predictions for shards: every image has one row, what is done is not done again, and what is damaged is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.data.test_shards import png, write_tar
+from uda import UserError
+from uda.cluster.predict import predict_shards
+from uda.console import Display
+from uda.inference import shards as module
+from uda.inference.predict import write_predictions
+from uda.inference.shards import Asked
+from uda.runs.run import Run
+
+pytest.importorskip("braceexpand")
+parquet = pytest.importorskip("pyarrow.parquet")
+QUIET = Display(quiet=True)
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> str:
+    """Two shards of three images; one of the first shard's is damaged."""
+    write_tar(tmp_path / "in" / "0.tar", {"0.png": png(0), "1.png": b"damaged", "2.png": png(200)})
+    write_tar(tmp_path / "in" / "1.tar", {f"{n}.png": png(40 * n) for n in (3, 4, 5)})
+    return str(tmp_path / "in" / "{0..1}.tar")
+
+
+def asked(run: Run, which: str = "last") -> Asked:
+    return Asked(run.path, which, "cpu", None, trust=False)
+
+
+def rows(out: Path) -> dict[str, dict]:
+    found = [row for path in sorted(out.glob("*.parquet")) for row in parquet.read_table(path).to_pylist()]
+    assert len({row["path"] for row in found}) == len(found)
+    return {row["path"]: row for row in found}
+
+
+def test_every_image_has_one_row_with_what_predict_says_of_it(tiny_run: Run, shards: str, tmp_path: Path) -> None:
+    assert predict_shards(asked(tiny_run), shards, tmp_path / "out", QUIET, "here") == 6
+    found = rows(tmp_path / "out")
+    assert sorted(found) == [f"{n}.png" for n in range(6)]
+    for n in (0, 2):
+        (tmp_path / f"{n}.png").write_bytes(png(100 * n))
+        write_predictions(tiny_run, tmp_path / f"{n}.png", tmp_path / "one.csv", "last", QUIET)
+        name, shown = (tmp_path / "one.csv").read_text().splitlines()[1].split(",")[1:]
+        assert found[f"{n}.png"]["class"] == name
+        assert found[f"{n}.png"]["probability"] == pytest.approx(float(shown), abs=1e-4)
+
+
+def test_a_damaged_image_is_a_row_and_a_line(tiny_run: Run, shards: str, tmp_path: Path) -> None:
+    predict_shards(asked(tiny_run), shards, tmp_path / "out", QUIET, "here")
+    damaged = rows(tmp_path / "out")["1.png"]
+    assert damaged["class"] is damaged["probability"] is None
+    assert damaged["error"]
+    (line,) = (tmp_path / "out" / "unreadable.txt").read_text().splitlines()
+    assert "0.tar/1.png: " in line
+
+
+def test_shards_that_are_done_are_not_read_again(
+    tiny_run: Run, shards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predict_shards(asked(tiny_run), shards, tmp_path / "out", QUIET, "here")
+    (tmp_path / "out" / "1.parquet").unlink()
+    read: list[str] = []
+    original = module.opened_shard
+    monkeypatch.setattr(module, "opened_shard", lambda shard: read.append(Path(shard).name) or original(shard))
+    assert predict_shards(asked(tiny_run), shards, tmp_path / "out", QUIET, "here") == 3
+    assert read == ["1.tar"]
+
+
+def test_another_classifiers_predictions_are_not_mixed_in(tiny_run: Run, shards: str, tmp_path: Path) -> None:
+    predict_shards(asked(tiny_run), shards, tmp_path / "out", QUIET, "here")
+    with pytest.raises(UserError, match="holds predictions of another run"):
+        predict_shards(asked(tiny_run, "source"), shards, tmp_path / "out", QUIET, "here")
+
+
+def test_a_shard_that_is_cut_short_leaves_no_file_and_the_others_are_done(tiny_run: Run, shards: str, tmp_path: Path) -> None:
+    first = tmp_path / "in" / "0.tar"
+    first.write_bytes(first.read_bytes()[:700])
+    with pytest.raises(UserError, match="1 of 2 shards failed"):
+        predict_shards(asked(tiny_run), shards, tmp_path / "out", QUIET, "here")
+    assert [path.name for path in (tmp_path / "out").glob("*.parquet")] == ["1.parquet"]
+
+
+def test_an_engine_that_there_is_not_is_said(tiny_run: Run, shards: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="unknown engine 'rey'; did you mean 'ray'"):
+        predict_shards(asked(tiny_run), shards, tmp_path / "out", QUIET, "rey")

@@ -1,0 +1,181 @@
+"""What a sweep is to run: a TOML file of lists, and the combinations that it stands for."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PositiveInt, ValidationError, field_validator, model_validator
+
+from uda.data.names import absolute
+from uda.errors import UserError
+from uda.recipe import presets
+from uda.recipe.load import resolve
+from uda.recipe.schema import Recipe
+from uda.runs.folder import title
+from uda.types import Section
+
+PLACES = "data.source", "data.target", "data.source_test", "data.target_test", "classifier.weights", "classifier.backbone_weights"
+"""settings that name a place, which holds on every node only where it is absolute"""
+
+
+class SweepSpec(Section):
+    """The contents of such a file: the product of its lists is what there is to run."""
+
+    recipes: tuple[str, ...] = Field(min_length=1)
+    """names from `uda recipes`, or .toml files"""
+    methods: tuple[str, ...] = ()
+    """names from `uda methods`; left out: each recipe's own"""
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**63 - 1)], ...] = Field((0,), min_length=1)
+    """each combination runs once with each"""
+    settings: dict[str, list[Any]] = Field({})
+    """a list of values for each dotted key, such as ``"method.learning_rate" = [0.001, 0.01]``"""
+    search: Literal["grid", "random", "halving"] = "grid"
+    """grid: every combination; random: `trials` of them; halving: all begin, and those that the label-free score puts last stop
+    early"""
+    trials: PositiveInt | None = None
+    """of a random search: so many combinations, each with every seed"""
+    keep: Annotated[int, Field(ge=2)] = 3
+    """of halving: one in so many goes on at each stop"""
+    reports: bool = True
+    """whether each run folder gets its report.html, which takes some seconds; ``uda report`` makes it later"""
+    cpus: PositiveInt = 1
+    """cores of one trial, and its threads"""
+    gpus: Annotated[float, Field(ge=0)] | None = None
+    """its share of a GPU; left out: one, where there is any"""
+
+    @field_validator("settings", mode="before")
+    @classmethod
+    def _flat(cls, given: object) -> object:
+        return dict(_flatten(given)) if isinstance(given, Mapping) else given
+
+    @model_validator(mode="after")
+    def _agree(self) -> SweepSpec:
+        if (self.search == "random") != (self.trials is not None):
+            raise ValueError('trials = N goes with search = "random"; give both or neither')
+        for key, values in {"recipes": self.recipes, "methods": self.methods, "seeds": self.seeds, **self.settings}.items():
+            if len({repr(value) for value in values}) < len(values):
+                raise ValueError(f"{key} names a value twice; name each once")
+            if key in self.settings and not values:
+                raise ValueError(f"{key} has no values; give a list of some")
+            if key in ("seed", "method.name"):
+                raise ValueError(f"{key} has a list of its own; write it under {'seeds' if key == 'seed' else 'methods'}")
+        return self
+
+
+@dataclass(frozen=True, eq=False)
+class Combination:
+    """A recipe, a method and settings: what runs once with each seed.
+
+    Attributes:
+        name: of its folder.
+        recipe: resolved, with seed 0.
+        values: what the spec says of it, by dotted key.
+    """
+
+    name: str
+    recipe: Recipe
+    values: dict[str, Any]
+
+
+def read_spec(path: Path) -> SweepSpec:
+    """A spec from its file.
+
+    Raises:
+        UserError: for a file that is no spec, in one line that says what to write.
+    """
+    if not path.is_file():
+        raise UserError(f"no spec {path}; give a .toml file with recipes, methods, seeds and [settings]")
+    try:
+        return SweepSpec.model_validate(presets.read(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        if first["type"] == "extra_forbidden":
+            raise UserError.unknown("key", where, SweepSpec.model_fields, "keys of recipes under [settings].") from None
+        if first["loc"][:1] == ("settings",) and first["type"] == "list_type":
+            raise UserError(f"{path}: {where} is {first['input']!r}; give a list of values: [{first['input']!r}]") from None
+        what = first["msg"].removeprefix("Value error, ")
+        raise UserError(f"{path}: {where + ': ' if where else ''}{what[0].lower()}{what[1:]}") from None
+
+
+def combinations(spec: SweepSpec) -> list[Combination]:
+    """All that a spec stands for, in its order; of a random search, always the same ones.
+
+    Raises:
+        UserError: for the first that cannot run.
+    """
+    keys, lists = list(spec.settings), list(spec.settings.values())
+    product = list(itertools.product(spec.recipes, spec.methods or (None,), *lists))
+    if spec.trials is not None and spec.trials < len(product):
+        chosen = set(random.Random(0).sample(range(len(product)), spec.trials))
+        product = [one for number, one in enumerate(product) if number in chosen]
+    found = [_combine(recipe, method, dict(zip(keys, values, strict=True))) for recipe, method, *values in product]
+    names = [one.name for one in found]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"two combinations would share the folder {twice[0]}; give one of their recipes another name")
+    if spec.search == "halving":
+        _check_scores(found)
+    return found
+
+
+def _combine(recipe: str, method: str | None, values: dict[str, Any]) -> Combination:
+    said = {"method.name": method} if method is not None else {}
+    try:
+        resolved = resolve(recipe, {**said, **values, "seed": 0}).recipe
+        if not resolved.classifies:
+            raise UserError(f"{resolved.method.name} has no accuracy to compare; run it once, with uda fit")
+    except UserError as error:
+        told = ", ".join(f"{key} = {value!r}" for key, value in values.items())
+        raise UserError(f"{recipe}{f' with {method}' if method else ''}{f' and {told}' if told else ''}: {error}") from error
+    last = [key.rpartition(".")[2] for key in values]
+    short = last if len(set(last)) == len(last) else list(values)
+    name = "-".join([title(resolved), *(f"{key}={_plain(value)}" for key, value in zip(short, values.values(), strict=True))])
+    return Combination(name, _anchored(resolved), values)
+
+
+def _plain(value: object) -> str:
+    """A value as part of a folder's name."""
+    text = "+".join(map(_plain, value)) if isinstance(value, list) else str(value)
+    return re.sub(r"[^\w.+=-]", "_", text)[-60:]
+
+
+def _anchored(recipe: Recipe) -> Recipe:
+    """The recipe with every place that it names made absolute."""
+    for key in PLACES:
+        table, name = key.split(".")
+        section = getattr(recipe, table)
+        place = getattr(section, name)
+        if place is not None:
+            held = absolute(place) if table == "data" else type(place)(Path(place).absolute())
+            new = section.model_copy(update={name: held})
+            recipe = recipe.model_copy(update={table: new})
+    return recipe
+
+
+def _check_scores(found: list[Combination]) -> None:
+    """Halving ranks all combinations of a recipe by the same scores."""
+    by_recipe: dict[str, tuple[str, ...]] = {}
+    for one in found:
+        scores = one.recipe.selection.score
+        if by_recipe.setdefault(problem(one.recipe), scores) != scores:
+            raise UserError(
+                f"{one.name} selects by another score than the others; halving needs the same selection.score for all"
+            )
+
+
+def problem(recipe: Recipe) -> str:
+    """What tells one adaptation problem from another: trials of the same one are ranked and compared."""
+    return f"{recipe.data.source} to {recipe.data.target}"
+
+
+def _flatten(tables: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    flat: list[tuple[str, Any]] = []
+    for key, value in tables.items():
+        flat += _flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [(prefix + key, value)]
+    return flat

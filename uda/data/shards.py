@@ -1,0 +1,306 @@
+"""Images in tar shards, as WebDataset lays them out: more of them than a disk has files, or than a disk holds.
+
+A pass over the shards, once, finds where in them the images lie. That index is kept on disk and memory-mapped, 32 bytes an image,
+so that memory does not grow with their number. A shard behind a URL is fetched when its turn comes, and `FETCHED` are kept.
+
+The class of an image is what its ``KEY.cls`` says, else the first folder of its name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import itertools
+import json
+import os
+import re
+import tarfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple, overload
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from uda import ranks
+from uda.atomic import TEMPORARY, atomic_write, temporary_beside
+from uda.data.names import is_url, shards_root
+from uda.errors import UserError
+
+EXTENSIONS = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"))
+MISSING = "this needs WebDataset, which is not installed: pip install 'uda-toolkit[shards]'"
+FETCHED = 32
+"""shards behind URLs that are kept on disk"""
+BUFFER, OPEN = 20_000, 16
+"""images that are shuffled together, of at most so many shards"""
+UNLABELLED = -1
+_TABLE, _ABOUT = "members.bin", "about.json"
+
+
+class Member(NamedTuple):
+    """Where an image lies in its shard, in bytes: its header, its content; and which class, or `UNLABELLED`."""
+
+    header: int
+    offset: int
+    size: int
+    label: int
+
+
+class Members:
+    """The images of some shards, in order: a sequence of their names that reads headers and contents where they lie.
+
+    Attributes:
+        shards: paths or URLs.
+        key: a name for their content: by names, sizes and times of change.
+    """
+
+    def __init__(
+        self, shards: tuple[str, ...], starts: np.ndarray, table: np.ndarray, key: str, positions: np.ndarray | None = None
+    ) -> None:
+        self.shards, self._starts, self._table, self._positions, self.key = shards, starts, table, positions, key
+
+    def __len__(self) -> int:
+        return len(self._table) if self._positions is None else len(self._positions)
+
+    @property
+    def starts(self) -> np.ndarray:
+        """int64 (S + 1,): the position of each shard's first image, and the number of images."""
+        return self._starts if self._positions is None else np.searchsorted(self._positions, self._starts)
+
+    @overload
+    def __getitem__(self, at: int) -> bytes: ...
+    @overload
+    def __getitem__(self, at: np.ndarray) -> Members: ...
+    def __getitem__(self, at: int | np.ndarray) -> bytes | Members:
+        """The name of an image, SHARD/NAME; or some of the images, at ascending positions."""
+        if isinstance(at, np.ndarray):
+            chosen = np.flatnonzero(at) if at.dtype == bool else at
+            count = len(chosen)
+            if self._positions is None and count and chosen[-1] == count - 1 and chosen[0] == 0:  # the first ones, in order
+                return Members(self.shards, np.minimum(self._starts, count), self._table[:count], f"{self.key} {count}")
+            chosen = chosen if self._positions is None else self._positions[chosen]
+            key = hashlib.blake2b(self.key.encode() + chosen.tobytes(), digest_size=16).hexdigest()
+            return Members(self.shards, self._starts, self._table, key, chosen)
+        shard, member = self._find(at)
+        with _local(shard).open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
+            file.seek(int(member[0]))
+            return os.fsencode(f"{shard}/{tarfile.TarInfo.fromtarfile(tar).name}")
+
+    def read(self, at: int) -> io.BytesIO:
+        """The content of an image."""
+        shard, member = self._find(at)
+        with _local(shard).open("rb") as file:
+            file.seek(int(member[1]))
+            return io.BytesIO(file.read(int(member[2])))
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Which class each is of, int64 (N,), or `UNLABELLED`."""
+        labels: np.ndarray = self._table[:, 3] if self._positions is None else self._table[self._positions, 3]
+        return labels
+
+    def _find(self, at: int) -> tuple[str, np.ndarray]:
+        number = int(at if self._positions is None else self._positions[at])
+        return self.shards[int(np.searchsorted(self._starts, number, "right")) - 1], self._table[number]
+
+
+class ShardShuffle:
+    """Endless positions, each once per epoch: shards in a random order, and the images of some of them mixed in a buffer.
+
+    Memory is that of `BUFFER` positions and of one for each shard. What is drawn comes from torch's global generator.
+    """
+
+    def __init__(self, starts: np.ndarray) -> None:
+        self.starts = torch.from_numpy(np.array(starts))
+        self.shards, self.next_shard = torch.zeros(0, dtype=torch.int64), 0
+        self.generator: torch.Generator | None = None
+        self._fill()
+        self.generator = ranks.common_generator()
+
+    def _fill(self) -> None:
+        if self.next_shard >= len(self.shards):
+            self.shards, self.next_shard = torch.randperm(len(self.starts) - 1, generator=self.generator), 0
+        parts: list[Tensor] = []
+        count = 0
+        while self.next_shard < len(self.shards) and len(parts) < OPEN and count < BUFFER:
+            shard = int(self.shards[self.next_shard])
+            parts.append(torch.arange(int(self.starts[shard]), int(self.starts[shard + 1])))
+            count, self.next_shard = count + len(parts[-1]), self.next_shard + 1
+        mixed = torch.cat(parts)
+        self.order, self.position = mixed[torch.randperm(len(mixed), generator=self.generator)], 0
+
+    def take(self, size: int) -> Tensor:
+        """The next `size` positions."""
+        taken = self.order[self.position : self.position + size]
+        self.position += len(taken)
+        while len(taken) < size:
+            self._fill()
+            more = self.order[: size - len(taken)]
+            self.position = len(more)
+            taken = torch.cat([taken, more])
+        return taken
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"order": self.order, "position": self.position, "shards": self.shards, "next_shard": self.next_shard}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.order, self.position = state["order"], state["position"]
+        self.shards, self.next_shard = state["shards"], state["next_shard"]
+
+
+def expand(pattern: str) -> tuple[str, ...]:
+    """The shards that a pattern with braces stands for: ``shards/{0000..0999}.tar``.
+
+    Raises:
+        UserError: where one of them, a file, is not there.
+    """
+    try:
+        from braceexpand import braceexpand
+    except ImportError:
+        raise UserError(MISSING) from None
+    try:
+        shards = tuple(braceexpand(pattern))
+    except ValueError as error:  # its own, for braces that do not match
+        raise UserError(f"{pattern}: {error}; write shards as shards/{{0000..0999}}.tar") from None
+    for shard in shards:
+        if not is_url(shard) and not Path(shard).is_file():
+            raise UserError(f"no shard {shard}; give those that are there, as shards/{{0000..0999}}.tar")
+    return shards
+
+
+def members_of(pattern: str) -> tuple[Members, list[str]]:
+    """The images of the shards that a pattern stands for, and the names of their classes, by number.
+
+    The first time, all shards are read through; what is found is kept in the user's cache, for shards that do not change.
+
+    Raises:
+        UserError: where a shard is missing, damaged or cannot be fetched, or holds no images at all.
+    """
+    shards = expand(pattern)
+    key = hashlib.blake2b("\n".join(map(_state, shards)).encode(), digest_size=16).hexdigest()
+    folder = shards_root() / key
+    if not (folder / _ABOUT).is_file():
+        _index(shards, folder)
+    about = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
+    starts = np.array(about["starts"], dtype=np.int64)
+    if starts[-1] == 0:
+        raise UserError(f"{pattern} holds no images; the endings that are read are {' '.join(sorted(EXTENSIONS))}")
+    table = np.memmap(folder / _TABLE, np.int64, "r", shape=(int(starts[-1]), 4))
+    return Members(shards, starts, table, key), about["classes"]
+
+
+def _state(shard: str) -> str:
+    """A line that changes where the shard does; of a URL, nothing is known but its name."""
+    if is_url(shard):
+        return shard
+    state = os.stat(shard)
+    return f"{Path(shard).absolute()} {state.st_size} {state.st_mtime_ns}"
+
+
+def _index(shards: tuple[str, ...], folder: Path) -> None:
+    """Writes where in the shards the images lie; ``about.json`` last, without which the rest is not there."""
+    classes: dict[str, int] = {}
+    starts = [0]
+    folder.mkdir(parents=True, exist_ok=True)
+    table = temporary_beside(folder / _TABLE)
+    try:
+        with table.open("wb") as file:
+            for shard in shards:
+                found = np.array(list(_scan(shard, classes)), dtype=np.int64)
+                file.write(found.tobytes())
+                starts.append(starts[-1] + len(found))
+        os.replace(table, folder / _TABLE)
+    finally:
+        table.unlink(missing_ok=True)
+    with atomic_write(folder / _ABOUT) as path:
+        path.write_text(json.dumps({"starts": starts, "classes": list(classes)}), encoding="utf-8")
+
+
+def _scan(shard: str, classes: dict[str, int]) -> Iterator[Member]:
+    """The images of one shard; classes that are new get the next number."""
+    images: list[tuple[str, Member]] = []
+    said: dict[str, str] = {}
+    with opened_shard(shard) as tar:
+        for member in tar:
+            stem, ending = split_name(member.name)
+            if member.isfile() and ending == ".cls":
+                said[stem] = _text(tar, member)
+            elif member.isfile() and ending in EXTENSIONS:
+                images.append((member.name, Member(member.offset, member.offset_data, member.size, UNLABELLED)))
+            tar.members = []  # type: ignore[attr-defined] # it would remember all of them
+    for name, found in images:
+        folder = name.removeprefix("./").rpartition("/")[0].partition("/")[0]
+        label = said.get(split_name(name)[0], folder)
+        yield found._replace(label=classes.setdefault(label, len(classes))) if label else found
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """What stands before the first point of a file's name, folders included, and the last ending, in small letters."""
+    folder, slash, last = name.rpartition("/")
+    return f"{folder}{slash}{last.partition('.')[0]}", os.path.splitext(last)[1].lower()
+
+
+def _text(tar: tarfile.TarFile, member: tarfile.TarInfo) -> str:
+    file = tar.extractfile(member)
+    assert file is not None
+    return file.read(200).decode("utf-8", "replace").strip()
+
+
+@contextmanager
+def opened_shard(shard: str) -> Iterator[tarfile.TarFile]:
+    """A shard, to be read from its beginning to its end; none of it is unpacked.
+
+    Raises:
+        UserError: where it cannot be read or fetched, or is no tar.
+    """
+    try:
+        with _stream(shard) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
+            yield tar
+    except (OSError, tarfile.TarError) as error:
+        what = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"the shard {shard} cannot be read ({what}); mend or leave it out") from error
+
+
+def _stream(shard: str) -> BinaryIO:
+    if not is_url(shard):
+        return Path(shard).open("rb")
+    try:
+        from webdataset.gopen import gopen
+    except ImportError:
+        raise UserError(MISSING) from None
+    stream: BinaryIO = gopen(shard, "rb")
+    return stream
+
+
+def _local(shard: str) -> Path:
+    """The file of a shard; one behind a URL is fetched, unless it is here, and takes the place of the one read longest ago."""
+    if not is_url(shard):
+        return Path(shard)
+    home = shards_root() / "fetched"
+    path = home / f"{hashlib.blake2b(shard.encode(), digest_size=16).hexdigest()}.tar"
+    if path.is_file():
+        os.utime(path)
+        return path
+    with _stream(shard) as stream, atomic_write(path) as part, part.open("wb") as file:
+        while block := stream.read(2**20):
+            file.write(block)
+    kept = [other for other in home.iterdir() if not other.name.startswith(TEMPORARY)]
+    for old in sorted(kept, key=lambda other: -other.stat().st_mtime)[FETCHED:]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def write_shards(files: Iterable[tuple[Path, str]], out: Path, each: int, count: int) -> Iterator[int]:
+    """Packs files under names into ``out/0000.tar``, `each` in one; yields how many are packed. Each shard is written whole."""
+    width = max(4, len(str((count - 1) // each)))
+    waiting = iter(files)
+    for number, start in enumerate(range(0, count, each)):
+        with atomic_write(out / f"{number:0{width}d}.tar") as path, tarfile.open(path, "w") as tar:
+            for file, name in itertools.islice(waiting, each):
+                info = tarfile.TarInfo(re.sub(r"^(\.?/)+", "", name))
+                info.size = file.stat().st_size
+                with file.open("rb") as content:
+                    tar.addfile(info, content)
+        yield min(start + each, count)

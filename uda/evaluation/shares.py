@@ -1,0 +1,95 @@
+"""How often each class comes in a target without labels, and whether that is evidence enough to expect uneven classes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from uda.evaluation.calibration import fit_temperature
+
+ROUNDS = 100  # of expectation maximisation
+UNEVEN = 0.15  # of the images: shares nearer than this to even ones are taken for even
+OPTIMISM = 1.5  # a classifier calibrated on the source is wrong so many times as often on another domain as it says
+LEAST = 0.1  # of an even share, which every class is granted: an estimate of nothing is no proof of nothing
+
+
+def expectation_maximization(likely: Tensor, before: Tensor) -> Tensor:
+    """The shares (K,) of classes under which the probabilities (M, K) of M images are most likely, float64, of sum 1.
+
+    `before` (K,) are the shares that the probabilities went out from, each above 0. It holds where a class looks alike wherever
+    its images come from. Source: Saerens, Latinne, Decaestecker 2002, eq. 2.9.
+    """
+    likely, before = likely.double(), before.double()
+    shares = before
+    for _ in range(ROUNDS):
+        posterior = likely * (shares / before)
+        shares = (posterior / posterior.sum(1, keepdim=True)).mean(0)
+    return shares
+
+
+def distance(first: Tensor, second: Tensor) -> float:
+    """Total variation of two histograms (K,): the share of images that would have to change their class, 0..1."""
+    return float((first - second).abs().sum()) / 2
+
+
+@dataclass(frozen=True)
+class Shares:
+    """The class shares of a target, as far as they can be told without its labels.
+
+    Attributes:
+        estimated: (K,), float64, of sum 1.
+        doubt: how often the classifier that they were estimated by is wrong on the target, by its own word: 0..1.
+        images: of how many images.
+    """
+
+    estimated: Tensor
+    doubt: float
+    images: int
+
+    @property
+    def unevenness(self) -> float:
+        """How far they are from even ones: 0..1 - 1/K."""
+        return distance(self.estimated, torch.full_like(self.estimated, 1 / len(self.estimated)))
+
+    @property
+    def uneven(self) -> bool:
+        """Whether they are farther from even than mistakes of the classifier can explain."""
+        return self.unevenness > self.explained
+
+    @property
+    def explained(self) -> float:
+        """How far from even they may look where the target is even: 0..1, or above 1.
+
+        Mistakes on a share of the images move them by no more than it. A draw from even classes is sqrt(K / (2 pi n)) off in the
+        mean.
+        """
+        drawn = math.sqrt(len(self.estimated) / (2 * math.pi * self.images))
+        return max(UNEVEN, OPTIMISM * self.doubt + drawn)
+
+    @property
+    def expected(self) -> Tensor:
+        """What a method is to expect, float32 (K,): the estimate, in which no class has less than `LEAST` of an even share."""
+        shares = self.estimated.float().clamp_min(LEAST / len(self.estimated))
+        return shares / shares.sum()
+
+    def describe(self, classes: tuple[str, ...]) -> str:
+        """Why they are taken for uneven or not, in a few words; `classes` are their names."""
+        seen = f"{self.unevenness:.0%} of the images would have to change their class for even ones"
+        if not self.uneven:
+            return f"{seen}, and {self.explained:.0%} may be mistakes and chance"
+        rare = [name for name, share in zip(classes, self.estimated.tolist(), strict=True) if share < LEAST / len(classes)]
+        shown = ", ".join(rare[:8]) + (", ..." if len(rare) > 8 else "")
+        return f"{seen}, more than mistakes and chance explain" + (f"; hardly any of {shown}" if rare else "")
+
+
+def estimate_shares(source_logits: Tensor, source_labels: Tensor, target_logits: Tensor) -> Shares:
+    """Expectation maximisation on probabilities that are calibrated on the source (Alexandari et al. 2020).
+
+    Shapes: (N, K), (N,) of held-out source images; (M, K) of target images, by the same classifier.
+    """
+    temperature = fit_temperature(source_logits, source_labels)
+    source, target = ((logits.double().cpu() / temperature).softmax(1) for logits in (source_logits, target_logits))
+    return Shares(expectation_maximization(target, source.mean(0)), 1 - float(target.amax(1).mean()), len(target))

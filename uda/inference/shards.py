@@ -1,0 +1,137 @@
+"""Predictions for images in tar shards: one shard in, one Parquet file out. A shard that is done is not read again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from io import BytesIO
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from uda.atomic import atomic_write
+from uda.data.files import BLOCK
+from uda.data.frame import Frame, decode
+from uda.data.shards import EXTENSIONS, MISSING, opened_shard, split_name
+from uda.errors import UserError
+from uda.evaluation.evaluator import predict
+from uda.inference.predict import as_cell
+from uda.paths import distinct
+from uda.runs.run import Run
+
+OF = b"uda"
+"""under which a Parquet file says whose predictions it holds"""
+
+
+class Asked(NamedTuple):
+    """Whose predictions: a run folder, which of its classifiers, and what computes them."""
+
+    run: Path
+    which: str
+    device: str
+    precision: str | None
+    trust: bool
+
+
+class Predicted(NamedTuple):
+    """What came out of a shard: how many images it holds, and the name of each that cannot be read, with the reason."""
+
+    images: int
+    unreadable: list[str]
+
+
+def outputs_of(shards: Sequence[str], out: Path) -> list[Path]:
+    """The Parquet file of each shard: ``OUT/NAME.parquet``, with a number where two shards have one name."""
+    return [out / f"{name}.parquet" for name in distinct(Path(Path(shard).name) for shard in shards)]
+
+
+def is_done(asked: Asked, path: Path) -> bool:
+    """Whether a shard's predictions are there.
+
+    Raises:
+        UserError: where they are another run's, or cannot be read.
+    """
+    if not path.exists():
+        return False
+    try:
+        from pyarrow import parquet
+    except ImportError:
+        raise UserError(MISSING) from None
+    try:
+        found = (parquet.read_schema(path).metadata or {}).get(OF)
+    except Exception as error:  # a damaged file makes the reader raise almost anything
+        raise UserError(f"{path} cannot be read ({error}); delete it, and it is made anew") from error
+    if found != _identity(asked):
+        raise UserError(f"{path} holds predictions of another run; give another -o")
+    return True
+
+
+def predict_shard(asked: Asked, shard: str, path: Path) -> Predicted:
+    """Classifies the images of a shard, block by block, and writes a row for each: path, class, probability, error.
+
+    `error` is empty where the image can be read; where it cannot, class and probability are.
+
+    Raises:
+        UserError: where the shard cannot be read, or is cut short.
+    """
+    try:
+        from pyarrow import Table, parquet, schema
+    except ImportError:
+        raise UserError(MISSING) from None
+    run, classifier, temperature = _loaded(asked)
+    columns = schema([("path", "string"), ("class", "string"), ("probability", "float"), ("error", "string")])
+    columns = columns.with_metadata({OF: _identity(asked)})
+    count, unreadable = 0, []
+    with atomic_write(path) as part, parquet.ParquetWriter(part, columns) as table:
+        for names, images, errors in _blocks(shard, run.recipe.data.frame):
+            rows: list[dict[str, Any]] = [{"path": as_cell(name), "error": reason} for name, reason in errors]
+            if names:
+                logits = predict(classifier, images.to(run.runtime.device), run.runtime)
+                probabilities, classes = (logits / temperature).softmax(1).max(1)
+                told = zip(names, classes.tolist(), probabilities.tolist(), strict=True)
+                rows += [{"path": as_cell(name), "class": as_cell(run.classes[k]), "probability": p} for name, k, p in told]
+            table.write_table(Table.from_pylist(rows, schema=columns))
+            count += len(rows)
+            unreadable += [f"{shard}/{name}: {reason}" for name, reason in errors]
+    return Predicted(count, unreadable)
+
+
+def _blocks(shard: str, frame: Frame) -> Iterator[tuple[list[str], Tensor, list[tuple[str, str]]]]:
+    """Names and images uint8 (B, C, S, S) of a shard, block by block, and (name, reason) of those that cannot be read."""
+    names: list[str] = []
+    images: list[Tensor] = []
+    errors: list[tuple[str, str]] = []
+    with opened_shard(shard) as tar:
+        for member in tar:
+            if not member.isfile() or split_name(member.name)[1] not in EXTENSIONS:
+                continue
+            file = tar.extractfile(member)
+            assert file is not None
+            content = file.read()
+            try:
+                images.append(decode(BytesIO(content), frame))
+                names.append(member.name)
+            except Exception as error:  # a damaged file makes a decoder raise almost anything
+                errors.append((member.name, (str(error).splitlines() or [type(error).__name__])[0]))
+            if len(names) + len(errors) == BLOCK:
+                yield names, torch.stack(images) if images else torch.empty(0), errors
+                names, images, errors = [], [], []
+            tar.members = []  # type: ignore[attr-defined] # it would remember all of them
+    if names or errors:
+        yield names, torch.stack(images) if images else torch.empty(0), errors
+
+
+@lru_cache(maxsize=1)
+def _loaded(asked: Asked) -> tuple[Run, nn.Module, float]:
+    """The classifier, loaded once in each process."""
+    run = Run(asked.run, device=asked.device, precision=asked.precision, trust=asked.trust)
+    return run, run.load_classifier(asked.which), run.temperature(asked.which)
+
+
+@lru_cache(maxsize=1)
+def _identity(asked: Asked) -> bytes:
+    """What tells these predictions from another run's, or another of its classifiers'."""
+    environment = Run(asked.run, trust=asked.trust).environment
+    return f"{environment['started']} {environment['recipe']} {asked.which}".encode()
