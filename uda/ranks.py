@@ -205,7 +205,7 @@ def share(count: int, what: str) -> int:
 
 
 def common_generator() -> torch.Generator | None:
-    """For what all processes draw alike after their global generators, which it goes on from, have parted; None: the global one."""
+    """For what all draw alike after their global generators, which it goes on from, have parted; None: the global one."""
     if not several():
         return None
     import torch

@@ -190,7 +190,6 @@ class Batches:
         runtime: Runtime,
         class_shares: Tensor | None = None,
     ) -> None:
-        ranks.share(size, "the batch"), ranks.share(target_size, "the target's batch")
         self.labels, self.runtime = source.labels if source else None, runtime
         self.source_augment, self.target_augment = source_augment, target_augment
         self.source = Stream(source.inputs, size, source.labels, class_shares) if source else None

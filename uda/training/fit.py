@@ -200,6 +200,12 @@ def check_data(recipe: Recipe, pair: Pair) -> None:
         UserError: where they are not.
     """
     labelled_images(recipe, pair)
+    for name, size in (
+        ("classifier.batch", recipe.classifier.batch),
+        ("training.batch", recipe.training.batch),
+        ("training.target_batch", recipe.training.target_batch or recipe.training.batch),
+    ):
+        ranks.share(size, name)
     if recipe.data.paired_test and (pair.target_test is None or len(pair.source_test) != len(pair.target_test)):
         raise UserError("data.paired_test: the test images of both domains are not as many; give pairs, in one order")
 
