@@ -45,10 +45,16 @@ def of_two(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Tens
     return found
 
 
+ROUNDED = {"drit": 1e-2, "unit_translation": 2e-3}
+"""methods whose weights differ by more: docs/several-processes.md"""
+
+
 @pytest.mark.parametrize("name", TRAINED)
 def test_two_processes_come_to_the_weights_of_one(name: str, of_two: dict[str, dict[str, Tensor]]) -> None:
     for key, value in weights_after(name).items():
-        torch.testing.assert_close(of_two[name][key], value, atol=1e-5, rtol=0, msg=lambda text, key=key: f"{key}: {text}")
+        torch.testing.assert_close(
+            of_two[name][key], value, atol=ROUNDED.get(name, 1e-5), rtol=0, msg=lambda text, key=key: f"{key}: {text}"
+        )
 
 
 def test_a_batch_is_put_together_as_it_was_taken_apart(of_two: dict[str, dict[str, Tensor]]) -> None:
