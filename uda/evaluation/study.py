@@ -123,7 +123,8 @@ class Study:
         for regression in (self.of_adapted, self.of_source):
             (mean,), (deviation,) = regression.predict(odds, sampling)
             reach = regression.widen * deviation * (WIDER if unlike else 1)
-            figures.append((share(mean), (share(mean - reach), share(mean + reach))))
+            low, middle, high = share(mean + reach * np.array([-1, 0, 1])).tolist()
+            figures.append((middle, (low, high)))
         (gain,), _ = self.of_gain.predict(raw, np.zeros(1))
         return Verdict(*figures[0], *figures[1], float(gain), unlike)
 
@@ -134,9 +135,9 @@ def log_odds(shares: Numbers) -> Numbers:
     return np.asarray(np.log(clipped / (1 - clipped)), dtype=np.float64)
 
 
-def share(odds: float) -> float:
-    """The share 0..1 whose `log_odds` these are."""
-    return float(1 / (1 + np.exp(-odds)))
+def share(odds: Numbers) -> Numbers:
+    """The shares 0..1 whose `log_odds` these are."""
+    return np.asarray(1 / (1 + np.exp(-odds)), dtype=np.float64)
 
 
 @lru_cache(1)
