@@ -22,7 +22,7 @@ from sklearn.preprocessing import StandardScaler
 TABLE = Path(__file__).parent / "study.csv"
 TRUTH = "run", "pair", "aside", "true_before", "true_after"
 COVERED = 0.9
-EDGE = 0.003  # shares are kept this far from 0 and 1 where their logarithms of odds are taken
+EDGE = 0.01  # shares are kept this far from 0 and 1 where their logarithms of odds are taken
 BEYOND = 0.25  # of the range that a witness has in the study: a run farther beyond it is unlike them all
 WIDER = 2.0  # is the interval of such a run
 
