@@ -18,13 +18,15 @@ import itertools
 import json
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
@@ -34,6 +36,7 @@ from uda.data.datasets.digits import Split
 from uda.data.domain import LabelledDomain, Pair
 from uda.data.load import load_named, load_pair
 from uda.data.names import data_roots, join_roots
+from uda.evaluation.study import COVERED, Numbers, Regression, Study, log_odds, share
 from uda.evaluation.witnesses import witnesses
 from uda.recipe.load import resolve
 from uda.recipe.schema import Recipe
@@ -110,22 +113,22 @@ class Shift(NamedTuple):
 
 
 def all_shifts() -> list[Shift]:
-    """Every shift of the study: photographs, which take seconds, then digits, mixed so that any part of them is of all kinds."""
+    """Every shift of the study: photographs, digits, then digits changed, mixed so that any part of them is of all kinds."""
     photographs = [Shift(f"office31/{a}", f"office31/{b}") for a, b in OFFICE] + [
         Shift(f"pacs/{a}", f"pacs/{b}") for a, b in PACS
     ]
     changed = [photographs[number] for number in (1, 4, 6, 8, 12)]
     photographs += [pair._replace(change=change) for pair in changed for change in ("lacks", "uneven", 200, 50)]
-    digits = [Shift(*pair) for pair in DIGIT_PAIRS]
-    digits += [Shift(*pair, change) for change in ("lacks", "uneven", 1000, 200, 50, 20, *CORRUPTIONS) for pair in CORRUPTED]
-    return [*photographs, *(digits[number] for number in torch.randperm(len(digits), generator=torch.Generator().manual_seed(0)))]
+    digits = [Shift(*pair, change) for change in ("lacks", "uneven", 1000, 200, 50, 20, *CORRUPTIONS) for pair in CORRUPTED]
+    mixed = torch.randperm(len(digits), generator=torch.Generator().manual_seed(0))
+    return [*photographs, *(Shift(*pair) for pair in DIGIT_PAIRS), *(digits[number] for number in mixed)]
 
 
-def methods_of(shift: Shift) -> Iterator[str]:
+def methods_of(shift: Shift) -> list[str]:
     """By turns, so that each method meets shifts of every kind."""
     first = zlib.crc32(shift.name.encode())
     able = [name for name in METHODS if "/" in shift.source or name != "adabn"]  # which needs batch norm
-    return (able[(first + 4 * turn) % len(able)] for turn in range(EACH))
+    return [able[(first + 4 * turn) % len(able)] for turn in range(EACH)]
 
 
 def chosen(labels: Tensor, change: str | int, generator: torch.Generator, classes: int) -> Tensor:
@@ -211,17 +214,17 @@ def run(folder: Path, recipe: Recipe, pair: Pair) -> None:
 
 def run_all(out: Path, weights: Path, only: str, seeds: list[int]) -> None:
     """Every run that is not there yet, one line each."""
-    for seed, shift in itertools.product(seeds, all_shifts()):
-        for method in methods_of(shift):
-            folder = out / f"{shift.name}-{method}-{seed}"
-            if not fnmatch(folder.name, only) or (folder / "result.json").exists():
-                continue
-            began = time.perf_counter()
-            recipe, pair = recipe_and_pair(shift, method, seed, weights)
-            run(folder, recipe, pair)
-            result = json.loads((folder / "result.json").read_text())
-            figures = [result["accuracy"]["source_only"], result["accuracy"]["last"], result["estimated"]["accuracy"]]
-            print(folder.name, *(f"{figure:.4f}" for figure in figures), f"{time.perf_counter() - began:.0f} s", flush=True)
+    for seed, turn, shift in itertools.product(seeds, range(EACH), all_shifts()):
+        method = methods_of(shift)[turn]
+        folder = out / f"{shift.name}-{method}-{seed}"
+        if not fnmatch(folder.name, only) or (folder / "result.json").exists():
+            continue
+        began = time.perf_counter()
+        recipe, pair = recipe_and_pair(shift, method, seed, weights)
+        run(folder, recipe, pair)
+        result = json.loads((folder / "result.json").read_text())
+        figures = [result["accuracy"]["source_only"], result["accuracy"]["last"], result["estimated"]["accuracy"]]
+        print(folder.name, *(f"{figure:.4f}" for figure in figures), f"{time.perf_counter() - began:.0f} s", flush=True)
 
 
 def write_rows(out: Path, table: Path) -> None:
@@ -249,6 +252,70 @@ def write_rows(out: Path, table: Path) -> None:
     print(f"{len(rows)} runs of {len({row['pair'] for row in rows})} pairs; see {table}")
 
 
+def print_table(table: Path) -> None:
+    """How far estimates are off, on runs of pairs that they were not fitted on; how often intervals cover; what is caught."""
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    study = Study(table)
+    adapted, before, gain = study.of_adapted, study.of_source, study.after - study.before
+    found = {
+        "the study's": share(adapted.left_out),
+        "average thresholded confidence": column(rows, "atc_after"),
+        "mean confidence": column(rows, "confidence_after"),
+        "agreement with the source classifier": column(rows, "agreement"),
+    }
+    adapts = np.array([int("adabn" not in row["run"]) for row in rows], dtype=bool)
+    kept = study.of_gain.left_out >= 0
+    kinds = {"all": np.ones(len(rows), dtype=bool), "recommended": kept & adapts}
+    kinds |= {
+        "photographs": np.array(["/" in row["pair"] for row in rows]),
+        "digits": np.array(["/" not in row["pair"] for row in rows]),
+    }
+    kinds["20, 50 or 200 images"] = np.array([any(f"-{count}-" in row["run"] for count in (20, 50, 200)) for row in rows])
+    print(f"{len(rows)} runs of {len(set(study.pairs))} pairs, {len({row['run'].rsplit('-', 2)[0] for row in rows})} shifts\n")
+    print(f"| mean of abs(estimated - true), points | {' | '.join(f'{kind} ({there.sum()})' for kind, there in kinds.items())} |")
+    print("|---|" + "---|" * len(kinds))
+    for name, estimate in found.items():
+        off = 100 * abs(estimate - study.after)
+        print(f"| {name} | {' | '.join(f'{off[there].mean():.1f}' for there in kinds.values())} |")
+    off = 100 * abs(share(before.left_out) - study.before)
+    print(f"| the study's, of the source classifier | {' | '.join(f'{off[there].mean():.1f}' for there in kinds.values())} |")
+    covered, width = nested(study, adapted, log_odds(study.after))
+    for kind, there in kinds.items():
+        share_covered, middle = 100 * covered[there].mean(), 100 * np.median(width[there])
+        print(f"\n{kind}: intervals cover {share_covered:.0f} of 100, median width {middle:.0f} points")
+    for points in (3, 1):
+        harmed = gain < -points / 100
+        print(
+            f"\nof {harmed.sum()} runs that lose more than {points} points, {(harmed & ~kept).sum()} are sent back to the source"
+        )
+    good = gain >= 0
+    lost = 100 * gain[good & ~kept].mean()
+    print(f"\nof {good.sum()} runs that lose nothing, {(good & ~kept).sum()} are sent back, for {lost:.1f} points each")
+    taken = np.where(kept, study.after, study.before)
+    print(
+        f"\nmean accuracy: source {study.before.mean():.4f}, adapted {study.after.mean():.4f}, recommended {taken.mean():.4f}, "
+        f"the better of both {np.maximum(study.before, study.after).mean():.4f}"
+    )
+
+
+def column(rows: list[dict[str, str]], name: str) -> Numbers:
+    return np.array([float(row[name]) for row in rows])
+
+
+def nested(study: Study, regression: Regression, truth: Numbers) -> tuple[NDArray[np.bool_], Numbers]:
+    """Whether the interval of each run (N,) covers where its own pair has not set its width either, and that width (N,)."""
+    off = abs(truth - regression.left_out) / regression.deviations
+    covered, width = np.zeros(len(truth), dtype=bool), np.zeros(len(truth))
+    for pair in np.unique(study.pairs):
+        there = study.pairs == pair
+        widen = np.quantile(off[~there], COVERED, method="higher")
+        reach = widen * regression.deviations[there]
+        covered[there] = off[there] <= widen
+        width[there] = share(regression.left_out[there] + reach) - share(regression.left_out[there] - reach)
+    return covered, width
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["run", "rows", "table"])
@@ -262,6 +329,8 @@ def main() -> None:
         run_all(given.out, given.backbone_weights, given.only, given.seeds)
     elif given.what == "rows":
         write_rows(given.out, given.table)
+    else:
+        print_table(given.table)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ def drawn(seed: int, count: int) -> list[dict[str, float | str]]:
     for number in range(count):
         pair = number % PAIRS
         agreement, moved = random.uniform(0.3, 0.95), random.uniform(-0.2, 0.2)
-        before = share(float(log_odds(np.array(agreement))) + pairs[pair] + random.normal(0, 0.1))
+        before = float(share(log_odds(np.array(agreement)) + pairs[pair] + random.normal(0, 0.1)))
         after = float(np.clip(before + moved + random.normal(0, 0.01), 0.01, 0.99))
         rows.append(
             {"run": f"{number}", "pair": f"{pair}", "aside": 1, "true_before": before, "true_after": after}
@@ -79,5 +79,5 @@ def test_the_shipped_study_has_many_runs_of_many_pairs_and_names_each_once() -> 
 
 
 def test_log_odds_and_share_undo_each_other_and_bear_the_ends() -> None:
-    assert share(float(log_odds(np.array(0.8)))) == pytest.approx(0.8)
+    assert share(log_odds(np.array(0.8))) == pytest.approx(0.8)
     assert np.isfinite(log_odds(np.array([0.0, 1.0]))).all()

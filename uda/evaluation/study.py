@@ -22,7 +22,7 @@ from sklearn.preprocessing import StandardScaler
 TABLE = Path(__file__).parent / "study.csv"
 TRUTH = "run", "pair", "aside", "true_before", "true_after"
 COVERED = 0.9
-EDGE = 0.003  # shares are kept this far from 0 and 1 where their logarithms of odds are taken
+EDGE = 0.01  # shares are kept this far from 0 and 1 where their logarithms of odds are taken
 BEYOND = 0.25  # of the range that a witness has in the study: a run farther beyond it is unlike them all
 WIDER = 2.0  # is the interval of such a run
 
@@ -123,7 +123,8 @@ class Study:
         for regression in (self.of_adapted, self.of_source):
             (mean,), (deviation,) = regression.predict(odds, sampling)
             reach = regression.widen * deviation * (WIDER if unlike else 1)
-            figures.append((share(mean), (share(mean - reach), share(mean + reach))))
+            low, middle, high = share(mean + reach * np.array([-1, 0, 1])).tolist()
+            figures.append((middle, (low, high)))
         (gain,), _ = self.of_gain.predict(raw, np.zeros(1))
         return Verdict(*figures[0], *figures[1], float(gain), unlike)
 
@@ -134,9 +135,9 @@ def log_odds(shares: Numbers) -> Numbers:
     return np.asarray(np.log(clipped / (1 - clipped)), dtype=np.float64)
 
 
-def share(odds: float) -> float:
-    """The share 0..1 whose `log_odds` these are."""
-    return float(1 / (1 + np.exp(-odds)))
+def share(odds: Numbers) -> Numbers:
+    """The shares 0..1 whose `log_odds` these are."""
+    return np.asarray(1 / (1 + np.exp(-odds)), dtype=np.float64)
 
 
 @lru_cache(1)
