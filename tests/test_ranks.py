@@ -45,8 +45,9 @@ def of_two(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Tens
     return found
 
 
-ROUNDED = {"drit": 1e-2, "unit_translation": 2e-3}
-"""methods whose weights differ by more: docs/several-processes.md"""
+ROUNDED = {"drit": 1e-2, "unit_translation": 1e-3}
+"""methods whose weights differ by more, since Adam moves a weight whose gradient is nothing but rounding as far as any other, such as
+a bias before instance norm"""
 
 
 @pytest.mark.parametrize("name", TRAINED)

@@ -5,6 +5,7 @@ Run as ``python tests/two_processes.py FILE`` with torchrun's variables set, it 
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,14 +34,18 @@ TRAINED = [name for name in METHODS if name != "adabn"]
 
 @contextmanager
 def noise_alike() -> Iterator[None]:
-    """While it is open, torch draws one row of noise for all images, so that noise does not depend on who reads an image."""
+    """While it is open, torch draws one row of noise for all images, so that noise does not depend on who reads an image.
+
+    Another one at each call: of two draws that were the same, a method may divide by how far they are apart.
+    """
+    calls = itertools.count()
 
     def alike(draw: Callable[..., Tensor]) -> Callable[..., Tensor]:
         def drawn(*size: Any, generator: torch.Generator | None = None, **options: Any) -> Tensor:
             if generator is not None:
                 return draw(*size, generator=generator, **options)
             shape = torch.Size(size[0] if len(size) == 1 and not isinstance(size[0], int) else size)
-            return draw(1, *shape[1:], generator=torch.Generator().manual_seed(len(shape)), **options).expand(shape).clone()
+            return draw(1, *shape[1:], generator=torch.Generator().manual_seed(next(calls)), **options).expand(shape).clone()
 
         return drawn
 

@@ -59,14 +59,14 @@ def test_neighbours_agree_where_clusters_have_one_class_each_and_as_chance_has_i
 
 def test_a_classifier_that_did_not_change_agrees_with_itself_and_one_whose_classes_changed_places_does_not() -> None:
     source, labels = clusters(60, 0)
-    target, truth = clusters(30, 1)
+    target, truth = clusters(60, 1)
     right, swapped = (outputs(target, 9 * F.one_hot(t, CLASSES).float(), source, labels) for t in (truth, (truth + 1) % CLASSES))
     same, other = witnesses(right, right), witnesses(right, swapped)
     assert (same["agreement"], same["linear_head"], same["all_agree"]) == (1, 1, 1)
     assert (other["agreement"], other["linear_head"], other["all_agree"]) == (0, 0, 0)
     assert other["neighbours_before"] == same["neighbours_before"] == 1  # which cannot tell
     assert other["linear_head_before"] == other["mean_head_before"] == other["labelled_head_before"] == 1
-    assert (same["log_classes"], same["log_images"]) == (math.log(3), math.log(30))
+    assert (same["log_classes"], same["log_images"]) == (math.log(3), math.log(60))
 
 
 @settings(max_examples=25, deadline=None)
