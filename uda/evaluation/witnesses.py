@@ -87,7 +87,12 @@ def standardised(features: Tensor | None) -> Tensor:
 
 
 def neighbours_agree(features: Tensor, predicted: Tensor, count: int = NEIGHBOURS) -> float:
-    """The mean share of an image's nearest ones, by cosine, that get its class. Shapes: (M, D) of length 1, (M,)."""
+    """The mean share of an image's nearest ones, by cosine, that get its class; 1 for a single image.
+
+    Shapes: (M, D) of length 1, (M,).
+    """
+    if len(features) == 1:
+        return 1.0
     similarity = features @ features.T
     similarity.fill_diagonal_(-torch.inf)
     nearest = similarity.topk(min(count, len(features) - 1)).indices
