@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -102,16 +103,33 @@ def test_processes_that_do_not_meet_end_in_one_line(monkeypatch: pytest.MonkeyPa
         ranks.join()
 
 
+def words_of_a_fit(folder: Path, settings: dict[str, Any]) -> list[str]:
+    """The command line of a run on drawn digits in folders, which are written."""
+    for name, number in (("source", 0), ("target", 1)):
+        write_folder(domain(name, 60, number), folder / name, name == "source")
+    words = ["-m", "uda", "fit", "--source", str(folder / "source"), "--target", str(folder / "target")]
+    words += ["--out", str(folder / "run"), "--precision", "fp32"]
+    return words + [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+
+
+def test_a_run_of_two_processes_comes_to_its_result_and_says_so_once(tmp_path: Path) -> None:
+    """With evaluations on the way, which the first process makes alone."""
+    words = words_of_a_fit(tmp_path, FEW | {"training.steps": 4, "training.evaluate_every": 2})
+    port = free_port()
+    both = [start(rank, port, *words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for rank in range(2)]
+    said = [process.communicate(timeout=200)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert sum(text.count("everything is in") for text in said) == 1
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert 0 < result["estimated"]["accuracy"] < 1
+    assert len([line for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines() if '"scores"' in line]) == 2
+
+
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, list[str]]:
     """A run of two processes, the second of which was killed in mid-training: its folder, the first's exit code and lines."""
     folder = tmp_path_factory.mktemp("killed")
-    for name, number in (("source", 0), ("target", 1)):
-        write_folder(domain(name, 60, number), folder / name, name == "source")
-    images = "--source", str(folder / "source"), "--target", str(folder / "target")
-    few = [f"{key}={value}" for key, value in FEW.items()]
-    words = ["-m", "uda", "fit", *images, "--out", str(folder / "run"), "--precision", "fp32"]
-    words += [word for setting in few for word in ("--set", setting)]
+    words = words_of_a_fit(folder, FEW)
     port = free_port()
     one, two = (start(rank, port, *words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for rank in range(2))
     metrics, began = folder / "run" / "metrics.jsonl", time.monotonic()

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from uda.errors import ProcessLost, Terminated, UserError
+from uda.errors import NotFinite, ProcessLost, Terminated, UserError
 
 if TYPE_CHECKING:
     import torch
@@ -28,11 +28,13 @@ WAITING = timedelta(days=1)
 """how long one waits for another that is still there: the first may compute for hours on its own"""
 _stores: list[Store] = []
 """where the processes of this run met; empty until they have"""
+_alone: list[None] = []
+"""not empty while the first process computes what the others wait for"""
 
 
 def world_size() -> int:
     """How many processes this run has."""
-    return int(os.environ.get("WORLD_SIZE", 1)) if "RANK" in os.environ else 1
+    return 1 if _alone else int(os.environ.get("WORLD_SIZE", 1)) if "RANK" in os.environ else 1
 
 
 def rank() -> int:
@@ -144,15 +146,33 @@ def agreed(value: Value) -> Value:
     return from_first(lambda: value)
 
 
+@contextmanager
+def alone() -> Iterator[None]:
+    """While the others wait, what this process computes is its own: nothing of it is exchanged or shared out."""
+    _alone.append(None)
+    try:
+        yield
+    finally:
+        _alone.pop()
+
+
 def from_first(compute: Callable[[], Value]) -> Value:
-    """What the first process computes, while the others wait for it."""
+    """What the first process computes `alone`, while the others wait for it. Numbers that are not finite end it in all alike."""
     if not several():
         return compute()
     import torch.distributed as dist
 
-    held: list[Any] = [compute() if first() else None]
+    held: list[Any] = [None, None]
+    if first():
+        with alone():
+            try:
+                held[0] = compute()
+            except NotFinite as error:
+                held[1] = str(error)
     with meeting():
         dist.broadcast_object_list(held, src=0)
+    if held[1] is not None:
+        raise NotFinite(held[1])
     value: Value = held[0]
     return value
 

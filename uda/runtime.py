@@ -101,6 +101,7 @@ def choose_runtime(device: str = "auto", precision: str = "auto") -> Runtime:
         return Runtime(chosen, "fp32", True, f"{torch.cuda.get_device_name(chosen)} has no bf16")
     if chosen.type == "mps":
         return Runtime(chosen, "fp32", False, "Apple GPU")
+    ranks.join()
     ratio = ranks.agreed(_bf16_speed_up(chosen))
     if ratio > 1.1:
         return Runtime(chosen, "bf16", True, f"{ratio:.1f}x the speed of fp32 in a probe")
@@ -110,8 +111,9 @@ def choose_runtime(device: str = "auto", precision: str = "auto") -> Runtime:
 def _device(name: str) -> torch.device:
     if name == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda", ranks.local_rank()) if ranks.several() else torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+            name = "cuda"
+        else:
+            return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         chosen = torch.device(name)
         if chosen.type == "cuda" and ranks.several():

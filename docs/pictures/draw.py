@@ -26,6 +26,8 @@ HOLDS = {
     "methods": "one file for each paper, and what they share",
     "data": "domains, batches, augmentation, data sets",
     "models": "backbones, layers, users' networks, translators",
+    "collectives": "gather, average",
+    "ranks": "several processes",
     "players": "optimisers, schedules, averaged weights",
     "runtime": "device, precision, seeds",
     "plugins": "users' own Python files",

@@ -105,8 +105,8 @@ def write_predictions(
             raise UserError(f"none of the images at {images} can be read, for example {example}; mend them or give others")
     if seen.unreadable:
         display.say(f"  {len(seen.unreadable)} images cannot be read and have no row: {', '.join(seen.unreadable[:3])}")
-    outputs = run.outputs("source_only" if run.chosen(which) == "source" else "last")
-    if note := unlike(outputs.target_logits, torch.cat(seen.compared)):
+    kept = {"last": "last", "source": "source_only"}.get(run.chosen(which))  # of `selected`, what it says of the target is not
+    if kept and (note := unlike(run.outputs(kept).target_logits, torch.cat(seen.compared))):
         display.say(note)
     return count
 
@@ -179,7 +179,7 @@ def evaluate(
     Args:
         run: finished.
         data: the images.
-        which: ``"last"``, ``"selected"`` or ``"source"``.
+        which: as for `Run.load_classifier`.
         data_root: where data sets lie.
         display: shows how reading goes on.
         unknown: whether images of further classes count as unknown, which they do where the run was asked for it.

@@ -212,7 +212,11 @@ class RunFolder:
             UserError: where it is damaged, or names code that nobody here has named or agreed to.
         """
         agree(self.path / "recipe.toml", self.trusted)
-        return load_recipe(str(self.path / "recipe.toml"))
+        recipe = load_recipe(str(self.path / "recipe.toml"))
+        if "target_held_out" in recipe.data.model_fields_set:
+            return recipe
+        # A run from before any images were kept aside has trained on all of them.
+        return recipe.model_copy(update={"data": recipe.data.model_copy(update={"target_held_out": 0.0})})
 
     def write_text(self, name: str, text: str) -> None:
         with atomic_write(self.path / name) as path:

@@ -44,7 +44,7 @@ def check(recipe: Recipe, data_root: str | Path | None, device: str, precision: 
         classes = tuple(wanted.classes or class_names(found["source"]))
     else:
         classes = UNLABELLED if wanted.source in VIEWS else DIGITS
-    check_all_classes(found, classes)
+    check_all_classes(found, classes, wanted.unknown == "class")
     if "target" in found and found["target"].labels is None and find_method(recipe.method.name).reads_target_labels:
         raise UserError(f"{recipe.method.name} trains on target labels, which {wanted.target} has none of; take another --method")
     shape = frame.channels, frame.size, frame.size

@@ -204,8 +204,11 @@ def check_data(recipe: Recipe, pair: Pair) -> None:
         ("classifier.batch", recipe.classifier.batch),
         ("training.batch", recipe.training.batch),
         ("training.target_batch", recipe.training.target_batch or recipe.training.batch),
+        ("method.drawn_batch", getattr(recipe.method, "drawn_batch", None) or recipe.training.batch),
     ):
         ranks.share(size, name)
+    if recipe.classifies and len(pair.source.classes) < 2:
+        raise UserError(f"{pair.source.name} has one class alone, {pair.source.classes[0]}; give images of another one, too")
     if recipe.data.paired_test and (pair.target_test is None or len(pair.source_test) != len(pair.target_test)):
         raise UserError("data.paired_test: the test images of both domains are not as many; give pairs, in one order")
 
@@ -239,8 +242,9 @@ def carry_out(job: Job, report: bool) -> None:
     job = keep_target(job)
     method = adapt(job, source)
     if ranks.first():
-        material = measure(job, source, method)
-        finish(job, material, report)
+        with ranks.alone():
+            material = measure(job, source, method)
+            finish(job, material, report)
     ranks.wait()
 
 

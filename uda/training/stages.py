@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import uda
 from uda import ranks
+from uda.collectives import copy_from_first
 from uda.console import Display
 from uda.data.augment import to_float
 from uda.data.batches import Batches
@@ -197,7 +198,7 @@ def train_source(job: Job) -> SourceStage | None:
         else:
             folder.read_weights("refined", classifier)
         refined = job.evaluator.target_accuracy(classifier)
-    return SourceStage(accuracy, before, estimate_shares(*before.source, before.target_logits), refined)
+    return SourceStage(accuracy, before, ranks.agreed(estimate_shares(*before.source, before.target_logits)), refined)
 
 
 def _kept_or_trained(job: Job, classifier: Classifier) -> None:
@@ -231,6 +232,7 @@ def _supervised(job: Job, stage: str, steps: int) -> None:
     method.setup(job.pair.target.without_labels(), players)
     batches = Batches(job.pair.source, None, wanted.batch, 0, recipe.augment.source, recipe.augment.target, job.runtime)
     job.loop.train(stage, method, players, batches, table="classifier.training")
+    copy_from_first(job.classifier)  # statistics of batch norm are of each process's own images
 
 
 def _say_source_accuracy(job: Job, accuracy: float, before: Outputs) -> None:
