@@ -59,8 +59,8 @@ def predict_shards(asked: Asked, pattern: str, out: Path, display: Display, engi
                 continue
             images += ended.images
             unreadable += ended.unreadable
+            _list(ended.unreadable, out / UNREADABLE)  # at once: a shard that is done is not looked at again
             bar.update(done, f"{images:,} images")
-    _list(unreadable, out / UNREADABLE)
     if unreadable:
         display.say(f"  {len(unreadable)} images cannot be read; their rows say so, and {out / UNREADABLE} lists them")
     if failed:
