@@ -63,7 +63,7 @@ def test_translations_are_of_the_side_that_is_drawn(run: Run, folders: Path, tmp
 
 
 def test_an_exported_run_reads_whole_images(run: Run, tmp_path: Path) -> None:
-    path, _ = export(run, "torch", tmp_path / "net.pt2")
+    path, _ = export(run, "torch", tmp_path / "net.pt2", "last")
     program = torch.export.load(path).module()
     images = to_float(run.sample())
     with torch.no_grad():

@@ -135,6 +135,10 @@ def read_result(given: bytes, classifies: bool) -> Result:
         raise ValueError(f"it lacks {missing[0]}")
     if missing := [stage for stage in ("source_classifier", "adaptation") if stage not in result["seconds"]]:
         raise ValueError(f"its seconds lack {missing[0]}")
+    if "recommended" in result and "recommended_because" not in result:
+        raise ValueError("it lacks recommended_because")
+    if "source_only" in result["estimated"] and "source_only_interval" not in result["estimated"]:
+        raise ValueError("its estimate lacks source_only_interval")
     tested, count = result["accuracy"]["last"] is not None, len(result["classes"])
     if tested and "oracle_step" not in result["selection"]:
         raise ValueError("its selection lacks oracle_step")

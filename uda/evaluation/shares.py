@@ -41,7 +41,7 @@ class Shares:
 
     Attributes:
         estimated: (K,), float64, of sum 1.
-        doubt: how often the classifier that they were estimated by is wrong on the target, by its own word: 0..1.
+        doubt: how often the classifier that they were estimated by is wrong on the target, by its own word or another's: 0..1.
         images: of how many images.
     """
 
@@ -85,11 +85,12 @@ class Shares:
         return f"{seen}, more than mistakes and chance explain" + (f"; hardly any of {shown}" if rare else "")
 
 
-def estimate_shares(source_logits: Tensor, source_labels: Tensor, target_logits: Tensor) -> Shares:
+def estimate_shares(source_logits: Tensor, source_labels: Tensor, target_logits: Tensor, doubt: float = 0.0) -> Shares:
     """Expectation maximisation on probabilities that are calibrated on the source (Alexandari et al. 2020).
 
-    Shapes: (N, K), (N,) of held-out source images; (M, K) of target images, by the same classifier.
+    Shapes: (N, K), (N,) of held-out source images; (M, K) of target images, by the same classifier. `doubt` (0..1) is how often
+    another witness contradicts it, for it may be sure and wrong.
     """
     temperature = fit_temperature(source_logits, source_labels)
     source, target = ((logits.double().cpu() / temperature).softmax(1) for logits in (source_logits, target_logits))
-    return Shares(expectation_maximization(target, source.mean(0)), 1 - float(target.amax(1).mean()), len(target))
+    return Shares(expectation_maximization(target, source.mean(0)), max(doubt, 1 - float(target.amax(1).mean())), len(target))

@@ -69,6 +69,13 @@ def witnesses(before: Outputs, after: Outputs) -> dict[str, float]:
     }
 
 
+def contradiction(before: Outputs) -> float:
+    """How often a linear head on the source classifier's features, standardised by domain, contradicts it on the target: 0..1."""
+    features = standardised(before.source_features), standardised(before.target_features)
+    head = linear_head(features[0], before.source[1].cpu(), features[1])
+    return 1 - agree(head, before.target_logits.cpu().argmax(1))
+
+
 def shares(labels: Tensor, classes: int) -> Tensor:
     """The share of each class (K,), of labels (N,)."""
     return labels.bincount(minlength=classes).double() / len(labels)
