@@ -15,7 +15,7 @@ from pydantic import Field, PositiveInt, ValidationError, field_validator, model
 from uda.data.names import absolute
 from uda.errors import UserError
 from uda.recipe import presets
-from uda.recipe.load import resolve
+from uda.recipe.load import flatten, resolve
 from uda.recipe.schema import Recipe
 from uda.runs.folder import title
 from uda.types import Section
@@ -52,7 +52,9 @@ class SweepSpec(Section):
     @field_validator("settings", mode="before")
     @classmethod
     def _flat(cls, given: object) -> object:
-        return dict(_flatten(given)) if isinstance(given, Mapping) else given
+        if not isinstance(given, Mapping):
+            return given
+        return {key: values for key, values in flatten(given).items() if values != {}}  # an empty table asks for nothing
 
     @model_validator(mode="after")
     def _agree(self) -> SweepSpec:
@@ -172,10 +174,3 @@ def _check_scores(found: list[Combination]) -> None:
 def problem(recipe: Recipe) -> str:
     """What tells one adaptation problem from another: trials of the same one are ranked and compared."""
     return f"{recipe.data.source} to {recipe.data.target}"
-
-
-def _flatten(tables: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    flat: list[tuple[str, Any]] = []
-    for key, value in tables.items():
-        flat += _flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [(prefix + key, value)]
-    return flat

@@ -77,7 +77,7 @@ def resolve(
     Raises:
         UserError: for an unknown recipe, key or method, or a value of the wrong kind.
     """
-    given = {key: _Said(value, (flags or {}).get(key, "--set")) for key, value in _flatten(overrides or {}).items()}
+    given = {key: _Said(value, (flags or {}).get(key, "--set")) for key, value in flatten(overrides or {}).items()}
     layer: _Layer = {}
     notes: list[str] = []
     for file in _files(recipe, _value(given, "method.name")):
@@ -90,7 +90,7 @@ def resolve(
     layer = {key: said for key, said in layer.items() if not key.startswith(tables)}  # a table takes the place of the whole one
     layer = _lay(layer, given)
     found = _validate(_nest({key: said.value for key, said in layer.items()}))
-    origins = {key: layer[key].origin if key in layer else "default" for key in _flatten(found.model_dump())}
+    origins = {key: layer[key].origin if key in layer else "default" for key in flatten(found.model_dump())}
     return Resolved(found, origins, tuple(notes))
 
 
@@ -114,10 +114,10 @@ def dump_recipe(recipe: Recipe) -> str:
     try:
         text = recipe.to_toml()
         text.encode()  # which fails for names of files that are not UTF-8
-        back = _flatten(_validate(tomllib.loads(text)).model_dump())
+        back = flatten(_validate(tomllib.loads(text)).model_dump())
     except ValueError as error:
         raise UserError(f"the recipe {recipe.name!r} cannot be written as TOML and read back: {error}") from error
-    for key, value in _flatten(recipe.model_dump()).items():
+    for key, value in flatten(recipe.model_dump()).items():
         if back.get(key) != value:
             raise UserError(f"setting {key!r} is {value!r}, but reads back from TOML as {back.get(key)!r}; choose another value")
     return text
@@ -135,7 +135,7 @@ def named_code(tables: Mapping[str, Any]) -> list[str]:
 def _files(recipe: str | Path | Recipe, method: str | None) -> list[_Layer]:
     """What a recipe says, and before it what the files say that it extends."""
     if isinstance(recipe, Recipe):
-        return [{key: _Said(value, "the recipe given") for key, value in _flatten(recipe.model_dump()).items()}]
+        return [{key: _Said(value, "the recipe given") for key, value in flatten(recipe.model_dump()).items()}]
     path = presets.find(str(recipe))
     if method is not None:
         path = presets.variant(path, method)
@@ -145,7 +145,7 @@ def _files(recipe: str | Path | Recipe, method: str | None) -> list[_Layer]:
         origin = f"recipe {own or file.stem}" + ("" if file == path else " (extended)")
         # What is extended lends its settings, not its name.
         tables = {"name": path.stem, **tables} if file == path else {**tables, "name": path.stem, "description": ""}
-        layers.append({key: _Said(value, origin, own) for key, value in _flatten(tables).items()})
+        layers.append({key: _Said(value, origin, own) for key, value in flatten(tables).items()})
     return layers
 
 
@@ -252,11 +252,11 @@ def _names(tables: list[str], method: str | None) -> dict[str, str]:
     return names
 
 
-def _flatten(tables: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(tables: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Values within tables within tables, by dotted key; an empty table is a value."""
     flat: dict[str, Any] = {}
     for key, value in tables.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else {prefix + key: value}
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else {prefix + key: value}
     return flat
 
 
