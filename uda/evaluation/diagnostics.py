@@ -11,6 +11,7 @@ from torch import Tensor
 from uda.evaluation.estimation import agreement
 from uda.evaluation.outputs import Outputs
 from uda.evaluation.selection import entropy, information_maximization
+from uda.evaluation.shares import distance, histogram
 from uda.evaluation.study import Verdict
 
 
@@ -43,16 +44,6 @@ KEPT = 0.75  # of the images that the judge reads right where they are real
 CHANGED_ALL, CHANGED_NONE = 0.3, 0.999  # shares of target images whose class adaptation left as it was
 
 
-def shares(predicted: Tensor, classes: int) -> Tensor:
-    """The share of each class (K,), from class numbers (N,)."""
-    return predicted.bincount(minlength=classes).double() / len(predicted)
-
-
-def far_apart(first: Tensor, second: Tensor) -> float:
-    """Total variation of two class histograms (K,): 0, the same, to 1, no class in common."""
-    return float((first - second).abs().sum()) / 2
-
-
 def diagnose(
     before: Outputs, after: Outputs, classes: tuple[str, ...], trains: bool = True, expected: Tensor | None = None
 ) -> list[Diagnostic]:
@@ -64,9 +55,9 @@ def diagnose(
         trains: whether the method was to change the classifier at all.
         expected: shares of the classes (K,) as estimated for the target, where the method expected these; else the source's are.
     """
-    predicted = shares(after.target_logits.argmax(1).cpu(), len(classes))
+    predicted = histogram(after.target_logits.argmax(1).cpu(), len(classes))
     if expected is None:
-        source = shares(after.source[1].cpu(), len(classes))
+        source = histogram(after.source[1].cpu(), len(classes))
         signs = [far_class_shares(source, predicted), lost_classes(source, predicted, classes)]
     else:
         missed = expected.where(expected > HARDLY / len(classes), 0.0)  # what was hardly expected is not missed
@@ -78,32 +69,28 @@ def diagnose(
     return [sign for sign in signs if sign is not None]
 
 
-def worse_than_before(found: Verdict) -> list[Diagnostic]:
+def worse_than_before(found: Verdict) -> Diagnostic | None:
     """Whether the study takes the adapted classifier for worse than the source classifier."""
     if found.recommended == "adapted":
-        return []
-    return [
-        Diagnostic(
-            "worse than before",
-            f"the adapted classifier seems worse than the source classifier, by {abs(100 * found.gain):.1f} points",
-            "adaptation has given images that were right to other classes",
-            "take the source classifier, as predict, evaluate and export do unless told (--which last); or fit another --method",
-        )
-    ]
+        return None
+    return Diagnostic(
+        "worse than before",
+        f"the adapted classifier seems worse than the source classifier, by {abs(100 * found.gain):.1f} points",
+        "adaptation has given images that were right to other classes",
+        "take the source classifier, as predict, evaluate and export do unless told (--which last); or fit another --method",
+    )
 
 
-def unlike_the_study(found: Verdict) -> list[Diagnostic]:
+def unlike_the_study(found: Verdict) -> Diagnostic | None:
     """Whether no run of the study was like this one."""
     if not found.unlike:
-        return []
-    return [
-        Diagnostic(
-            "unlike the study",
-            "this run is unlike those that the estimate was learned from",
-            "its interval is wide, and may still be too narrow",
-            "look at fifty images: uda check RUN",
-        )
-    ]
+        return None
+    return Diagnostic(
+        "unlike the study",
+        "this run is unlike those that the estimate was learned from",
+        "its interval is wide, and may still be too narrow",
+        "look at fifty images: uda check RUN",
+    )
 
 
 def numerical_trouble(stage: str, what: str) -> Diagnostic:
@@ -118,12 +105,12 @@ def numerical_trouble(stage: str, what: str) -> Diagnostic:
 
 def far_class_shares(source: Tensor, predicted: Tensor) -> Diagnostic | None:
     """Other classes than in the source: shares of the classes (K,), in the source and as predicted on the target."""
-    distance = far_apart(predicted, source)
-    if distance <= FAR:
+    apart = distance(predicted, source)
+    if apart <= FAR:
         return None
     return Diagnostic(
         "class histogram",
-        f"the classes predicted on the target are far from the source's (total variation {distance:.2f}, of 1)",
+        f"the classes predicted on the target are far from the source's (total variation {apart:.2f}, of 1)",
         "either the target really has other shares of the classes, or several classes were taken for one",
         "look at the predictions by class; if the target is uneven, fit with training.target_shares=estimated, and if it is not, "
         "with another seed",
@@ -132,12 +119,12 @@ def far_class_shares(source: Tensor, predicted: Tensor) -> Diagnostic | None:
 
 def far_from_estimate(estimated: Tensor, predicted: Tensor) -> Diagnostic | None:
     """Other classes than the method was to expect of the target: shares (K,), as estimated and as predicted."""
-    distance = far_apart(predicted, estimated)
-    if distance <= FAR:
+    apart = distance(predicted, estimated)
+    if apart <= FAR:
         return None
     return Diagnostic(
         "class histogram",
-        f"the classes predicted on the target are far from the shares that were expected (total variation {distance:.2f}, of 1)",
+        f"the classes predicted on the target are far from the shares that were expected (total variation {apart:.2f}, of 1)",
         "the shares were estimated by the source classifier, and it or the adapted one is wrong about many images",
         "look at the predictions by class; if the target's classes are about even, fit with training.target_shares=even",
     )

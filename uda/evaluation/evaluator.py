@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from uda.data.augment import to_float
-from uda.data.domain import LabelledDomain, Pair
+from uda.data.domain import LabelledDomain, Pair, count_kept_aside
 from uda.data.files import Inputs, in_order, read
 from uda.errors import NotFinite
 from uda.evaluation.outputs import Outputs, accuracy
@@ -73,7 +73,7 @@ class Evaluator:
     def __init__(self, pair: Pair, runtime: Runtime, aside: float = 0.0) -> None:
         """`aside`: the share of target images that no method trains on (`Domain.kept_aside`), which are looked at alone then."""
         self.pair, self.runtime = pair, runtime
-        self.looked_at = len(pair.target.kept_aside(aside)[0]) or 2000
+        self.looked_at = count_kept_aside(len(pair.target), aside) or 2000
         self.source_sample: Tensor | None = None
         self.target_sample: Tensor | None = None
 

@@ -220,9 +220,8 @@ def _without_labels(
 ) -> dict[str, Any]:
     """What is said of the adapted classifier (`after`) from target images without labels, and held-out source images with."""
     found = shipped().judge(witnesses(before, after))
-    signs = diagnose(before, after, classes, trains, shares)
-    if trains:
-        signs = [*worse_than_before(found), *unlike_the_study(found), *signs]
+    of_study = [worse_than_before(found), unlike_the_study(found)] if trains else []
+    signs = [*(sign for sign in of_study if sign is not None), *diagnose(before, after, classes, trains, shares)]
     return {
         "estimated": {
             "accuracy": found.accuracy,

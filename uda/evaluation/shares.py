@@ -30,6 +30,11 @@ def expectation_maximization(likely: Tensor, before: Tensor) -> Tensor:
     return shares
 
 
+def histogram(labels: Tensor, classes: int) -> Tensor:
+    """The share of each class (K,), float64, of class numbers (N,)."""
+    return labels.bincount(minlength=classes).double() / len(labels)
+
+
 def distance(first: Tensor, second: Tensor) -> float:
     """Total variation of two histograms (K,): the share of images that would have to change their class, 0..1."""
     return float((first - second).abs().sum()) / 2

@@ -16,6 +16,7 @@ from torch import Tensor
 from uda.evaluation.estimation import agreement, average_thresholded_confidence, mean_confidence
 from uda.evaluation.outputs import Outputs
 from uda.evaluation.selection import batch_nuclear_norm, diversity, source_accuracy
+from uda.evaluation.shares import distance, histogram
 
 NEIGHBOURS = 10
 
@@ -63,7 +64,7 @@ def witnesses(before: Outputs, after: Outputs) -> dict[str, float]:
         "all_agree": float(torch.stack([head == predicted for head in (*heads, first.argmax(1))]).all(0).float().mean()),
         "evenness_before": diversity(first) / math.log(classes),
         "evenness_after": diversity(last) / math.log(classes),
-        "far_shares": float((shares(predicted, classes) - shares(labels, classes)).abs().sum() / 2),
+        "far_shares": distance(histogram(predicted, classes), histogram(labels, classes)),
         "log_classes": math.log(classes),
         "log_images": math.log(len(first)),
     }
@@ -74,11 +75,6 @@ def contradiction(before: Outputs) -> float:
     features = standardised(before.source_features), standardised(before.target_features)
     head = linear_head(features[0], before.source[1].cpu(), features[1])
     return 1 - agree(head, before.target_logits.cpu().argmax(1))
-
-
-def shares(labels: Tensor, classes: int) -> Tensor:
-    """The share of each class (K,), of labels (N,)."""
-    return labels.bincount(minlength=classes).double() / len(labels)
 
 
 def agree(first: Tensor, second: Tensor) -> float:

@@ -79,7 +79,8 @@ def export(run: Run, format: str, out: Path | None = None, which: str = "recomme
             raise UserError(f"the exported file's outputs differ from the classifier's by up to {worst:.2g}; nothing was written")
     own = predict(run.load_classifier(which), sample.to(run.runtime.device), run.runtime).cpu()
     agree = int((own.argmax(1) == expected.argmax(1)).sum())
-    return out, run.note_on(which) + "; " * bool(run.note_on(which)) + (
+    note = run.note_on(which)
+    return out, (f"{note}; " if note else "") + (
         f"checked on {len(images)} target images: outputs within {worst:.1g} of the module's, all classes the same; "
         f"{agree} of {len(images)} as the run's own in {run.runtime.precision}"
     )

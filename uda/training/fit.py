@@ -10,7 +10,7 @@ from torch import nn
 
 from uda import ranks
 from uda.console import Display, duration
-from uda.data.domain import Pair
+from uda.data.domain import Pair, count_kept_aside
 from uda.data.load import find_frame, load_pair
 from uda.data.names import data_roots, join_roots, split_roots
 from uda.errors import UserError
@@ -256,7 +256,7 @@ def introduce(job: Job) -> None:
     kinds = ("labelled images", "images without labels") if recipe.classifies else ("images", "images")
     for role, domain, kind in zip(("source", "target"), (pair.source, pair.target), kinds, strict=True):
         say(f"  {role} {domain.name}: {len(domain):,} {kind} ({domain.note})")
-    if aside := len(pair.target.kept_aside(recipe.kept_aside)[0]):
+    if aside := count_kept_aside(len(pair.target), recipe.kept_aside):
         say(f"  {aside:,} of the target's images are kept aside: no method trains on them; label-free figures read them alone")
     if pair.target_test is not None and pair.target_test.note != pair.target.note:
         say(f"  tested on {pair.target_test.name}: {len(pair.target_test):,} images ({pair.target_test.note})")

@@ -18,7 +18,7 @@ from uda.collectives import copy_from_first
 from uda.console import Display
 from uda.data.augment import to_float
 from uda.data.batches import Batches
-from uda.data.domain import LabelledDomain, Pair
+from uda.data.domain import LabelledDomain, Pair, count_kept_aside
 from uda.data.files import read
 from uda.errors import UserError
 from uda.evaluation.diagnostics import class_not_kept, numerical_trouble
@@ -337,7 +337,7 @@ def measure(job: Job, source: SourceStage | None, method: Method) -> Material:
         "method": recipe.method.name,
         "seed": recipe.seed,
         "source": describe(pair.source, pair.source_test),
-        "target": {**describe(pair.target, pair.target_test), "held_out": len(pair.target.kept_aside(recipe.kept_aside)[0])},
+        "target": {**describe(pair.target, pair.target_test), "held_out": count_kept_aside(len(pair.target), recipe.kept_aside)},
         **figures,
         **_described_shares(source, method),
         "steps": recipe.training.steps,
