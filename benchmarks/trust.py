@@ -36,7 +36,7 @@ from uda.data.datasets.digits import Split
 from uda.data.domain import LabelledDomain, Pair
 from uda.data.load import load_named, load_pair
 from uda.data.names import data_roots, join_roots
-from uda.evaluation.study import COVERED, Numbers, Regression, Study, log_odds, share
+from uda.evaluation.study import COVERED, Numbers, Spread, Study, share
 from uda.evaluation.witnesses import witnesses
 from uda.recipe.load import resolve
 from uda.recipe.schema import Recipe
@@ -280,7 +280,7 @@ def print_table(table: Path) -> None:
         print(f"| {name} | {' | '.join(f'{off[there].mean():.1f}' for there in kinds.values())} |")
     off = 100 * abs(share(before.left_out) - study.before)
     print(f"| the study's, of the source classifier | {' | '.join(f'{off[there].mean():.1f}' for there in kinds.values())} |")
-    covered, width = nested(study, adapted, log_odds(study.after))
+    covered, width = nested(study, share(adapted.left_out), study.spread_of_adapted)
     for kind, there in kinds.items():
         share_covered, middle = 100 * covered[there].mean(), 100 * np.median(width[there])
         print(f"\n{kind}: intervals cover {share_covered:.0f} of 100, median width {middle:.0f} points")
@@ -303,16 +303,16 @@ def column(rows: list[dict[str, str]], name: str) -> Numbers:
     return np.array([float(row[name]) for row in rows])
 
 
-def nested(study: Study, regression: Regression, truth: Numbers) -> tuple[NDArray[np.bool_], Numbers]:
+def nested(study: Study, predicted: Numbers, spread: Spread) -> tuple[NDArray[np.bool_], Numbers]:
     """Whether the interval of each run (N,) covers where its own pair has not set its width either, and that width (N,)."""
-    off = abs(truth - regression.left_out) / regression.deviations
-    covered, width = np.zeros(len(truth), dtype=bool), np.zeros(len(truth))
+    off = spread.errors / spread.deviations
+    covered, width = np.zeros(len(off), dtype=bool), np.zeros(len(off))
     for pair in np.unique(study.pairs):
         there = study.pairs == pair
         widen = np.quantile(off[~there], COVERED, method="higher")
-        reach = widen * regression.deviations[there]
+        reach = widen * spread.deviations[there]
         covered[there] = off[there] <= widen
-        width[there] = share(regression.left_out[there] + reach) - share(regression.left_out[there] - reach)
+        width[there] = np.minimum(predicted[there] + reach, 1) - np.maximum(predicted[there] - reach, 0)
     return covered, width
 
 

@@ -5,7 +5,7 @@ import csv
 import numpy as np
 import pytest
 
-from uda.evaluation.study import TABLE, Study, log_odds, share, shipped
+from uda.evaluation.study import TABLE, Spread, Study, log_odds, share, shipped
 
 RUNS, PAIRS = 200, 20
 
@@ -22,7 +22,7 @@ def drawn(seed: int, count: int) -> list[dict[str, float | str]]:
         after = float(np.clip(before + moved + random.normal(0, 0.01), 0.01, 0.99))
         rows.append(
             {"run": f"{number}", "pair": f"{pair}", "aside": 1, "true_before": before, "true_after": after}
-            | {"agreement": agreement, "moved": 0.5 + moved, "log_images": 7.0}
+            | {"agreement": agreement, "all_agree": agreement, "moved": 0.5 + moved, "log_images": 7.0}
         )
     return rows
 
@@ -51,9 +51,8 @@ def test_new_runs_are_told_as_well_as_the_noise_allows_and_their_intervals_cover
 
 
 def test_intervals_of_left_out_pairs_cover_as_often_as_they_say(study: Study) -> None:
-    regression = study.of_adapted
-    off = abs(log_odds(study.after) - regression.left_out) / regression.deviations
-    assert np.mean(off <= regression.widen) == pytest.approx(0.9, abs=0.02)
+    spread = study.spread_of_adapted
+    assert np.mean(spread.errors <= spread.widen * spread.deviations) == pytest.approx(0.9, abs=0.02)
 
 
 def width(study: Study, found: dict[str, float]) -> float:
@@ -62,7 +61,7 @@ def width(study: Study, found: dict[str, float]) -> float:
 
 
 def test_few_images_widen_the_interval_and_a_run_unlike_all_others_is_said_to_be(study: Study) -> None:
-    usual = {"agreement": 0.7, "moved": 0.5, "log_images": 7.0}
+    usual = {"agreement": 0.7, "all_agree": 0.7, "moved": 0.5, "log_images": 7.0}
     few, odd = usual | {"log_images": np.log(20)}, usual | {"moved": 0.99}
     assert width(study, usual) < width(study, few)
     assert not study.judge(usual).unlike
@@ -81,3 +80,15 @@ def test_the_shipped_study_has_many_runs_of_many_pairs_and_names_each_once() -> 
 def test_log_odds_and_share_undo_each_other_and_bear_the_ends() -> None:
     assert share(log_odds(np.array(0.8))) == pytest.approx(0.8)
     assert np.isfinite(log_odds(np.array([0.0, 1.0]))).all()
+
+
+def test_where_heads_agree_on_more_images_an_interval_is_narrower() -> None:
+    random = np.random.default_rng(0)
+    agreed, pairs = random.uniform(0.1, 0.9, 200), np.array([f"{number % 20}" for number in range(200)])
+    predicted = np.full(200, 0.5)
+    truth = predicted + 0.3 * (1 - agreed) * random.choice([-1, 1], 200)
+    spread = Spread(predicted, truth, agreed, np.full(200, 1e6), pairs)
+    few, many = spread.widen * spread.deviation(predicted[:2], np.array([0.2, 0.8]), np.full(2, 1e6))
+    assert few == pytest.approx(0.24, rel=0.35)
+    assert many == pytest.approx(0.06, rel=0.35)
+    assert spread.deviation(predicted[:1], np.array([0.8]), np.array([20.0])) > np.sqrt(0.25 / 20)

@@ -9,19 +9,21 @@ without, so an interval means: of runs on pairs of which nothing was known, nine
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.linear_model import BayesianRidge
+from sklearn.linear_model import BayesianRidge, Ridge
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 TABLE = Path(__file__).parent / "study.csv"
 TRUTH = "run", "pair", "aside", "true_before", "true_after"
 COVERED = 0.9
+LEAST = 0.02  # no estimate is taken to be nearer to the truth than this
 EDGE = 0.01  # shares are kept this far from 0 and 1 where their logarithms of odds are taken
 BEYOND = 0.25  # of the range that a witness has in the study: a run farther beyond it is unlike them all
 WIDER = 2.0  # is the interval of such a run
@@ -65,28 +67,63 @@ class Regression:
     """A truth (N,) on witnesses (N, W), by Bayesian ridge regression (MacKay 1992) of standardised columns.
 
     Attributes:
-        widen: what a standard deviation is multiplied by to cover the truth in `COVERED` of the runs of left-out pairs.
-        deviations: those runs' standard deviations (N,).
-        left_out: what was predicted of them (N,).
+        left_out: what was predicted of each run by a regression on the runs of other pairs (N,).
     """
 
-    def __init__(self, witnesses: Numbers, truth: Numbers, pairs: NDArray[np.str_], sampling: Numbers) -> None:
-        self.left_out, self.deviations = np.zeros(len(truth)), np.zeros(len(truth))
-        for pair in np.unique(pairs):
-            there = pairs == pair
-            self._fit(witnesses[~there], truth[~there])
-            self.left_out[there], self.deviations[there] = self.predict(witnesses[there], sampling[there])
-        self.widen = float(np.quantile(abs(truth - self.left_out) / self.deviations, COVERED, method="higher"))
-        self._fit(witnesses, truth)
+    def __init__(self, witnesses: Numbers, truth: Numbers, pairs: NDArray[np.str_]) -> None:
+        self.left_out = left_out(pairs, witnesses, truth, self._predict)
+        self.witnesses, self.truth = witnesses, truth
 
-    def _fit(self, witnesses: Numbers, truth: Numbers) -> None:
-        self.scaler = StandardScaler().fit(witnesses)
-        self.model = BayesianRidge().fit(self.scaler.transform(witnesses), truth)
+    def predict(self, witnesses: Numbers) -> Numbers:
+        """What follows from the witnesses of other runs (n, W): (n,)."""
+        return self._predict(self.witnesses, self.truth, witnesses)
 
-    def predict(self, witnesses: Numbers, sampling: Numbers) -> tuple[Numbers, Numbers]:
-        """The mean (n,) and the standard deviation (n,), which the variance from `sampling` (n,) is part of."""
-        mean, deviation = self.model.predict(self.scaler.transform(witnesses), return_std=True)
-        return mean, np.sqrt(deviation**2 + sampling)
+    @staticmethod
+    def _predict(witnesses: Numbers, truth: Numbers, of: Numbers) -> Numbers:
+        return np.asarray(make_pipeline(StandardScaler(), BayesianRidge()).fit(witnesses, truth).predict(of))
+
+
+class Spread:
+    """How far predicted accuracies are from the truth, by how many images all heads and both classifiers agree on.
+
+    Where they agree on most images, an estimate can hardly be far off; where they do not, it may be. Off by how much is what runs
+    of left-out pairs were off by, so that intervals are locally as wide as they need be (normalised conformal prediction,
+    Papadopoulos et al. 2002), and few images add what they leave to chance.
+
+    Attributes:
+        deviations: a predicted size of each run's error (N,), by the runs of other pairs.
+        widen: what a deviation is multiplied by to cover the truth in `COVERED` of these runs.
+    """
+
+    def __init__(self, predicted: Numbers, truth: Numbers, agreed: Numbers, images: Numbers, pairs: NDArray[np.str_]) -> None:
+        self.errors, self.agreed = abs(truth - predicted), agreed[:, None]
+        self.deviations = self._with_chance(left_out(pairs, self.agreed, self.errors, self._sizes), predicted, images)
+        self.widen = float(np.quantile(self.errors / self.deviations, COVERED, method="higher"))
+
+    def deviation(self, predicted: Numbers, agreed: Numbers, images: Numbers) -> Numbers:
+        """Of other runs (n,)."""
+        return self._with_chance(self._sizes(self.agreed, self.errors, agreed[:, None]), predicted, images)
+
+    @staticmethod
+    def _sizes(agreed: Numbers, errors: Numbers, of: Numbers) -> Numbers:
+        sizes = make_pipeline(StandardScaler(), Ridge(3.0)).fit(agreed, np.log(errors + LEAST))
+        return np.asarray(np.exp(sizes.predict(of)))
+
+    @staticmethod
+    def _with_chance(sizes: Numbers, predicted: Numbers, images: Numbers) -> Numbers:
+        right = np.clip(predicted, 0.05, 0.95)
+        return np.asarray(np.sqrt(sizes**2 + right * (1 - right) / images))
+
+
+def left_out(
+    pairs: NDArray[np.str_], columns: Numbers, values: Numbers, predict: Callable[[Numbers, Numbers, Numbers], Numbers]
+) -> Numbers:
+    """What is predicted of each run (N,) when no run of its pair has taught the prediction."""
+    found = np.zeros(len(values))
+    for pair in np.unique(pairs):
+        there = pairs == pair
+        found[there] = predict(columns[~there], values[~there], columns[there])
+    return found
 
 
 class Study:
@@ -100,32 +137,35 @@ class Study:
         before, after = (np.array([float(row[name]) for row in rows]) for name in ("true_before", "true_after"))
         self.before, self.after = before, after
         found = [{name: float(row[name]) for name in self.names} for row in rows]
-        odds, raw, sampling = (np.stack(parts) for parts in zip(*map(self._columns, found), strict=True))
+        odds, raw = (np.stack(parts) for parts in zip(*map(self._columns, found), strict=True))
+        agreed, images = np.array([run["all_agree"] for run in found]), np.exp([run["log_images"] for run in found])
         self.lowest, self.highest = raw.min(0), raw.max(0)
-        self.of_adapted = Regression(odds, log_odds(after), self.pairs, sampling)
-        self.of_source = Regression(odds, log_odds(before), self.pairs, sampling)
-        self.of_gain = Regression(raw, after - before, self.pairs, np.zeros_like(sampling))
+        self.of_adapted, self.of_source = (Regression(odds, log_odds(truth), self.pairs) for truth in (after, before))
+        self.of_gain = Regression(raw, after - before, self.pairs)
+        self.spread_of_adapted, self.spread_of_source = (
+            Spread(share(regression.left_out), truth, agreed, images, self.pairs)
+            for regression, truth in ((self.of_adapted, after), (self.of_source, before))
+        )
 
-    def _columns(self, found: Mapping[str, float]) -> tuple[Numbers, Numbers, Numbers]:
-        """A run's witnesses with shares as logarithms of odds, and as they are; the variance that comes of few images."""
+    def _columns(self, found: Mapping[str, float]) -> tuple[Numbers, Numbers]:
+        """A run's witnesses with shares as logarithms of odds, and as they are."""
         values = np.array([found[name] for name in self.names])
         shares = np.array([not name.startswith("log_") for name in self.names])
-        even = np.where(shares, log_odds(values), values)
-        right = np.clip(found["agreement"], 0.05, 0.95)
-        return even, values, np.array(1 / (np.exp(found["log_images"]) * right * (1 - right)))
+        return np.where(shares, log_odds(values), values), values
 
     def judge(self, found: Mapping[str, float]) -> Verdict:
         """What follows from a run's witnesses, by name."""
-        odds, raw, sampling = (part[None] for part in self._columns(found))
+        odds, raw = (part[None] for part in self._columns(found))
         slack = BEYOND * (self.highest - self.lowest)
         unlike = bool(((raw < self.lowest - slack) | (raw > self.highest + slack)).any())
+        agreed, images = np.array([found["all_agree"]]), np.exp([found["log_images"]])
         figures: list[tuple[float, tuple[float, float]]] = []
-        for regression in (self.of_adapted, self.of_source):
-            (mean,), (deviation,) = regression.predict(odds, sampling)
-            reach = regression.widen * deviation * (WIDER if unlike else 1)
-            low, middle, high = share(mean + reach * np.array([-1, 0, 1])).tolist()
+        for regression, spread in ((self.of_adapted, self.spread_of_adapted), (self.of_source, self.spread_of_source)):
+            accuracy = share(regression.predict(odds))
+            reach = spread.widen * spread.deviation(accuracy, agreed, images) * (WIDER if unlike else 1)
+            low, middle, high = np.clip(accuracy + reach * np.array([-1, 0, 1]), 0, 1).tolist()
             figures.append((middle, (low, high)))
-        (gain,), _ = self.of_gain.predict(raw, np.zeros(1))
+        (gain,) = self.of_gain.predict(raw)
         return Verdict(*figures[0], *figures[1], float(gain), unlike)
 
 
