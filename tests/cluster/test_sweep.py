@@ -173,9 +173,7 @@ def first_time_fails(folder: Path) -> str:
     return str(Ended("done"))
 
 
-def test_a_task_whose_process_dies_is_run_again(tmp_path: Path) -> None:
-    pytest.importorskip("ray")
-    from uda.cluster.engine import cluster, completed
+def test_a_task_whose_process_dies_is_run_again(tmp_path: Path, takes: dict[str, float]) -> None:
+    from uda.cluster.engine import completed
 
-    with cluster(None) as takes:
-        assert list(completed(first_time_fails, [(tmp_path,)], takes)) == [(0, str(Ended("done")))]
+    assert list(completed(first_time_fails, [(tmp_path,)], takes)) == [(0, str(Ended("done")))]

@@ -127,7 +127,9 @@ class _Viewer(_Decoder):
     def _drawn(self, position: int) -> Tensor:
         if isinstance(self.images, ImageFiles):
             image = open_image(self.images.source(position), self.frame.channels, 2 * (self.frame.resize or self.frame.size))
-            return draw_views(image, self.frame, self.views, position)
+            names = self.images.names  # views of an image in a shard are the same, whichever shards are read beside it
+            number = int(names.within(np.asarray(position))) if isinstance(names, Members) else position
+            return draw_views(image, self.frame, self.views, number)
         pixels = self.images[position]
         image = Image.fromarray((pixels[0] if len(pixels) == 1 else pixels.permute(1, 2, 0)).numpy())
         return draw_views(
@@ -135,12 +137,14 @@ class _Viewer(_Decoder):
         )
 
 
-def _in_workers(decoder: _Decoder, blocks: Iterable[Tensor]) -> Iterator[tuple[Tensor, list[tuple[int, str]]]]:
+def _in_workers(
+    decoder: _Decoder, blocks: Iterable[Tensor], readers: int = READERS
+) -> Iterator[tuple[Tensor, list[tuple[int, str]]]]:
     waiting = iter(blocks)
     first = next(waiting, None)
     if first is None:
         return
-    workers = workers_for(len(first) * decoder.shape.numel())
+    workers = min(readers, workers_for(len(first) * decoder.shape.numel()))
     loader = DataLoader(
         decoder,
         batch_size=None,
@@ -182,13 +186,14 @@ Inputs = Images | Kept
 
 
 def read_views(
-    images: Images, frame: Frame, views: tuple[View, ...], blocks: Iterable[Tensor]
+    images: Images, frame: Frame, views: tuple[View, ...], blocks: Iterable[Tensor], readers: int = READERS
 ) -> Iterator[tuple[Tensor, list[tuple[int, str]]]]:
     """For each block of positions: all views of its images, uint8 (B, V, C, S, S), and (position, reason) of unreadable ones.
 
-    The same views at each call: what is random in them hangs on the image's position alone.
+    The same views at each call: what is random in them hangs on the image's position alone, in a shard on that in the shard.
+    `readers`: processes that draw them, at most; 0: this one does.
     """
-    return _in_workers(_Viewer(images, frame, views), blocks)
+    return _in_workers(_Viewer(images, frame, views), blocks, readers)
 
 
 def read(images: Inputs, blocks: Iterable[Tensor]) -> Generator[Tensor, None, None]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from uda.atomic import atomic_write
 from uda.data.files import BLOCK
 from uda.data.frame import Frame, decode
-from uda.data.shards import EXTENSIONS, MISSING, opened_shard, split_name
+from uda.data.shards import EXTENSIONS, MISSING, Done, opened_shard, split_name
 from uda.errors import UserError
 from uda.evaluation.evaluator import predict
 from uda.inference.predict import as_cell
@@ -33,13 +33,6 @@ class Asked(NamedTuple):
     device: str
     precision: str | None
     trust: bool
-
-
-class Predicted(NamedTuple):
-    """What came out of a shard: how many images it holds, and the name of each that cannot be read, with the reason."""
-
-    images: int
-    unreadable: list[str]
 
 
 def outputs_of(shards: Sequence[str], out: Path) -> list[Path]:
@@ -68,7 +61,7 @@ def is_done(asked: Asked, path: Path) -> bool:
     return True
 
 
-def predict_shard(asked: Asked, shard: str, path: Path) -> Predicted:
+def predict_shard(asked: Asked, shard: str, path: Path) -> Done:
     """Classifies the images of a shard, block by block, and writes a row for each: path, class, probability, error.
 
     `error` is empty where the image can be read; where it cannot, class and probability are.
@@ -95,7 +88,7 @@ def predict_shard(asked: Asked, shard: str, path: Path) -> Predicted:
             table.write_table(Table.from_pylist(rows, schema=columns))
             count += len(rows)
             unreadable += [f"{shard}/{name}: {reason}" for name, reason in errors]
-    return Predicted(count, unreadable)
+    return Done(count, unreadable)
 
 
 def _blocks(shard: str, frame: Frame) -> Iterator[tuple[list[str], Tensor, list[tuple[str, str]]]]:
