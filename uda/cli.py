@@ -21,7 +21,7 @@ from uda import ranks
 from uda.data.names import absolute, data_roots, is_shards
 from uda.errors import OwnCodeError, ProcessLost, Terminated, UserError
 from uda.paths import new_file, new_folder
-from uda.plugins import named, own_frames
+from uda.plugins import anchored, named, own_frames
 from uda.recipe import presets
 
 if TYPE_CHECKING:
@@ -77,23 +77,17 @@ Engine = Annotated[str, typer.Option(help="For shards: here, one after another, 
 Seed = Annotated[int | None, typer.Option("--seed", min=0, max=2**63 - 2, help="Seed of everything random.")]
 
 
-def _anchored_factory(name: str) -> str:
-    """FILE.py:FACTORY with its path made absolute; a module's or timm's as it is."""
-    place, colon, factory = name.rpartition(":")
-    return str(Path(place).absolute()) + colon + factory if place.endswith(".py") else name
-
-
 FLAGS: dict[str, tuple[str, Callable[[Any], object]]] = {
     "source": ("data.source", absolute),
     "target": ("data.target", absolute),
     "source_test": ("data.source_test", absolute),
     "target_test": ("data.target_test", absolute),
     "size": ("data.size", int),
-    "model": ("classifier.backbone", _anchored_factory),
+    "model": ("classifier.backbone", anchored),
     "weights": ("classifier.weights", lambda path: str(Path(path).absolute())),
     "backbone_weights": ("classifier.backbone_weights", lambda path: str(Path(path).absolute())),
     "split": ("classifier.split", str),
-    "method": ("method.name", _anchored_factory),
+    "method": ("method.name", anchored),
     "seed": ("seed", int),
 }
 """flags of `uda fit` that are keys of the recipe, and how values are written down: a path holds wherever one resumes"""

@@ -19,7 +19,6 @@ from uda.recipe.load import load_recipe
 from uda.runs.cache import Cache, cache_root
 from uda.runs.run import Run
 from uda.training.fit import fit
-from uda.training.keep import Keeper
 
 HERE = Where("cpu", "fp32")
 
@@ -54,22 +53,16 @@ def fitted(folders: Path, shards: str, out: Path, display: Display | None = None
 
 
 def test_fit_reads_what_was_built_and_ends_as_it_would_have(
-    folders: Path, shards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folders: Path, shards: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """By the target's own statistics, too, which makes two bodies."""
     more = {"classifier.target_norm": "both"}
     alone = fitted(folders, shards, tmp_path / "alone", **more)
     Cache(cache_root()).clear()
-    assert made(folders, shards, **more) == 2 * 96, "by both statistics"
-    computed: list[str] = []
-    original = Keeper._computed
-
-    def compute(keeper: Keeper, key: str, domain: Any, views: Any) -> Any:
-        computed.append(domain.name)
-        return original(keeper, key, domain, views)
-
-    monkeypatch.setattr(Keeper, "_computed", compute)
-    run = fitted(folders, shards, tmp_path / "run", **more)
-    assert computed == ["source", "source", "test", "test"], "nothing of the target"
+    assert made(folders, shards, **more) == 2 * 96
+    run = fitted(folders, shards, tmp_path / "run", Display(), **more)
+    said = [line.strip() for line in capsys.readouterr().out.splitlines() if "features of {0..3}" in line]
+    assert said == ["features of {0..3}: built before (cpu fp32)"] * 2
     assert without_seconds(run) == without_seconds(alone)
     assert run.result["target"]["train"] == 95
     assert "1.tar" in (run.path / "unreadable.txt").read_text()

@@ -204,17 +204,10 @@ def read(images: Inputs, blocks: Iterable[Tensor]) -> Generator[Tensor, None, No
     Raises:
         UserError: for a file that could be read at the start, and no longer can.
     """
-    if isinstance(images, Kept):
-        yield from (images.tested(block) for block in blocks)
-        return
-    if isinstance(images, Tensor):
-        for block in blocks:
-            yield images[block.to(images.device)]
-        return
     yield from (part for part, _ in read_and_replace(images, blocks))
 
 
-def read_and_replace(images: ImageFiles, blocks: Iterable[Tensor]) -> Generator[tuple[Tensor, dict[int, int]], None, None]:
+def read_and_replace(images: Inputs, blocks: Iterable[Tensor]) -> Generator[tuple[Tensor, dict[int, int]], None, None]:
     """As `read`, with what stands in whose place: of files not all of which were looked at, the damaged ones are replaced.
 
     By another of the block; the dict says by which, by position.
@@ -223,6 +216,13 @@ def read_and_replace(images: ImageFiles, blocks: Iterable[Tensor]) -> Generator[
         UserError: for a file that could be read at the start, and no longer can; where more than one in twenty (and more than
             three) of those not looked at are damaged, or a whole block.
     """
+    if isinstance(images, Kept):
+        yield from ((images.tested(block), {}) for block in blocks)
+        return
+    if isinstance(images, Tensor):
+        for block in blocks:
+            yield images[block.to(images.device)], {}
+        return
     done, lost = 0, 0
     waiting: deque[Tensor] = deque()
 

@@ -212,8 +212,11 @@ def _kept_or_trained(job: Job, classifier: Classifier) -> None:
     key = digest("source classifier", classifier, *images, *how, *numbers, machine(), *versions)
     waiting = "  source classifier: another run is training it; waiting"
     with job.cache.alone(key, lambda: job.display.say(waiting)) if ranks.first() else nullcontext():
-        if (found := ranks.agreed(job.cache.find(key))) is not None:
-            load_weights(found[1] / WEIGHTS, classifier)
+        found = job.cache.find(key) if ranks.first() else None  # whose cache others may not see
+        if ranks.agreed(found is not None):
+            if found is not None:
+                load_weights(found[1] / WEIGHTS, classifier)
+            copy_from_first(classifier)
             job.display.say("  source classifier: trained by an earlier run, and kept (--no-cache trains it anew)")
             return
         _supervised(job, SOURCE_STAGE, recipe.classifier.steps)
