@@ -30,7 +30,7 @@ from uda.data.frame import Frame, decode
 from uda.training.fit import fit
 from uda.training.loop import Observer, Row
 
-BATCHES = (32, 64, 128, 256)
+BATCHES = (64, 128, 256)
 SIZES = (10, 250_000, 1_000_000, 4_000_000)
 """numbers (float32) in the buffers whose exchange is measured"""
 SIDE, RESIZED = 224, 256

@@ -659,7 +659,7 @@ def cache_build(
     overrides, _ = _overrides(context.params)
     display, where = Display(), Where(device, precision or "auto", engine, address, cpus)
     count = build(load_recipe(recipe, overrides), data_roots(data_root), where, display)
-    display.say(f"{count:,} images; uda fit with the same settings reads what was kept of them")
+    display.say(f"{count:,} images read; uda fit with the same settings reads what was kept of them")
 
 
 @cache_app.command("clear")

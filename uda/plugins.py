@@ -40,7 +40,7 @@ def own_code(what: str) -> Iterator[None]:
 def anchored(name: str, folder: Path = Path()) -> str:
     """FILE.py:NAME, which is relative to a folder, with its path made absolute; any other name as it is."""
     place, colon, what = name.rpartition(":")
-    return str((folder / place).absolute()) + colon + what if place.endswith(".py") else name
+    return os.path.abspath(folder / place) + colon + what if place.endswith(".py") else name
 
 
 def named(error: BaseException) -> str:

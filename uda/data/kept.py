@@ -31,7 +31,7 @@ class Parts:
         """A view of each of some images, (B, ...); both int64 (B,)."""
         positions, views = at
         found = self.parts[0].new_empty((len(positions), *self.shape[2:]))
-        of = torch.searchsorted(self.ends, positions, right=True)
+        of = torch.searchsorted(self.ends, positions.contiguous(), right=True)
         for number in of.unique().tolist():
             rows, part = of == number, self.parts[number]
             found[rows] = part[positions[rows] - (self.ends[number] - len(part)), views[rows]]
