@@ -164,7 +164,9 @@ def test_target_labels_reach_neither_training_nor_selection(
     assert tiny_run.result["confusion"] != other.result["confusion"]
 
 
-def test_no_method_trains_on_target_images_that_are_kept_aside(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_method_trains_on_target_images_that_are_kept_aside(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With other images in their place, weights come out the same; what is said without labels differs."""
     monkeypatch.setattr("uda.data.domain.FEWEST_ASIDE", 100)  # there are 1,197 of these digits
     first = run(tiny, tmp_path / "first", report=False)

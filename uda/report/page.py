@@ -102,7 +102,7 @@ def _about_the_classifier(material: Material) -> dict[str, Any]:
         "confusion": _shares(result["confusion"]) if labelled else None,
         "calibration": _calibration(outputs, result) if labelled else None,
         "features": [
-            plots.draw_map(title, *_placed(outputs[name]), len(classes))
+            plots.draw_map(title, *placed(outputs[name]), len(classes))
             for name, title in {"source_only": "before", "last": "after"}.items()
         ],
         "colours": plots.class_colours(len(classes)),
@@ -188,7 +188,7 @@ def _calibration(outputs: dict[str, Outputs], result: Result) -> list[str]:
     return [plots.draw_reliability(title, points) for title, points in curves.items()]
 
 
-def _placed(outputs: Outputs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def placed(outputs: Outputs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """t-SNE positions (n, 2) of source and target features, classes (of the target, as predicted), and which are the target's."""
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
