@@ -26,7 +26,7 @@ from uda.report.tables import MEANINGS, backward_rows, estimated_rows, spread
 from uda.runs.run import Run
 
 SHOWN = 24  # images of each domain on the page about two of them
-MAPPED = 500  # images of each domain in a feature map: t-SNE of them takes seconds
+MAPPED = 300  # images of each domain in a feature map: t-SNE of them takes seconds
 
 
 @dataclass(frozen=True)
