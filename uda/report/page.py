@@ -22,7 +22,7 @@ from uda.evaluation.outputs import Outputs
 from uda.evaluation.results import Result, Row, evaluations
 from uda.report import plots
 from uda.report.grids import picture
-from uda.report.tables import MEANINGS, backward_rows, estimated_rows, spread
+from uda.report.tables import MEANINGS, backward_rows, diversity_rows, estimated_rows, spread
 from uda.runs.run import Run
 
 SHOWN = 24  # images of each domain on the page about two of them
@@ -79,7 +79,8 @@ def write_report(material: Material, out: Path) -> Path:
         "translations": _uri(material.translations) if material.translations else None,
     }  # fmt: skip
     translation = result.get("translation", {})
-    values["backward"] = backward_rows(translation) if "backward" in translation else []  # older runs did not look back
+    backward = backward_rows(translation) if "backward" in translation else []  # older runs did not look back
+    values["further"] = [*diversity_rows(translation), *backward]
     if classifies:
         values |= _about_the_classifier(material)
     template = _environment().get_template("run.html.j2" if classifies else "translation.html.j2")
