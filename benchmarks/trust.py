@@ -227,10 +227,10 @@ def run_all(out: Path, weights: Path, only: str, seeds: list[int]) -> None:
         print(folder.name, *(f"{figure:.4f}" for figure in figures), f"{time.perf_counter() - began:.0f} s", flush=True)
 
 
-def write_rows(out: Path, table: Path) -> None:
+def write_rows(outs: list[Path], table: Path) -> None:
     """A line for each finished run: what it says of itself without labels, and the truth, which is read here alone."""
     rows: list[dict[str, Any]] = []
-    for folder in sorted(path.parent for path in out.glob("*/result.json")):
+    for folder in sorted(path.parent for out in outs for path in out.glob("*/result.json")):
         opened, result = RunFolder.open(folder), json.loads((folder / "result.json").read_text())
         before, after = opened.read_outputs("source_only"), opened.read_outputs("last")
         rows.append(
@@ -320,6 +320,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["run", "rows", "table"])
     parser.add_argument("--out", type=Path, default=Path("runs/trust"))
+    parser.add_argument("--others", type=Path, nargs="*", default=[], help="folders of other finished runs, for the rows")
     parser.add_argument("--table", type=Path, default=TABLE)
     parser.add_argument("--backbone-weights", type=Path, default=Path("tf_efficientnet_lite0.safetensors"))
     parser.add_argument("--only", default="*", help="runs of such names, as office31*")
@@ -328,7 +329,7 @@ def main() -> None:
     if given.what == "run":
         run_all(given.out, given.backbone_weights, given.only, given.seeds)
     elif given.what == "rows":
-        write_rows(given.out, given.table)
+        write_rows([given.out, *given.others], given.table)
     else:
         print_table(given.table)
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -14,13 +17,19 @@ from uda.data.datasets import synthetic
 from uda.data.domain import LabelledDomain, Pair
 from uda.evaluation import translation
 from uda.models import Classifier, build_classifier
-from uda.report import page
+from uda.report import page, plots
 from uda.runs.run import Run
 from uda.runtime import Runtime
 from uda.training.fit import fit
 from uda.training.loop import Observer, Row, Stop
 
 # Hundreds of runs draw data, make a page and train an evaluation classifier, and none of their tests is about how good these are.
+# The pictures of a page take longer than all the rest of such a run: `drawn` has them drawn.
+DRAWING = {name: getattr(plots, name) for name in dir(plots) if name.startswith("draw_")}
+PLACED = page.placed
+for name in DRAWING:
+    setattr(plots, name, lambda *_: [])
+page.placed = lambda outputs: (np.zeros((2, 2)), np.zeros(2, int), np.arange(2) > 0)
 page.MAPPED = 30
 synthetic.COUNTS.update(train=200, test=100)
 translation.STEPS, translation.ROUNDS_BACK = 3, 1
@@ -29,6 +38,16 @@ torch.set_num_threads(1)  # tests run side by side; two thread pools on two core
 
 CHECKOUT = Path(__file__).parent.parent
 NETS = CHECKOUT / "tests" / "models" / "nets.py"
+
+
+@contextmanager
+def drawn() -> Iterator[None]:
+    """Within, pages have their pictures."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, draw in DRAWING.items():
+            patch.setattr(plots, name, draw)
+        patch.setattr(page, "placed", PLACED)
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -125,7 +144,8 @@ def own_run(folders: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
         "classifier.weights": str(folders / "net.pt"),
     }
     out = tmp_path_factory.mktemp("runs") / "own"
-    return fit("folders", out=out, device="cpu", precision="fp32", overrides=SHORT | overrides)
+    with drawn():
+        return fit("folders", out=out, device="cpu", precision="fp32", overrides=SHORT | overrides)
 
 
 TINY = """

@@ -453,6 +453,12 @@ def translate(
     ] = 0,
     reference: Annotated[Path | None, typer.Option(help="An image whose style all translations take (drit).")] = None,
     interpolate: Annotated[Path | None, typer.Option(help="A strip from IMAGES (one image) to this one instead.")] = None,
+    interpolate_style: Annotated[
+        tuple[Path, Path] | None, typer.Option(metavar="A B", help="Strips in styles from image A's to image B's instead (drit).")
+    ] = None,
+    whole: Annotated[
+        bool, typer.Option("--whole", help="Images in their own shape, not their central squares (unit_translation, drit).")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the styles that are drawn.")] = 0,
     device: Device = "auto",
     precision: Precision = None,
@@ -460,24 +466,29 @@ def translate(
 ) -> None:
     """Images of one domain as images of the other, by a run whose method translates, and a grid of some of them.
 
-    Writes a folder; with --interpolate, a .png.
+    Writes a folder; with --interpolate or --interpolate-style, a .png.
     """
     from uda.console import Display
-    from uda.inference.translate import grid_path, write_strip, write_translations
+    from uda.inference.strips import write_strip, write_style_strips
+    from uda.inference.translate import grid_path, write_translations
     from uda.runs.run import Run
     from uda.runtime import scoped_seed
 
     display, opened = Display(), Run(run, device=device, precision=precision, trust=trust)
-    if interpolate is not None and (samples or reference is not None):
-        raise UserError("--interpolate draws a strip between two images; leave out --samples and --reference")
+    ends = [path for path in (interpolate, *(interpolate_style or ())) if path is not None]
+    if ends and (samples or reference is not None or whole or len(ends) == 3):
+        raise UserError("give --interpolate or --interpolate-style alone; leave out --samples, --reference and --whole")
     with scoped_seed(seed):
-        if interpolate is not None:
-            out = new_file(out if out.suffix == ".png" else out / "strip.png", ".png", images, interpolate)
-            write_strip(opened, images, interpolate, out, to)
+        if ends:
+            out = new_file(out if out.suffix == ".png" else out / "strip.png", ".png", images, *ends)
+            if interpolate_style is not None:
+                write_style_strips(opened, images, *interpolate_style, out, to)
+            else:
+                write_strip(opened, images, ends[0], out, to)
             display.say(f"see {out}")
             return
         new_file(grid_path(out), ".png", images)
-        count = write_translations(opened, images, new_folder(out), display, to, samples, reference)
+        count = write_translations(opened, images, new_folder(out), display, to, samples, reference, whole)
     display.say(f"{count:,} images translated; they are in {out}, some of them in {grid_path(out)}")
 
 

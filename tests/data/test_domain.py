@@ -44,7 +44,7 @@ def test_the_sample_is_the_same_at_every_call(small_pair: Pair) -> None:
 
 
 @pytest.mark.parametrize(
-    ("images", "share", "aside"), [(499, 0.1, 0), (500, 0.1, 100), (3000, 0.1, 300), (60_000, 0.1, 2000), (3000, 0.0, 0)]
+    ("images", "share", "aside"), [(1999, 0.1, 0), (2000, 0.05, 200), (3000, 0.1, 300), (60_000, 0.1, 2000), (3000, 0.0, 0)]
 )
 def test_so_many_target_images_are_kept_aside(images: int, share: float, aside: int) -> None:
     assert count_kept_aside(images, share) == aside

@@ -14,7 +14,7 @@ from uda.data.kept import Kept
 from uda.data.shards import BUFFER, Members
 from uda.errors import UserError
 
-FEWEST_ASIDE, MOST_ASIDE = 100, 2000
+FEWEST_ASIDE, MOST_ASIDE = 200, 2000
 
 
 @dataclass(frozen=True)
@@ -118,10 +118,10 @@ class Domain:
 def count_kept_aside(images: int, share: float) -> int:
     """How many of so many target images no method trains on, so that what is said of the others without labels is no echo.
 
-    A share (0..0.5) of them, no fewer than a hundred, which less than say little, and no more than 2,000. Of fewer than 500
-    images, none: there, training needs them more.
+    A share (0..0.5) of them, no fewer than 200, since fewer say little, and no more than 2,000. Of fewer than 2,000 images, none:
+    there, training needs them more.
     """
-    return 0 if share == 0 or images < 5 * FEWEST_ASIDE else min(max(round(share * images), FEWEST_ASIDE), MOST_ASIDE)
+    return 0 if share == 0 or images < 10 * FEWEST_ASIDE else min(max(round(share * images), FEWEST_ASIDE), MOST_ASIDE)
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,11 @@ def source(root: Path, names: np.ndarray | Members, index: int) -> Path | BytesI
     return names.read(index) if isinstance(names, Members) else root / os.fsdecode(bytes(names[index]))
 
 
+def reason(error: Exception) -> str:
+    """Why a file could not be decoded, in one line."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 class _Decoder(Dataset[tuple[Tensor, list[tuple[int, str]]]]):
     """What a worker process holds: names in one array, which it shares with its parent instead of copying."""
 
@@ -109,7 +114,7 @@ class _Decoder(Dataset[tuple[Tensor, list[tuple[int, str]]]]):
             try:
                 made[row] = self.make(position)
             except Exception as error:  # a damaged file makes a decoder raise almost anything
-                failed.append((position, (str(error).splitlines() or [type(error).__name__])[0]))
+                failed.append((position, reason(error)))
         return made, failed
 
 

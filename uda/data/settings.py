@@ -31,8 +31,8 @@ class DataSettings(Section):
     """what labelled target images are of classes that the source does not have: an error, or of one class more, unknown, which
     no image is trained as"""
     target_held_out: float = Field(0.1, ge=0, le=0.5)
-    """the share of target images that no method trains on: label-free scores, estimates and warnings read them. At least 100 and
-    at most 2,000 images; none of fewer than 500. 0: all are trained on, and what is said of them without labels is less sure"""
+    """the share of target images that no method trains on: label-free scores, estimates and warnings read them. At least 200 and
+    at most 2,000 images; none of fewer than 2,000. 0: all are trained on, and what is said of them without labels is less sure"""
     held_out: bool = True
     """whether every tenth labelled image of your own source is kept for testing; false: all train and are tested on, too"""
     classes: tuple[str, ...] | None = None

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import cross_val_predict
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from uda.evaluation.shares import expectation_maximization
@@ -36,6 +33,9 @@ def domain_auc(source: Tensor, target: Tensor) -> float:
     0.5: not at all, 1: without a mistake. Cross-validated logistic regression; features (N, D), (M, D), at least five rows each.
     Source: Ben-David et al. 2010 (the domain classifier's error, as a measure of distance).
     """
+    from sklearn.metrics import roc_auc_score
+    from sklearn.model_selection import cross_val_predict
+
     features = torch.cat([source, target]).float().numpy()
     domain = np.repeat((0, 1), (len(source), len(target)))
     scores = cross_val_predict(_linear(), features, domain, cv=FOLDS, method="decision_function")
@@ -57,5 +57,9 @@ def class_shares(source: Tensor, labels: Tensor, target: Tensor, classes: int) -
     return torch.zeros(classes, dtype=torch.float64).index_put((seen,), shares)
 
 
-def _linear() -> LogisticRegression:
+def _linear() -> Any:
+    from sklearn.linear_model import LogisticRegression  # takes seconds to import
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     return make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=500))

@@ -13,12 +13,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.linear_model import BayesianRidge, Ridge
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 TABLE = Path(__file__).parent / "study.csv"
 TRUTH = "run", "pair", "aside", "true_before", "true_after"
@@ -64,7 +62,7 @@ class Verdict:
 
 
 class Regression:
-    """A truth (N,) on witnesses (N, W), by Bayesian ridge regression (MacKay 1992) of standardised columns.
+    """A truth (N,) on witnesses (N, W).
 
     Attributes:
         left_out: what was predicted of each run by a regression on the runs of other pairs (N,).
@@ -80,7 +78,7 @@ class Regression:
 
     @staticmethod
     def _predict(witnesses: Numbers, truth: Numbers, of: Numbers) -> Numbers:
-        return np.asarray(make_pipeline(StandardScaler(), BayesianRidge()).fit(witnesses, truth).predict(of))
+        return np.asarray(fitted(witnesses, truth).predict(of))
 
 
 class Spread:
@@ -106,13 +104,19 @@ class Spread:
 
     @staticmethod
     def _sizes(agreed: Numbers, errors: Numbers, of: Numbers) -> Numbers:
-        sizes = make_pipeline(StandardScaler(), Ridge(3.0)).fit(agreed, np.log(errors + LEAST))
-        return np.asarray(np.exp(sizes.predict(of)))
+        return np.asarray(np.exp(fitted(agreed, np.log(errors + LEAST)).predict(of)))
 
     @staticmethod
     def _with_chance(sizes: Numbers, predicted: Numbers, images: Numbers) -> Numbers:
         right = np.clip(predicted, 0.05, 0.95)
         return np.asarray(np.sqrt(sizes**2 + right * (1 - right) / images))
+
+
+def fitted(columns: Numbers, values: Numbers) -> Any:
+    """Bayesian ridge regression (MacKay 1992) of values (N,) on standardised columns (N, W)."""
+    from sklearn import linear_model, pipeline, preprocessing  # takes seconds
+
+    return pipeline.make_pipeline(preprocessing.StandardScaler(), linear_model.BayesianRidge()).fit(columns, values)
 
 
 def left_out(

@@ -22,11 +22,11 @@ from uda.evaluation.outputs import Outputs
 from uda.evaluation.results import Result, Row, evaluations
 from uda.report import plots
 from uda.report.grids import picture
-from uda.report.tables import MEANINGS, backward_rows, estimated_rows, spread
+from uda.report.tables import MEANINGS, backward_rows, diversity_rows, estimated_rows, spread
 from uda.runs.run import Run
 
 SHOWN = 24  # images of each domain on the page about two of them
-MAPPED = 500  # images of each domain in a feature map: t-SNE of them takes seconds
+MAPPED = 300  # images of each domain in a feature map: t-SNE of them takes seconds
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,8 @@ def write_report(material: Material, out: Path) -> Path:
         "translations": _uri(material.translations) if material.translations else None,
     }  # fmt: skip
     translation = result.get("translation", {})
-    values["backward"] = backward_rows(translation) if "backward" in translation else []  # older runs did not look back
+    backward = backward_rows(translation) if "backward" in translation else []  # older runs did not look back
+    values["further"] = [*diversity_rows(translation), *backward]
     if classifies:
         values |= _about_the_classifier(material)
     template = _environment().get_template("run.html.j2" if classifies else "translation.html.j2")
@@ -102,7 +103,7 @@ def _about_the_classifier(material: Material) -> dict[str, Any]:
         "confusion": _shares(result["confusion"]) if labelled else None,
         "calibration": _calibration(outputs, result) if labelled else None,
         "features": [
-            plots.draw_map(title, *_placed(outputs[name]), len(classes))
+            plots.draw_map(title, *placed(outputs[name]), len(classes))
             for name, title in {"source_only": "before", "last": "after"}.items()
         ],
         "colours": plots.class_colours(len(classes)),
@@ -188,7 +189,7 @@ def _calibration(outputs: dict[str, Outputs], result: Result) -> list[str]:
     return [plots.draw_reliability(title, points) for title, points in curves.items()]
 
 
-def _placed(outputs: Outputs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def placed(outputs: Outputs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """t-SNE positions (n, 2) of source and target features, classes (of the target, as predicted), and which are the target's."""
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE

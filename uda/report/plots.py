@@ -92,9 +92,18 @@ def draw_losses(rows: list[dict[str, Any]]) -> list[str]:
     ]
 
 
+def _panel(size: tuple[float, float], left: float, right: float, bottom: float, top: float) -> tuple[Figure, Any]:
+    """A figure of so many inches with margins of so many: to find margins that fit takes longer than all else of a page."""
+    width, height = size
+    figure = plt.figure(figsize=size)
+    return figure, figure.add_axes(
+        (left / width, bottom / height, (width - left - right) / width, (height - bottom - top) / height)
+    )
+
+
 def _curve(title: str, lines: dict[str, list[tuple[int, float]]], mark: int | None = None) -> str:
     """Lines of (step, value), and a dashed line at the step `mark`."""
-    figure, axis = plt.subplots(figsize=PANEL, layout="constrained")
+    figure, axis = _panel(PANEL, left=0.45, right=0.1, bottom=0.25, top=0.25)
     if mark is not None:
         axis.axvline(mark, color=MUTED, linewidth=0.8, linestyle=(0, (3, 3)))
     for (name, points), colour in zip(lines.items(), ACCENTS, strict=False):
@@ -146,7 +155,7 @@ def draw_reliability(title: str, points: list[tuple[int, float, float]]) -> str:
 
     `points`: what `uda.evaluation.calibration.reliability` returns.
     """
-    figure, axis = plt.subplots(figsize=(2.8, 2.9), layout="constrained")
+    figure, axis = _panel((2.8, 2.9), left=0.5, right=0.1, bottom=0.45, top=0.25)
     axis.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=(0, (3, 3)))
     counts, confidence, right = zip(*points, strict=True)
     axis.plot(confidence, right, color=ACCENTS[0], linewidth=1)
@@ -174,7 +183,7 @@ def draw_map(title: str, places: np.ndarray, labels: np.ndarray, of_target: np.n
 
     Shapes: positions (n, 2), classes (n,), and whether each is of the target (n,).
     """
-    figure, axis = plt.subplots(figsize=(4.2, 4.2), layout="constrained")
+    figure, axis = _panel((4.2, 4.2), left=0.05, right=0.05, bottom=0.05, top=0.25)
     for k, colour in enumerate(class_colours(classes)):
         source, target = places[(labels == k) & ~of_target], places[(labels == k) & of_target]
         axis.scatter(source[:, 0], source[:, 1], s=9, facecolors="none", edgecolors=colour, linewidths=0.6)

@@ -32,7 +32,7 @@ from uda.evaluation.witnesses import contradiction
 from uda.methods import find_method
 from uda.methods.base import Method
 from uda.methods.source_only import SourceOnly
-from uda.methods.translating import PairDrawing, Translating
+from uda.methods.translating import Drawing, PairDrawing, Translating
 from uda.models.backbones import Classifier
 from uda.models.custom import whole_state_dict
 from uda.models.frozen import Body
@@ -400,11 +400,12 @@ def _measure_translations(job: Job, method: Method) -> dict[str, Any]:
     """``translation``, where the method translates. Of one that reads no labels in training, none are read here either."""
     if not isinstance(method, Translating):
         return {}
+    draws = isinstance(method, Drawing)
     if job.networks is not None and (read_drawn := job.networks.reader(job.recipe)) is not None:
-        found = judge_by_source(job.pair, method.translate, job.networks.classifier, read_drawn, job.runtime)
+        found = judge_by_source(job.pair, method.translate, job.networks.classifier, read_drawn, job.runtime, draws)
         return {"translation": found}
     paired = job.recipe.data.paired_test and not method.classifies
-    figures = evaluate_translation(job.pair, method.translate, job.runtime, paired, labelled=method.classifies)
+    figures = evaluate_translation(job.pair, method.translate, job.runtime, paired, method.classifies, draws)
     return {"translation": figures}
 
 
