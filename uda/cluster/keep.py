@@ -16,7 +16,7 @@ from torch import nn
 from uda.cluster.engine import check_engine
 from uda.cluster.shards import UNREADABLE, over_shards
 from uda.console import Display
-from uda.data.files import ImageFiles
+from uda.data.files import READERS, ImageFiles
 from uda.data.folders import load_unlabelled
 from uda.data.load import find_all, resolve_frame
 from uda.data.names import is_shards
@@ -94,9 +94,11 @@ def build(recipe: Recipe, roots: Sequence[Path], where: Where, display: Display)
     bodies = 1 if networks.target_body is None else 2
     _check_room(networks.body, recipe, bodies * len(target))
 
+    readers = READERS if where.engine == "here" else where.cpus - 1
+
     def made_by(body: Body, what: str) -> tuple[Keeper, int]:
         keeper = Keeper(body, recipe.data, runtime, display, cache)
-        asked = Asked(recipe.model_dump_json(), len(classes), Path(), where.device, where.precision, where.cpus - 1)
+        asked = Asked(recipe.model_dump_json(), len(classes), Path(), where.device, where.precision, readers)
         return keeper, _build_parts(keeper, asked, members, what, where)
 
     with runtime.computing():
