@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def takes() -> Iterator[dict[str, float]]:
     """What a task takes of a node of a Ray that runs."""
     pytest.importorskip("ray")
