@@ -427,7 +427,7 @@ def test_an_interrupted_fit_says_how_to_go_on_and_does(
 
 
 SMALL = {
-    "adabn": ["--model", "timm:resnet10t", "--size", "32", "--set", "classifier.pretrained=false"],  # it wants batch norm
+    "adabn": ["--model", f"{NETS}:SmallResNet"],  # it wants batch norm
     "unit": ["--set", "method.width=8", "--set", "method.code_dim=16"],
     "unit_translation": ["--set", "method.width=4", "--set", "method.blocks=1", "--set", "method.discriminator_depth=2"],
     "drit": ["--set", "method.width=8"],
@@ -455,8 +455,8 @@ def test_every_method_goes_through_fit_resume_predict_and_report(
     assert (code, err) == (0, "")
     assert json.loads(Path("run/result.json").read_text()) | {"seconds": None} == first | {"seconds": None}
 
-    code, out, _ = uda(capsys, monkeypatch, use, "run", str(folders / "target"), "-o", "out")
-    assert (code, "96 images" in out) == (0, True)
+    code, out, err = uda(capsys, monkeypatch, use, "run", str(folders / "target"), "-o", "out")
+    assert (code, "96 images" in out) == (0, True), out + err
     Path("run/report.html").unlink()
     code, out, _ = uda(capsys, monkeypatch, "report", "run")
     assert code == 0
