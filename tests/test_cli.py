@@ -388,8 +388,8 @@ def test_wrong_input_is_one_line_and_exit_code_2(
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_fit_says_how_to_go_on_and_does(number: signal.Signals, tiny: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_fit_says_how_to_go_on_and_does(number: signal.Signals, expected: int, tiny: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "uda.cli", "fit", "--device", "cpu", "--precision", "fp32"]
     tiny.write_text(tiny.read_text().replace("size = 16", "size = 8").replace("steps = 8", "steps = 100000"))
     start = [*command, "--recipe", str(tiny), "--out", str(tmp_path / "run")]
@@ -401,7 +401,7 @@ def test_an_interrupted_fit_says_how_to_go_on_and_does(number: signal.Signals, t
         time.sleep(0.1)
     process.send_signal(number)
     out, _ = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == expected
     assert f"uda fit --resume {tmp_path / 'run'}" in out
     assert (tmp_path / "run" / "checkpoint.pt").exists()
 
