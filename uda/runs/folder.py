@@ -28,6 +28,7 @@ from uda.evaluation.evaluator import Examples
 from uda.evaluation.outputs import Outputs
 from uda.evaluation.results import CheckedRow, Result, Row, read_result
 from uda.models.weights import load_weights, save_tensors
+from uda.paths import regular
 from uda.recipe import presets
 from uda.recipe.load import dump_recipe, load_recipe, named_code
 from uda.recipe.schema import Recipe
@@ -235,11 +236,12 @@ class RunFolder:
 
     def _json(self, name: str, read: Callable[[bytes], Read]) -> Read:
         try:
+            regular(self.path / name)
             return read((self.path / name).read_bytes())
         except FileNotFoundError:
             raise UserError(f"{self.path} has no {name}; finish the run with: uda fit --resume {self.path}") from None
         except OSError as error:
-            raise UserError(f"{self.path / name} cannot be read ({error.strerror})") from error
+            raise UserError(f"{self.path / name} cannot be read ({error.strerror or error})") from error
         except (ValueError, RecursionError) as error:
             raise UserError(f"{self.path / name} is damaged ({_first(error)}); fit again") from error
 
@@ -315,6 +317,7 @@ class RunFolder:
 
     def _load(self, name: str) -> dict[str, Tensor]:
         try:
+            regular(self.path / name)
             return load_file(self.path / name)
         except (OSError, SafetensorError) as error:
             raise self._damaged(name) from error
