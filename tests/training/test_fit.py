@@ -108,7 +108,7 @@ def test_a_killed_run_resumes_from_its_last_checkpoint(
     tiny: Path, tiny_run: uda.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("uda.training.loop.SAVE_EVERY", 0.0)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Interrupted, match=r"^interrupted$"):
         run(tiny, tmp_path / "killed", observers=[Kill()])
     with (tmp_path / "killed" / "metrics.jsonl").open("a") as file:
         file.write('{"stage": "adaptation", "step": 7, "class": 1.0}\n')  # logged after the checkpoint
