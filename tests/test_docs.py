@@ -38,6 +38,7 @@ NOT_RUN = {
     "uda sweep sweep.toml --out DIR/sweep": "takes minutes; tests/cluster/test_sweep.py runs one",
     "uda sweep sweep.toml --out DIR/sweep --address auto": "needs a cluster",
     "uda predict RUN 'DIR/photo-shards/{0000..0002}.tar' -o DIR/predictions --engine ray": "starts Ray",
+    "uda cache build 'DIR/photo-shards/{0000..0002}.tar' --source photos/ --model timm:resnet10t --engine ray": "starts Ray",
     "uda check RUN": "waits for a person; tests/inference/test_answering.py answers",
     "python examples/own_classifier.py": "tests/test_examples.py runs it with few steps",
 }

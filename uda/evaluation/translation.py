@@ -124,12 +124,16 @@ def judge_translations(
     knows = isinstance(learned, LabelledDomain) and labelled
     with scoped_seed(0):
         network, steps = train_judge(learned if knows else learned.without_labels(), real, runtime, rounds)
-        images = given.sample(count)
+        labels: Tensor | None = None
+        if knows and isinstance(given, LabelledDomain):
+            images, labels = given.labelled_sample(count)
+        else:
+            images = given.sample(count)
         translated = _translations(images, translate, 1 - destination, destination)
         features, logits = features_and_logits(network, translated, runtime)
         found: dict[str, Any] = {}
-        if knows and isinstance(given, LabelledDomain):
-            found["class_consistency"] = float((logits.argmax(1) == given.sample_labels(count)).double().mean())
+        if labels is not None:
+            found["class_consistency"] = float((logits.argmax(1) == labels).double().mean())
         if knows and isinstance(real, LabelledDomain):
             found["judge_accuracy"] = accuracy(*on_labelled(network, real, runtime))
         at_home = features_and_logits(network, real.sample(count), runtime)[0]

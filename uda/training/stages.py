@@ -43,15 +43,14 @@ from uda.recipe.schema import Recipe
 from uda.report.grids import draw_translations
 from uda.report.page import Material
 from uda.runs.build import Networks, build_method
-from uda.runs.cache import Cache, digest, digest_of_images, versions_of, write_about
+from uda.runs.cache import WEIGHTS, Cache, digest, digest_of_images, versions_of, write_about
 from uda.runs.environment import Environment
 from uda.runs.folder import RunFolder
 from uda.runtime import Runtime, evaluating, machine, seed_everything
-from uda.training.keep import Keeper
+from uda.training.keep import Keeper, learn_target
 from uda.training.loop import Loop, Metrics
 
 FEATURES_STAGE = "features"
-STATISTICS = 256  # target images by which the statistics of a body's batch norms are learned
 SOURCE_STAGE, REFINING_STAGE, ADAPTATION_STAGE = "source classifier", "refining on the augmented source", "adaptation"
 
 
@@ -137,8 +136,7 @@ def keep_target(job: Job) -> Job:
         if ranks.agreed(folder.has_weights("target_body")):
             folder.read_weights("target_body", body)
         else:
-            sample = read(pair.target.images, pair.target.shuffled()[-STATISTICS:].split(64))
-            own, both = body.learn([runtime.arrange(to_float(images.to(runtime.device))) for images in sample])
+            own, both = learn_target(body, pair.target, runtime, job.cache)
             if job.recipe.classifier.target_norm == "auto" and not _surer(job, own, both):
                 return replace(job, networks=job.networks._replace(target_body=None))
             folder.write_weights("target_body", body)
@@ -211,15 +209,18 @@ def _kept_or_trained(job: Job, classifier: Classifier) -> None:
     key = digest("source classifier", classifier, *images, *how, *numbers, machine(), *versions)
     waiting = "  source classifier: another run is training it; waiting"
     with job.cache.alone(key, lambda: job.display.say(waiting)) if ranks.first() else nullcontext():
-        if (found := ranks.agreed(job.cache.find(key))) is not None:
-            load_weights(found[1] / "weights.safetensors", classifier)
+        found = job.cache.find(key) if ranks.first() else None  # whose cache others may not see
+        if ranks.agreed(found is not None):
+            if found is not None:
+                load_weights(found[1] / WEIGHTS, classifier)
+            copy_from_first(classifier)
             job.display.say("  source classifier: trained by an earlier run, and kept (--no-cache trains it anew)")
             return
         _supervised(job, SOURCE_STAGE, recipe.classifier.steps)
         if not ranks.first():
             return
         with job.cache.writing(key) as kept:
-            save_tensors(classifier.state_dict(), kept / "weights.safetensors")
+            save_tensors(classifier.state_dict(), kept / WEIGHTS)
             write_about(kept, {"what": f"source classifier {recipe.classifier.backbone} of {recipe.name}, seed {recipe.seed}"})
 
 
