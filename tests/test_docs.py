@@ -17,11 +17,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tests.conftest import CHECKOUT, SHORT, domain, write_folder
 from uda.cli import main
 from uda.inference.check import draw, write_table
+from uda.models.custom import load_network
 from uda.runs.run import Run
 from uda.training.fit import fit
 
@@ -85,8 +87,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("photo", "other", "scan"):
         Image.open(root / "scans" / "0000.png").save(root / f"{name}.png")
     (root / "nets.py").write_text(NETS)
-    save = "import torch, nets; torch.manual_seed(0); torch.save(nets.Net().state_dict(), 'net.pt')"
-    subprocess.run([sys.executable, "-c", save], cwd=root, check=True)
+    torch.manual_seed(0)
+    torch.save(load_network(f"{root / 'nets.py'}:Net").state_dict(), root / "net.pt")
     (root / "DIR").mkdir()
     (root / "sweep.toml").write_text(blocks(CHECKOUT / "docs" / "scale.md", "toml")[0])
     for seed, name in enumerate(("mnist", "usps", "svhn")):

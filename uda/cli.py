@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import io
 import os
-import signal
 import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import uda
-from uda import ranks
+from uda import ranks, signals
 from uda.data.names import absolute, data_roots, is_shards
 from uda.errors import OwnCodeError, ProcessLost, Terminated, UserError
 from uda.paths import new_file, new_folder
@@ -233,14 +231,14 @@ def _show(group: Group, display: Display) -> None:
 
 @contextmanager
 def _telling_how_to_go_on(display: Display) -> Iterator[None]:
-    """An interrupted run ends in one line and exit code 130."""
+    """An interrupted run ends in one line, and exit code 130 or 143."""
     from uda.training.loop import Interrupted
 
     try:
         yield
     except Interrupted as stop:
         display.say(f"{stop}; go on with: uda fit --resume {stop.path}")
-        raise typer.Exit(130) from None
+        raise typer.Exit(143 if stop.terminated else 130) from None
 
 
 @app.command()
@@ -681,26 +679,20 @@ def cache_clear() -> None:
     print(f"{Cache(cache_root()).clear() / 2**20:,.1f} MiB deleted")
 
 
-def _terminate(number: int, frame: FrameType | None) -> None:
-    raise Terminated
-
-
 def main() -> None:
     """Runs a command. Exit codes: 0 done, 1 an error of ours, 2 wrong input, 130 Ctrl-C, 143 SIGTERM; any but 0 in one line."""
     words = [word for word in sys.argv[1:] if word != "--debug"]
-    before = signal.signal(signal.SIGTERM, _terminate)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal need not have every letter of a name
-    try:
-        code = _run(words)
-    except Exception as error:
-        code = 1
-        _say(f"an error of ours ({named(error)}); its traceback is in {_write_traceback()} (--debug shows it); please report it")
-        if len(words) < len(sys.argv) - 1:
-            traceback.print_exc()
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    with signals.listening():
+        try:
+            code = _run(words)
+        except Exception as error:
+            code = 1
+            _say(f"an error of ours ({named(error)}); {_write_traceback()} (--debug shows it); please report it")
+            if len(words) < len(sys.argv) - 1:
+                traceback.print_exc()
     sys.exit(code)
 
 
@@ -756,10 +748,15 @@ def _say(line: str) -> None:
 
 
 def _write_traceback() -> str:
-    """Keeps the traceback of the error that is being handled; where it is kept."""
-    with tempfile.NamedTemporaryFile("w", prefix="uda-error-", suffix=".txt", delete=False, errors="backslashreplace") as file:
-        file.write(traceback.format_exc())
-    return file.name
+    """Keeps the traceback of the error that is being handled; says where."""
+    trace = traceback.format_exc()
+    try:
+        handle, path = tempfile.mkstemp(".txt", "uda-error-")
+        with open(handle, "w", errors="backslashreplace") as file:
+            file.write(trace)
+    except OSError as error:
+        return f"its traceback could not be kept ({error.strerror})"
+    return f"its traceback is in {path}"
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,14 +38,37 @@ class Outcome:
         return self.code == 2 and self.err.startswith("uda: ") and self.err.count("\n") == 1
 
 
-def forked(task: Callable[[], object], folder: Path, seconds: float = 20) -> Outcome:
+@dataclass(frozen=True)
+class Sent:
+    """A signal that a child gets.
+
+    Attributes:
+        number: which.
+        after: seconds after its beginning.
+        group: whether its own children, such as readers of images, get it, too; Ctrl-C in a terminal goes to all.
+    """
+
+    number: signal.Signals
+    after: float
+    group: bool = True
+
+    def to(self, child: int) -> None:
+        (os.killpg if self.group else os.kill)(child, self.number)
+
+
+def forked(task: Callable[[], object], folder: Path, seconds: float = 20, sent: Sent | None = None) -> Outcome:
     """Runs `task` in a forked child, which has all modules at hand, in `folder`."""
     began, logs = time.monotonic(), [folder.parent / f"{folder.name}.{name}" for name in ("out", "err")]
     sys.stdout.flush()
     sys.stderr.flush()
     if (child := os.fork()) == 0:
         _in_child(task, folder, logs)
+    with suppress(OSError):  # where the child has been quicker
+        os.setpgid(child, child)
     while (ended := os.waitpid(child, os.WNOHANG))[0] == 0:
+        if sent is not None and time.monotonic() - began > sent.after:
+            sent.to(child)
+            sent = None
         if time.monotonic() - began > seconds:
             os.killpg(child, signal.SIGKILL)
             ended = os.waitpid(child, 0)
@@ -79,11 +103,11 @@ def _in_child(task: Callable[[], object], folder: Path, logs: Sequence[Path]) ->
         os._exit(code)
 
 
-def attack(words: Sequence[str], folder: Path, seconds: float = 20) -> Outcome:
+def attack(words: Sequence[str], folder: Path, seconds: float = 20, sent: Sent | None = None) -> Outcome:
     """The command line with these words, in `folder`."""
 
     def task() -> None:
         sys.argv = ["uda", *words]
         main()
 
-    return forked(task, folder, seconds)
+    return forked(task, folder, seconds, sent)

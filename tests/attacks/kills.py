@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import importlib
 import json
 import os
 import re
@@ -16,6 +18,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ import torch
 from tests.conftest import NETS, SHORT, TINY, domain, write_folder
 from tests.models.nets import SmallResNet
 from uda import UserError
+from uda.evaluation import study
 from uda.models import weights
 from uda.runs import folder
 from uda.training import loop
@@ -148,6 +152,20 @@ def forked(work: Callable[[], Any], said: Path) -> int:
         os._exit(1)
 
 
+def import_what_is_imported(work: Callable[[], Any], place: Path) -> None:
+    """Does work once in a forked process, and imports here what that has imported: no other fork then waits for it."""
+    before, names = set(sys.modules), place.with_suffix(".modules")
+
+    def run() -> None:
+        work()
+        names.write_text("\n".join(name for name in sys.modules if name not in before))
+
+    assert forked(run, place.with_suffix(".txt")) == 0, place.with_suffix(".txt").read_text()
+    for name in names.read_text().splitlines():
+        with contextlib.suppress(ImportError):  # a name that a package has made up
+            importlib.import_module(name)
+
+
 def go_on(begin: Callable[[Path], Any], continue_: Callable[[Path], Any], out: Path) -> None:
     """What somebody does whose run was killed: gives the same command, and resumes where that is what it says."""
     try:
@@ -221,7 +239,9 @@ def main() -> None:
             write_data(root / "data")
             os._exit(0)
         os.wait()
+        study.shipped()  # the same for all, and computed without threads
         for name in given.cases or cases(root):
+            import_what_is_imported(partial(cases(root / "data")[name][0], root / "first" / name), root / f"{name}-first")
             said, whole = attack(name, None, root / name, root / "data")
             assert said == "ended", said
             again, repeated = attack(name, None, root / f"{name}-again", root / "data")

@@ -108,7 +108,7 @@ def test_a_killed_run_resumes_from_its_last_checkpoint(
     tiny: Path, tiny_run: uda.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("uda.training.loop.SAVE_EVERY", 0.0)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Interrupted, match=r"^interrupted$"):
         run(tiny, tmp_path / "killed", observers=[Kill()])
     with (tmp_path / "killed" / "metrics.jsonl").open("a") as file:
         file.write('{"stage": "adaptation", "step": 7, "class": 1.0}\n')  # logged after the checkpoint
@@ -211,7 +211,7 @@ def test_source_only_runs_as_a_method(tiny: Path, tmp_path: Path) -> None:
 def test_a_timm_backbone_runs(tiny: Path, tmp_path: Path) -> None:
     recipe = (
         tiny.read_text()
-        .replace("width = 8\nsteps = 6", 'backbone = "timm:resnet10t"\npretrained = false\nsteps = 2')
+        .replace("width = 8\nsteps = 6", 'backbone = "timm:mobilenetv3_small_050"\npretrained = false\nsteps = 2')
         .replace("steps = 8", "steps = 2")
     )
     tiny.write_text(recipe.replace("size = 16", "size = 32"))

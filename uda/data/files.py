@@ -180,9 +180,12 @@ def workers_for(block: int) -> int:
 
 
 def _leave_signals_to_the_main_process(_: int) -> None:
-    """Leaves signals to the main process."""
+    """Goes on reading where a whole group of processes is asked to stop: the main one takes its last step, and ends the others.
+
+    A second SIGTERM is its own, for a reader that does not end by itself.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, lambda number, _: signal.signal(number, signal.SIG_DFL))
 
 
 Images = Tensor | ImageFiles

@@ -168,7 +168,7 @@ def _find_csv(path: Path, labelled: bool) -> Found:
 def _names_image(root: Path, cell: str) -> bool:
     """Whether a cell of a table is an image's path: by its ending or, where it has no known one, by what lies there."""
     name = cell.strip()
-    return os.path.splitext(name)[1].lower() in EXTENSIONS or (root / name).is_file()
+    return os.path.splitext(name)[1].lower() in EXTENSIONS or os.path.isfile(root / name)
 
 
 def _find_arrays(path: Path, labelled: bool) -> Found:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,7 @@ def question_page(state: dict[str, Any]) -> str:
     return _environment().get_template("question.html.j2").render(state=state)
 
 
+@cache
 def _environment() -> Environment:
     place = FileSystemLoader(Path(__file__).parent)
     return Environment(loader=place, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)

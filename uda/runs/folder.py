@@ -28,6 +28,7 @@ from uda.evaluation.evaluator import Examples
 from uda.evaluation.outputs import Outputs
 from uda.evaluation.results import CheckedRow, Result, Row, read_result
 from uda.models.weights import load_weights, save_tensors
+from uda.paths import regular
 from uda.recipe import presets
 from uda.recipe.load import dump_recipe, load_recipe, named_code
 from uda.recipe.schema import Recipe
@@ -141,18 +142,7 @@ class RunFolder:
             if path.exists() and not (path.is_dir() and {file.name for file in path.iterdir()} < set(names)):
                 hint = f", or continue that run with: uda fit --resume {path}" if (path / names[0]).is_file() else ""
                 raise UserError(f"{path} exists already; give another --out{hint}")
-            made = temporary_beside(home / "run")
-            made.mkdir()
-            for name, content in zip(names, text, strict=True):
-                (made / name).write_text(content, encoding="utf-8")
-                sync(made / name)
-            if path.exists():  # an empty folder may be one that cannot be replaced, such as a mount point
-                for name in reversed(names):
-                    os.replace(made / name, path / name)
-                made.rmdir()
-            else:
-                os.rename(made, path)
-            sync(home)
+            _fill(path, home, dict(zip(names, text, strict=True)))
         except OSError as error:
             raise UserError(f"cannot write to {path} ({error.strerror}); give another --out") from error
         plugins.trust(named_code(recipe.model_dump()))  # the user has named it
@@ -246,11 +236,12 @@ class RunFolder:
 
     def _json(self, name: str, read: Callable[[bytes], Read]) -> Read:
         try:
+            regular(self.path / name)
             return read((self.path / name).read_bytes())
         except FileNotFoundError:
             raise UserError(f"{self.path} has no {name}; finish the run with: uda fit --resume {self.path}") from None
         except OSError as error:
-            raise UserError(f"{self.path / name} cannot be read ({error.strerror})") from error
+            raise UserError(f"{self.path / name} cannot be read ({error.strerror or error})") from error
         except (ValueError, RecursionError) as error:
             raise UserError(f"{self.path / name} is damaged ({_first(error)}); fit again") from error
 
@@ -326,6 +317,7 @@ class RunFolder:
 
     def _load(self, name: str) -> dict[str, Tensor]:
         try:
+            regular(self.path / name)
             return load_file(self.path / name)
         except (OSError, SafetensorError) as error:
             raise self._damaged(name) from error
@@ -445,6 +437,24 @@ def _first(error: Exception) -> str:
     first = error.errors()[0]
     where = ".".join(map(str, first["loc"]))
     return f"{where}: {first['msg'][0].lower()}{first['msg'][1:]}" if where else first["msg"]
+
+
+def _fill(path: Path, home: Path, files: dict[str, str]) -> None:
+    """Makes the folder `path` with these files, which are written into another folder of `home`; all of it, or nothing."""
+    made = temporary_beside(home / "run")
+    made.mkdir()
+    try:
+        for name, content in files.items():
+            (made / name).write_text(content, encoding="utf-8")
+            sync(made / name)
+        if path.exists():  # an empty folder may be one that cannot be replaced, such as a mount point
+            for name in reversed(files):
+                os.replace(made / name, path / name)
+        else:
+            os.rename(made, path)
+        sync(home)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
 
 
 def _sweep_beginnings(home: Path) -> None:

@@ -27,7 +27,7 @@ from uda.runs.environment import Environment, compare, describe_environment
 from uda.runs.folder import RESULT, RunFolder, default_path, open_folder, shared_folder
 from uda.runs.run import Run
 from uda.runtime import Runtime, choose_runtime, scoped_seed
-from uda.training.loop import Checkpoints, Loop, Metrics, Observer, Progress, Signals
+from uda.training.loop import Checkpoints, Loop, Metrics, Observer, Progress, Signals, resumable
 from uda.training.stages import Job, adapt, keep_inputs, keep_target, labelled_images, measure, train_source
 from uda.training.trackers import check_trackers, trackers_of
 
@@ -132,7 +132,7 @@ def start(
         # The folder is made last: what is wrong with the input leaves nothing behind.
         path = ranks.agreed(Path(out) if out is not None else default_path(recipe, str(recipe.seed)))
         folder = shared_folder(path, recipe, environment)
-        with folder.locked(), ranks.resumable(f"uda fit --resume {path}"):
+        with folder.locked(), resumable(path):
             carry_out(new_job(folder, recipe, pair, runtime, display, networks, observers), report)
     return Run(folder.path, model, device=str(runtime.device))
 
@@ -164,7 +164,7 @@ def resume(
     if ranks.agreed((folder.path / RESULT).exists() and not folder.has_checkpoint()):
         display.say(f"{folder.path} is finished; nothing to do")
         return Run(folder.path, model)
-    with folder.locked(), ranks.resumable(f"uda fit --resume {folder.path}"):
+    with folder.locked(), resumable(folder.path):
         if ranks.agreed((folder.path / RESULT).exists()):
             if ranks.first():
                 material, environment = material_of(Run(folder.path)), folder.read_environment()

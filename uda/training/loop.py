@@ -5,18 +5,18 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
-from uda import ranks
+from uda import ranks, signals
 from uda.collectives import averaged, copy_from_first
 from uda.console import Display, StageDisplay
 from uda.data.batches import Batches
-from uda.errors import NotFinite, UserError
+from uda.errors import NotFinite, Terminated, UserError
 from uda.evaluation.results import Result, Row
 from uda.methods.base import Method
 from uda.players import Players
@@ -31,15 +31,34 @@ EndReason = Literal["done", "stopped", "failed"]
 
 
 class Interrupted(Exception):
-    """The run was asked to stop; its state is saved in the run folder `path`."""
+    """The run was asked to stop; what it goes on from is in the run folder `path`.
 
-    def __init__(self, message: str, path: Path) -> None:
+    Attributes:
+        path: of the run, or of several seeds' runs.
+        terminated: whether it was SIGTERM that asked.
+    """
+
+    def __init__(self, message: str, path: Path, terminated: bool = False) -> None:
         super().__init__(message)
-        self.path = path
+        self.path, self.terminated = path, terminated
 
 
 class Stop(Exception):
     """Raised by an observer after a step: the run is saved, and ends as `Interrupted`."""
+
+    def __init__(self, terminated: bool = False) -> None:
+        super().__init__()
+        self.terminated = terminated
+
+
+@contextmanager
+def resumable(path: Path) -> Iterator[None]:
+    """While there is a run in the folder `path` to go on with: what stops it, in training or outside, is `Interrupted`."""
+    try:
+        with signals.patient(), ranks.resumable(f"uda fit --resume {path}"):
+            yield
+    except KeyboardInterrupt as stop:
+        raise Interrupted("interrupted", path, isinstance(stop, Terminated)) from None
 
 
 @dataclass(frozen=True)
@@ -156,10 +175,10 @@ class Signals(Observer):
     """SIGINT and SIGTERM stop the run after the step; outside the main thread they cannot be caught, and are not."""
 
     def begin(self, stage: Stage) -> None:
-        self.asked, self.old = False, {}
+        self.asked, self.old = 0, {}
 
         def ask(number: int, frame: FrameType | None) -> None:
-            self.asked = True
+            self.asked = number
 
         for number in (signal.SIGINT, signal.SIGTERM):
             try:
@@ -169,7 +188,7 @@ class Signals(Observer):
 
     def step(self, step: int, row: Row) -> None:
         if self.asked:
-            raise Stop
+            raise Stop(self.asked == signal.SIGTERM)
 
     def end(self, reason: EndReason) -> None:
         for number, handler in self.old.items():
@@ -258,6 +277,7 @@ class Loop:
 
         stage = Stage(name, players.done, players.steps, state)
         reason: EndReason = "failed"
+        stop: Stop | None = None
 
         def tell_end(observer: Observer) -> None:
             observer.end(reason)
@@ -273,22 +293,24 @@ class Loop:
                 if "scores" in row:
                     self.folder.write_checkpoint(state(), GOOD)
                 row = {"stage": name, "step": step, "seconds": round(seconds(), 2), **row} if row else row
-                if ranks.anywhere(self._stopped(step, row)):
+                stop = self._stopped(step, row)
+                if ranks.anywhere(stop is not None):
                     reason = "stopped"
                     break
             else:
                 reason = "done"
         if reason == "stopped":
-            raise Interrupted(f"interrupted after step {players.done} of {stage.steps} ({name})", self.folder.path)
+            done = f"interrupted after step {players.done} of {stage.steps} ({name})"
+            raise Interrupted(done, self.folder.path, stop is not None and stop.terminated)
 
-    def _stopped(self, step: int, row: Row) -> bool:
-        """Tells the observers of a step; whether one of them stops the run."""
+    def _stopped(self, step: int, row: Row) -> Stop | None:
+        """Tells the observers of a step; how one of them stops the run, if one does."""
         try:
             for observer in self.observers:
                 observer.step(step, row)
-        except Stop:
-            return True
-        return False
+        except Stop as stop:
+            return stop
+        return None
 
     def _step(self, step: int, last: bool, method: Method, batches: Batches, evaluate: Callable[[int], Row | None] | None) -> Row:
         """One step; what is to be written down of it, all of which is finite."""

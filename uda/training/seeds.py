@@ -19,7 +19,7 @@ from uda.report.compare import Group, open_group, seed_folders
 from uda.runs.folder import RUN, SEEDS, Asked, agree, default_path, open_folder, shared_folder
 from uda.runs.run import Run
 from uda.training.fit import asked_for, fit, resume
-from uda.training.loop import Interrupted, Observer
+from uda.training.loop import Interrupted, Observer, resumable
 from uda.training.trackers import check_trackers
 
 
@@ -82,12 +82,12 @@ def resume_seeds(
     folder, display = open_folder(path, SEEDS, trust), display or Display(quiet=True)
     agree(path / SEEDS[0], trust)
     asked = folder.read_asked()
-    with folder.locked():
+    with folder.locked(), resumable(path):
         for seed in asked.seeds:
             try:
                 run_seed(path, seed, asked, display, model, observers, trust)
             except Interrupted as stop:
-                raise Interrupted(f"seed {seed}: {stop}", path) from None
+                raise Interrupted(f"seed {seed}: {stop}", path, stop.terminated) from None
     return open_group(path)
 
 

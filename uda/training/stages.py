@@ -48,7 +48,7 @@ from uda.runs.environment import Environment
 from uda.runs.folder import RunFolder
 from uda.runtime import Runtime, evaluating, machine, seed_everything
 from uda.training.keep import Keeper, learn_target
-from uda.training.loop import Interrupted, Loop, Metrics
+from uda.training.loop import Loop, Metrics
 
 FEATURES_STAGE = "features"
 SOURCE_STAGE, REFINING_STAGE, ADAPTATION_STAGE = "source classifier", "refining on the augmented source", "adaptation"
@@ -166,12 +166,9 @@ def _surer(job: Job, own: Tensor, both: Tensor) -> bool:
 
 @contextmanager
 def _features(job: Job) -> Iterator[None]:
-    """Counts the seconds in which features are computed; an interruption loses them, and says how to go on."""
+    """Counts the seconds in which features are computed."""
     began = time.perf_counter()
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise Interrupted("interrupted while features were computed", job.folder.path) from None
+    yield
     job.loop.seconds[FEATURES_STAGE] = job.loop.seconds.get(FEATURES_STAGE, 0.0) + time.perf_counter() - began
 
 
