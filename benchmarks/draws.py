@@ -86,7 +86,8 @@ def main() -> None:
     for seed, result in zip(given.seeds, results, strict=True):
         values = [*(result["accuracy"][name] for name in columns), result["translation"]["class_consistency"]]
         shown = (f"{value:.4f}" for value in values)
-        diversity = "{diversity:.2f} ({real_diversity:.2f})".format_map(result["translation"])
+        found = result["translation"]  # of a cell made before diversity was measured, without it
+        diversity = "{diversity:.2f} ({real_diversity:.2f})".format_map(found) if "diversity" in found else ""
         print(f"| {seed} | {' | '.join(shown)} | {diversity} | {result['seconds']['adaptation']:.0f} |")
 
     after: dict[int, list[float]] = {}

@@ -480,7 +480,7 @@ def translate(
         if ends:
             out = new_file(out if out.suffix == ".png" else out / "strip.png", ".png", images, *ends)
             if interpolate_style is not None:
-                write_style_strips(opened, images, *interpolate_style, out, to)
+                write_style_strips(opened, images, *interpolate_style, out, display, to)
             else:
                 write_strip(opened, images, ends[0], out, to)
             display.say(f"see {out}")

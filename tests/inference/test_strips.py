@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from uda import UserError
+from uda.console import Display
 from uda.data.augment import to_float, to_pixels
 from uda.data.folders import find
 from uda.inference.strips import write_strip, write_style_strips
@@ -41,7 +42,7 @@ def test_a_strip_has_a_row_for_each_domain(which: str, folders: Path, tmp_path: 
 def test_between_two_styles_an_image_goes_from_the_one_to_the_other(styled_run: Run, folders: Path, tmp_path: Path) -> None:
     """Both ends are the translations in the styles of the two images, the middle that in the style between theirs."""
     one, other = sorted((folders / "target").iterdir())[:2]
-    count = write_style_strips(styled_run, folders / "source", one, other, tmp_path / "strip.png", stops=3)
+    count = write_style_strips(styled_run, folders / "source", one, other, tmp_path / "strip.png", Display(quiet=True), stops=3)
     shown = pictures(tmp_path / "strip.png", 1, 4)
     method, frame = styled_run.method(), styled_run.recipe.drawn_frame
     read = [to_float(next(find(path, labelled=False).decoded(frame))[1][:1]) for path in (folders / "source", one, other)]
@@ -57,4 +58,4 @@ def test_between_two_styles_an_image_goes_from_the_one_to_the_other(styled_run: 
 def test_styles_are_read_by_methods_that_know_them(mapped_run: Run, folders: Path, tmp_path: Path) -> None:
     one, other = sorted((folders / "target").iterdir())[:2]
     with pytest.raises(UserError, match="reads no styles off images"):
-        write_style_strips(mapped_run, folders / "source", one, other, tmp_path / "strip.png")
+        write_style_strips(mapped_run, folders / "source", one, other, tmp_path / "strip.png", Display(quiet=True))

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 import uda
-from tests.conftest import StopAfter
+from tests.conftest import StopAfter, drawn
 from uda import UserError
 from uda.report.compare import open_group
 from uda.runs.run import Run
@@ -33,7 +33,8 @@ def result(run: Run) -> dict:
 
 
 def test_two_folders_without_labels_become_translations_and_a_report(images: dict, tmp_path: Path) -> None:
-    run = fit("translate", out=tmp_path / "run", overrides=FEW | images, **WHERE)
+    with drawn():
+        run = fit("translate", out=tmp_path / "run", overrides=FEW | images, **WHERE)
     translation = run.result["translation"]
     assert translation["feature_distance"] > 0
     assert "class_consistency" not in translation
@@ -42,6 +43,7 @@ def test_two_folders_without_labels_become_translations_and_a_report(images: dic
     page = (run.path / "report.html").read_text()
     assert f"{translation['feature_distance']:.1f}" in page
     assert "data:image/png" in page
+    assert page.count("<svg") >= 3
     assert f"{translation['backward']['feature_distance']:.1f}" in page
     assert Image.open(run.path / "translations.png").width > 500
     method = uda.load(run.path, device="cpu").method()

@@ -104,7 +104,8 @@ def build(recipe: Recipe, roots: Sequence[Path], where: Where, display: Display)
     with runtime.computing():
         keeper, images = made_by(networks.body, f"features of tar shards by {recipe.classifier.backbone}")
         if networks.target_body is not None:
-            learn_target(networks.target_body, keeper.keep(target, recipe.data.views.all), runtime, cache, keep=True)
+            kept = keeper.keep(target, recipe.data.views.all)
+            learn_target(networks.target_body, kept, recipe.data.frame, runtime, cache, keep=True)
             display.say("  and once more, by the target's own statistics (--set classifier.target_norm=own leaves that out)")
             adapted = Body(networks.target_body.adapted)
             images += made_by(adapted, f"features of tar shards by {recipe.classifier.backbone}, target's statistics")[1]
@@ -127,10 +128,11 @@ def _check_room(body: nn.Module, recipe: Recipe, images: int) -> None:
 def _build_parts(keeper: Keeper, asked: Asked, members: Members, what: str, where: Where) -> int:
     cache, key = keeper.cache, keeper.of_parts
     assert cache.root is not None
-    if cache.find(key) is None:
-        with cache.writing(key) as made:
-            save_tensors(keeper.body.state_dict(), made / WEIGHTS)
-            write_about(made, {"what": what})
+    with cache.alone(key):  # another build may begin at the same time
+        if cache.find(key) is None:
+            with cache.writing(key) as made:
+                save_tensors(keeper.body.state_dict(), made / WEIGHTS)
+                write_about(made, {"what": what})
     folder = cache.root.absolute() / key
     asked, parts = asked._replace(folder=folder), PartsFolder(folder)
     shards = [shard for shard, first, end in zip(members.shards, members.starts, members.starts[1:], strict=False) if end > first]
@@ -152,8 +154,8 @@ def _keep(asked: Asked, shard: str) -> Done | str:
         keeper = _keeper(asked)
         with keeper.runtime.computing():
             return keeper.keep_shard(shard, parts)
-    except UserError as error:
-        return str(error)
+    except (UserError, OSError, torch.OutOfMemoryError) as error:
+        return f"{shard}: {error}"
 
 
 @lru_cache(maxsize=1)
@@ -165,5 +167,5 @@ def _keeper(asked: Asked) -> Keeper:
     load_weights(asked.folder / WEIGHTS, body)
     keeper = Keeper(body, recipe.data, runtime, Display(quiet=True), Cache(asked.folder.parent), readers=asked.readers)
     if keeper.of_parts != asked.folder.name:
-        raise UserError(f"this node has other versions ({keeper.versions}) than the one that asks; install the same on both")
+        raise UserError(f"this node makes other maps than the one that asks; it has {keeper.versions}: install the same on both")
     return keeper

@@ -51,7 +51,8 @@ def over_shards(
                 continue
             images += ended.images
             unreadable += ended.unreadable
-            _list(ended.unreadable, listing)  # at once: a shard that is done is not looked at again
+            if ended.unreadable:
+                _list(ended.unreadable, listing)  # at once: a shard that is done is not looked at again
             bar.update(done, f"{images:,} images")
     if unreadable:
         display.say(f"  {len(unreadable)} images cannot be read; {listing} lists them")
@@ -65,6 +66,6 @@ def over_shards(
 def _list(unreadable: list[str], path: Path) -> None:
     """Adds to the list of images that cannot be read; it is written whole."""
     known = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    if lines := sorted({*known, *unreadable}):
-        with atomic_write(path) as part:
-            part.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", errors="backslashreplace")
+    with atomic_write(path) as part:
+        lines = "".join(f"{line}\n" for line in sorted({*known, *unreadable}))
+        part.write_text(lines, encoding="utf-8", errors="backslashreplace")

@@ -30,7 +30,8 @@ def perceptual_distance(device: torch.device) -> Distance | None:
         return None
     from lpips import LPIPS
 
-    with warnings.catch_warnings(action="ignore"):  # it asks torchvision for its network in an old way
+    # It asks torchvision for its network in an old way, and draws weights first, which must not move what is drawn next.
+    with warnings.catch_warnings(action="ignore"), torch.random.fork_rng(devices=[]):
         network = LPIPS(net="squeeze", pnet_rand=True, verbose=False)
     features = torch.load(weights, map_location="cpu", weights_only=True)
     # slice2.3.squeeze.weight of LPIPS is features.3.squeeze.weight of SqueezeNet.

@@ -84,7 +84,7 @@ def predict_shard(asked: Asked, shard: str, path: Path) -> Done:
                 logits = predict(classifier, images.to(run.runtime.device), run.runtime)
                 probabilities, classes = (logits / temperature).softmax(1).max(1)
                 told = zip(names, classes.tolist(), probabilities.tolist(), strict=True)
-                rows += [{"path": _told(name), "class": run.classes[k], "probability": p} for name, k, p in told]
+                rows += [{"path": _told(name), "class": _told(run.classes[k]), "probability": p} for name, k, p in told]
             table.write_table(Table.from_pylist(rows, schema=columns))
             count += len(rows)
             unreadable += [f"{shard}/{name}: {reason}" for name, reason in errors]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from uda.console import Display
 from uda.data.augment import to_float, to_pixels
 from uda.data.folders import find
 from uda.errors import UserError
@@ -47,7 +48,7 @@ def write_strip(run: Run, first: Path, second: Path, out: Path, to: str = "targe
 
 
 def write_style_strips(
-    run: Run, images: Path, first: Path, second: Path, out: Path, to: str = "target", stops: int = STOPS
+    run: Run, images: Path, first: Path, second: Path, out: Path, display: Display, to: str = "target", stops: int = STOPS
 ) -> int:
     """Each image at a path, up to `SHOWN` of them, translated in styles on the line between those of two images.
 
@@ -58,6 +59,7 @@ def write_style_strips(
         images: what to translate.
         first, second: images of the domain translated to.
         out: the PNG to write.
+        display: where to say which images cannot be read.
         to: ``"target"`` or ``"source"``, the domain translated to.
         stops: how many styles, both ends included.
 
@@ -72,11 +74,13 @@ def write_style_strips(
         raise UserError(f"{run.recipe.method.name} reads no styles off images; --interpolate-style is for runs of drit")
     ends = torch.cat([one_image(path, frame) for path in (first, second)])
     blank = torch.ones_like(ends[:1])
+    unreadable: list[str] = []
     rows = [("styles of", torch.cat([blank, ends[:1], blank.expand(stops - 2, -1, -1, -1), ends[1:]]))]
     with run.runtime.computing():
         read = method.styles(ends.to(run.runtime.device), destination).float()
         styles = torch.lerp(read[:1], read[1:], torch.linspace(0, 1, stops, device=read.device)[:, None])
-        for _, block, _ in find(images, labelled=False).decoded(frame):
+        for _, block, failed in find(images, labelled=False).decoded(frame):
+            unreadable += failed
             for image in to_float(block[: SHOWN + 1 - len(rows)]):
                 codes = method.encode(image[None].to(run.runtime.device), 1 - destination)
                 repeated = Codes(codes.values.expand(stops, *codes.values.shape[1:]), codes.domain)
@@ -84,6 +88,8 @@ def write_style_strips(
                 rows.append((f"{other_domain(to)} {len(rows)}", torch.cat([image[None], made])))
             if len(rows) > SHOWN:
                 break
+    if unreadable:
+        display.say(f"  {len(unreadable)} images cannot be read and have no strip: {', '.join(unreadable[:3])}")
     if len(rows) == 1:
         raise UserError(f"none of the images at {images} can be read; give others")
     write_grid([(name, to_pixels(row)) for name, row in rows], out)

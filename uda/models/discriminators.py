@@ -44,7 +44,7 @@ class MultiScaleDiscriminator(nn.Module):
         super().__init__()
         sides = [-(-size >> number) for number in range(scales)]
         if sides[-1] < SMALLEST:
-            most = sum(size >> number >= SMALLEST for number in range(size.bit_length()))
+            most = sum(-(-size >> number) >= SMALLEST for number in range(size.bit_length()))
             raise UserError(f"method.discriminator_scales is {scales}; images of {size} pixels have room for 1 to {most}")
         self.scales = nn.ModuleList(
             [patch_discriminator(channels, side, width, min(DEEPEST, side.bit_length() - 1)) for side in sides]

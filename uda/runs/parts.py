@@ -7,7 +7,9 @@ written last: without it, the part is not there.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +20,7 @@ from torch import Tensor
 from uda.atomic import atomic_write
 from uda.data.kept import Parts
 from uda.data.shards import Members, state_of
-from uda.runs.cache import digest, map_file, write_maps
+from uda.runs.cache import ABOUT, digest, map_file, write_maps
 
 
 class Gathered(NamedTuple):
@@ -69,6 +71,8 @@ class PartsFolder:
         }  # fmt: skip
         with atomic_write(self.path / f"{name}.json") as path:
             path.write_text(json.dumps(about), encoding="utf-8")
+        with suppress(FileNotFoundError):
+            os.utime(self.path / ABOUT)  # what is being written is not what was not read for longest
 
     def gather(self, members: Members) -> Gathered | None:
         """What the parts hold of these images; None where that of one of their shards is not there."""
@@ -84,6 +88,8 @@ class PartsFolder:
             if (about := self._about(name := self.name(shard))) is None:
                 return None
             own, lost = within[first:end], np.array(about["lost"], dtype=np.int64)
+            if own[-1] >= about["shape"][0] + len(lost):  # of a URL's shard that has changed since
+                return None
             readable[first:end] = ~np.isin(own, lost)
             rows[first:end] = before + own - np.searchsorted(lost, own)
             unreadable += [line for at, line in zip(about["lost"], about["unreadable"], strict=True) if at in own]

@@ -167,10 +167,9 @@ def resume(
     with folder.locked(), resumable(folder.path):
         if ranks.agreed((folder.path / RESULT).exists()):
             if ranks.first():
-                material, environment = material_of(Run(folder.path)), folder.read_environment()
-                for tracker in trackers_of(folder, environment):  # who may not have heard of it
-                    tracker.result(material.result)
-                close(folder, material, report, display)
+                environment = folder.read_environment()
+                check_trackers(environment.track)
+                close(folder, material_of(Run(folder.path)), report, display, trackers_of(folder, environment))
             ranks.wait()
         else:
             _go_on(folder, display, model, report, observers)
@@ -284,16 +283,19 @@ def say_unreadable(job: Job) -> None:
 def finish(job: Job, material: Material, report: bool) -> None:
     """Writes the result and the report."""
     job.folder.write_json(RESULT, material.result)
-    for observer in job.loop.observers:
-        observer.result(material.result)
-    close(job.folder, material, report, job.display)
+    close(job.folder, material, report, job.display, job.loop.observers)
 
 
-def close(folder: RunFolder, material: Material, report: bool, display: Display) -> None:
-    """What is left to do where there is a result: the report, and to say what came out. The checkpoint goes last."""
+def close(folder: RunFolder, material: Material, report: bool, display: Display, observers: Sequence[Observer]) -> None:
+    """What is left to do where there is a result: the report, and to say what came out. The checkpoint goes last.
+
+    Trackers hear of the result after the report is there: a server of theirs may be down. Until they have heard, one can resume.
+    """
     result = material.result
     if report:
         write_report(material, folder.path / "report.html")
+    for observer in observers:
+        observer.result(result)
     folder.delete_checkpoint()
     display.show(result_table(result))
     for warning in result.get("warnings", []):

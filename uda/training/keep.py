@@ -10,11 +10,13 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from uda import ranks
+from uda.collectives import copy_from_first
 from uda.console import Display
 from uda.data.augment import to_float
 from uda.data.domain import Domain, LabelledDomain, Pair
 from uda.data.files import READERS, ImageFiles, in_order, read, read_in, read_views, refuse_too_many
-from uda.data.frame import View
+from uda.data.frame import Frame, View
 from uda.data.kept import Kept, Other
 from uda.data.settings import DataSettings
 from uda.data.shards import Done, Members, members_of
@@ -25,6 +27,7 @@ from uda.runs.parts import PartsFolder
 from uda.runtime import Runtime
 
 AnyDomain = TypeVar("AnyDomain", Domain, LabelledDomain)
+PACKAGES = "torch", "torchvision", "timm", "pillow"  # whose other versions make other maps
 STATISTICS = 256  # target images by which the statistics of a body's batch norms are learned
 FILES = 4  # images whose views are drawn together
 ROWS = {"cpu": 8, "cuda": 128}  # views that go through the body together: on a CPU, what its caches hold
@@ -52,7 +55,7 @@ class Keeper:
     readers: int = READERS
 
     def __post_init__(self) -> None:
-        self.versions = versions_of("torch", "torchvision", "timm", "pillow")
+        self.versions = versions_of(*PACKAGES)
         self.where = f"{self.runtime.device.type} {self.runtime.precision}"
         body = digest(self.body)
         self.of_body = digest(body, self.data.frame, self.where, self.versions)
@@ -206,16 +209,22 @@ class Keeper:
         return maps.float() if maps.ndim == 2 else maps.bfloat16()
 
 
-def learn_target(body: TwoNorms, target: Domain, runtime: Runtime, cache: Cache, keep: bool = False) -> tuple[Tensor, Tensor]:
+def learn_target(
+    body: TwoNorms, target: Domain, frame: Frame, runtime: Runtime, cache: Cache, keep: bool = False
+) -> tuple[Tensor, Tensor]:
     """Has a body learn the statistics of target images, unless `cache` holds them; with `keep`, it holds them from then on.
 
-    Returns what is made of some target images by the body's own statistics alone, and by both.
+    Of several processes all have what the first one finds. Returns what is made of some target images by the body's own
+    statistics alone, and by both.
     """
     some = read(target.images, target.shuffled()[-STATISTICS:].split(64))
     sample = [runtime.arrange(to_float(images.to(runtime.device))) for images in some]
-    key = digest("target statistics", Body(body.network), digest_of_images(target.images), versions_of("torch"))
-    if (found := cache.find(key)) is not None:
-        load_weights(found[1] / WEIGHTS, body)
+    key = digest("target statistics", Body(body.network), frame, digest_of_images(target.images), versions_of(*PACKAGES))
+    found = cache.find(key) if ranks.first() else None
+    if ranks.agreed(found is not None):
+        if found is not None:
+            load_weights(found[1] / WEIGHTS, body)
+        copy_from_first(body)
         return body.compare(sample)
     learned = body.learn(sample)
     if keep:

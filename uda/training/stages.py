@@ -136,7 +136,7 @@ def keep_target(job: Job) -> Job:
         if ranks.agreed(folder.has_weights("target_body")):
             folder.read_weights("target_body", body)
         else:
-            own, both = learn_target(body, pair.target, runtime, job.cache)
+            own, both = learn_target(body, pair.target, job.recipe.data.frame, runtime, job.cache)
             if job.recipe.classifier.target_norm == "auto" and not _surer(job, own, both):
                 return replace(job, networks=job.networks._replace(target_body=None))
             folder.write_weights("target_body", body)
