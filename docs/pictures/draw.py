@@ -28,6 +28,7 @@ HOLDS = {
     "models": "backbones, layers, users' networks, translators",
     "collectives": "gather, average",
     "ranks": "several processes",
+    "signals": "Ctrl-C, SIGTERM",
     "players": "optimisers, schedules, averaged weights",
     "runtime": "device, precision, seeds",
     "plugins": "users' own Python files",
