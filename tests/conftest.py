@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from tests.models.nets import SmallResNet
+from uda.data import files
 from uda.data.datasets import synthetic
 from uda.data.domain import LabelledDomain, Pair
 from uda.evaluation import translation
@@ -32,7 +33,7 @@ for name in DRAWING:
 page.placed = lambda outputs: (np.zeros((2, 2)), np.zeros(2, int), np.arange(2) > 0)
 page.MAPPED = 30
 synthetic.COUNTS.update(train=200, test=100)
-translation.STEPS, translation.ROUNDS_BACK = 3, 1
+translation.STEPS, translation.BATCH, translation.WIDTH, translation.ROUNDS_BACK = 3, 16, 8, 1
 os.environ["UDA_CACHE_GIB"] = "0"  # what one test computes, no other test reads
 torch.set_num_threads(1)  # tests run side by side; two thread pools on two cores spin against each other
 
@@ -54,6 +55,18 @@ def drawn() -> Iterator[None]:
 def seeded() -> None:
     """What a test draws without a seed of its own is the same on every machine and in every order."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _reads_images_itself() -> None:
+    """A dozen small images are decoded sooner than a process is forked that decodes them: `readers` has them decoded so."""
+    files.READERS = 0
+
+
+@pytest.fixture
+def readers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Image files are decoded by processes of their own, as they are outside of tests."""
+    monkeypatch.setattr(files, "READERS", 2)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -26,6 +26,7 @@ from tests.conftest import TINY
 from uda.models import build_classifier
 from uda.runs.run import Run
 
+pytestmark = pytest.mark.usefixtures("readers")
 torch.set_num_threads(1)  # a forked process has no others
 Attack = Callable[[Path, str], list[str]]
 """makes files in a folder, for a run at a path; returns the words of the command"""

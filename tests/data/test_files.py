@@ -21,6 +21,7 @@ from uda.data.frame import Frame, decode
 from uda.data.settings import DataSettings
 from uda.runtime import Runtime
 
+pytestmark = pytest.mark.usefixtures("readers")
 RNG = np.random.default_rng(0)
 
 

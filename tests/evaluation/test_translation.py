@@ -36,6 +36,12 @@ def test_the_distance_is_symmetric_not_negative_and_zero_to_itself(seed: int, co
     assert frechet_distance(a, a) == pytest.approx(0, abs=1e-6)
 
 
+def learning(patch: pytest.MonkeyPatch, steps: int) -> None:
+    """Judges that learn something, as they do outside of tests."""
+    for name, value in {"STEPS": steps, "BATCH": 48, "WIDTH": 16}.items():
+        patch.setattr(translation, name, value)
+
+
 @pytest.fixture(scope="module")
 def perfect(small_pair: Pair) -> torch.Tensor:
     """For each source test image, a target test image of its class."""
@@ -57,7 +63,7 @@ def both(forth: torch.Tensor, back: torch.Tensor) -> Translate:
 def test_translations_of_the_right_class_are_consistent_and_near(
     small_pair: Pair, fp32: Runtime, perfect: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(translation, "STEPS", 150)
+    learning(monkeypatch, 100)
     known = replace(small_pair, target=small_pair.target_test)  # so few images teach a classifier only themselves
     found = evaluate_translation(known, both(perfect, perfect), fp32)
     wrong = evaluate_translation(known, both(perfect.roll(1, 0), perfect), fp32)
@@ -67,7 +73,7 @@ def test_translations_of_the_right_class_are_consistent_and_near(
     real = evaluate_translation(known, both(small_pair.target_test.sample(10_000), perfect), fp32)
     assert real["feature_distance"] == pytest.approx(0, abs=1e-2)
     assert real["untranslated_distance"] > 1
-    assert "trained 150 steps" in found["feature_network"]
+    assert "trained 100 steps" in found["feature_network"]
 
 
 def test_without_target_labels_there_is_no_class_consistency(small_pair: Pair, fp32: Runtime) -> None:
@@ -91,7 +97,7 @@ def test_where_no_label_may_be_read_both_judges_are_random(small_pair: Pair, fp3
 def test_the_way_back_is_measured_by_a_judge_of_source_images(
     small_pair: Pair, fp32: Runtime, perfect: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(translation, "STEPS", 150)
+    learning(monkeypatch, 100)
     source, labels = small_pair.source_test, small_pair.target_test.sample_labels(10_000)
     of_class = [(source.labels == label).nonzero()[:, 0] for label in range(len(source.classes))]
     right = source.images[[int(of_class[label][number % len(of_class[label])]) for number, label in enumerate(labels)]]
@@ -125,7 +131,7 @@ def test_the_evaluation_repeats_and_leaves_every_random_state(small_pair: Pair, 
 
 
 def test_the_evaluation_classifier_learns(small_pair: Pair, fp32: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(translation, "STEPS", 40)
+    learning(monkeypatch, 40)
     network, steps = train_judge(small_pair.target, small_pair.target_test, fp32)
     assert steps == 40
     right = predict(network, small_pair.target.images, fp32).argmax(1) == small_pair.target.labels

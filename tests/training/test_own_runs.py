@@ -62,9 +62,17 @@ def test_without_target_labels_there_are_weights_pictures_and_scores(folders: Pa
     assert (done.path / "translations.png").exists()
 
 
+@pytest.mark.usefixtures("readers")
 def test_a_run_from_files_on_disk_stops_and_resumes_to_the_same_end(folders: Path, tmp_path: Path) -> None:
     settings = overrides(
-        folders, **{"data.memory": 0, "classifier.refine_steps": 0, "training.log_every": 1, "training.steps": 6}
+        folders,
+        **{
+            "data.memory": 0,
+            "classifier.refine_steps": 0,
+            "training.log_every": 1,
+            "training.evaluate_every": 6,
+            "training.steps": 6,
+        },
     )
     whole = run(tmp_path / "whole", settings)
     assert isinstance(in_frame(find(folders / "target", False), Frame(16, 1), 0, Display(quiet=True))[1], ImageFiles)
