@@ -22,14 +22,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from uda.atomic import atomic_write, lock
+from uda.atomic import atomic_write, lock, saying
 from uda.data.files import Images
 from uda.data.shards import Members
 from uda.errors import UserError
 
 LIMIT = 20.0  # GiB, where $UDA_CACHE_GIB names no other
 POLL = 0.2  # seconds between two looks at whether another process is done
-ABOUT, MAPS = "about.json", "maps.bin"
+ABOUT, MAPS, WEIGHTS = "about.json", "maps.bin", "weights.safetensors"
 
 
 def cache_root() -> Path:
@@ -146,7 +146,8 @@ class Cache:
             self.root.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(prefix=f".{key[:8]}-", dir=self.root))
         try:
-            yield made
+            with saying(made, *(made / name for name in (ABOUT, MAPS, WEIGHTS))):
+                yield made
             if self.root is not None:
                 shutil.rmtree(self.root / key, ignore_errors=True)
                 os.replace(made, self.root / key)

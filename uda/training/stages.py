@@ -43,7 +43,7 @@ from uda.recipe.schema import Recipe
 from uda.report.grids import draw_translations
 from uda.report.page import Material
 from uda.runs.build import Networks, build_method
-from uda.runs.cache import Cache, digest, digest_of_images, versions_of, write_about
+from uda.runs.cache import WEIGHTS, Cache, digest, digest_of_images, versions_of, write_about
 from uda.runs.environment import Environment
 from uda.runs.folder import RunFolder
 from uda.runtime import Runtime, evaluating, machine, seed_everything
@@ -212,14 +212,14 @@ def _kept_or_trained(job: Job, classifier: Classifier) -> None:
     waiting = "  source classifier: another run is training it; waiting"
     with job.cache.alone(key, lambda: job.display.say(waiting)) if ranks.first() else nullcontext():
         if (found := ranks.agreed(job.cache.find(key))) is not None:
-            load_weights(found[1] / "weights.safetensors", classifier)
+            load_weights(found[1] / WEIGHTS, classifier)
             job.display.say("  source classifier: trained by an earlier run, and kept (--no-cache trains it anew)")
             return
         _supervised(job, SOURCE_STAGE, recipe.classifier.steps)
         if not ranks.first():
             return
         with job.cache.writing(key) as kept:
-            save_tensors(classifier.state_dict(), kept / "weights.safetensors")
+            save_tensors(classifier.state_dict(), kept / WEIGHTS)
             write_about(kept, {"what": f"source classifier {recipe.classifier.backbone} of {recipe.name}, seed {recipe.seed}"})
 
 
