@@ -1,6 +1,7 @@
 """What diversity buys: DRIT's adaptation with 1, 3 and 5 translations of each source image, MNIST -> MNIST-M.
 
     python benchmarks/draws.py --seeds 0 1 2
+    python benchmarks/draws.py --seeds 0 1 2 --without-content
 
 First the recipe itself: translator, then classifier, which learns from so many source images that hardly any comes twice. Then,
 with few labels and as in the paper: its translator draws n translations of each of --images source images, and the source
@@ -72,22 +73,25 @@ def main() -> None:
     parser.add_argument("--draws", type=int, nargs="+", default=[1, 3, 5])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--images", type=int, default=2000, help="source images that are translated for good")
+    parser.add_argument("--without-content", action="store_true", help="without the discriminator of contents")
     parser.add_argument("--out", type=Path, default=Path("runs/draws"))
     given = parser.parse_args()
 
-    results = [run_cell(given.out / str(seed), RECIPE, {"seed": seed}) for seed in given.seeds]
+    changed = {"method.content_weight": 0.0} if given.without_content else {}
+    folders = {seed: given.out / f"{seed}{'-without-content' if changed else ''}" for seed in given.seeds}
+    results = [run_cell(folder, RECIPE, changed | {"seed": seed}) for seed, folder in folders.items()]
     columns = ("source_only", "last", "selected", "oracle")
-    print(f"\n| seed | {' | '.join(columns)} | class consistency | seconds |\n|{'---|' * (len(columns) + 3)}")
+    print(f"\n| seed | {' | '.join(columns)} | class consistency | diversity (real images) | seconds |")
+    print(f"|{'---|' * (len(columns) + 4)}")
     for seed, result in zip(given.seeds, results, strict=True):
         values = [*(result["accuracy"][name] for name in columns), result["translation"]["class_consistency"]]
         shown = (f"{value:.4f}" for value in values)
-        print(f"| {seed} | {' | '.join(shown)} | {result['seconds']['adaptation']:.0f} |")
+        diversity = "{diversity:.2f} ({real_diversity:.2f})".format_map(result["translation"])
+        print(f"| {seed} | {' | '.join(shown)} | {diversity} | {result['seconds']['adaptation']:.0f} |")
 
     after: dict[int, list[float]] = {}
     for seed in given.seeds:
-        for draws, reached in learn_from_translations(
-            Run(given.out / str(seed)), [0, *given.draws], given.images, data_roots(None)
-        ):
+        for draws, reached in learn_from_translations(Run(folders[seed]), [0, *given.draws], given.images, data_roots(None)):
             after.setdefault(draws, []).append(reached)
     print(f"\n| draws of each of {given.images:,} images | mean | {' | '.join(f'seed {seed}' for seed in given.seeds)} |")
     print(f"|{'---|' * (len(given.seeds) + 2)}")

@@ -5,7 +5,8 @@
 `digits`: MNIST's 0..4 become 5..9, class k to class k + 5. `published`: SVHN's 1..4 become MNIST's 6..9, k to k + 5, the
 paper's pair. `svhn`: all of SVHN becomes MNIST, each class the same, which is not in the paper. `fashion`: MNIST becomes
 Fashion-MNIST, each class that of its number. A judge, trained on the whole set that is drawn (its own accuracy stands beside),
-reads what is generated from the source's test images. A source classifier is trained as the recipe says, with its augmentation;
+reads what is generated from the source's test images; and, the way back, one of the source's classes reads what is generated from
+the target's. A source classifier is trained as the recipe says, with its augmentation;
 VAEs are trained for --vae-steps, the mapping for --steps.
 """
 
@@ -15,6 +16,7 @@ import argparse
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from cells import where
@@ -27,7 +29,7 @@ from uda.data.load import load_named
 from uda.data.names import data_roots
 from uda.evaluation.evaluator import on_labelled, predict
 from uda.evaluation.outputs import accuracy
-from uda.evaluation.translation import train_judge
+from uda.evaluation.translation import ROUNDS_BACK, train_judge
 from uda.methods.latent_mapping import LatentMapping, LatentMappingSettings
 from uda.methods.source_only import SourceOnly
 from uda.models import build_classifier
@@ -50,29 +52,51 @@ def of_classes(domain: LabelledDomain, first: int, last: int) -> LabelledDomain:
     return LabelledDomain(domain.name, domain.images[kept], classes, domain.note, domain.labels[kept] - first)
 
 
-def domains(task: str, roots: Sequence[Path]) -> tuple[LabelledDomain, LabelledDomain, LabelledDomain, int]:
-    """Source to train on, source to test on, target, and what is added to a class's number to have the wanted MNIST class."""
-    channels = 1 if task in ("digits", "fashion") else 3
-    mnist = load_named("mnist", "train", roots, 32, channels)
-    if task == "digits":
-        test_images = of_classes(load_named("mnist", "test", roots, 32, channels), 0, 4)
-        return of_classes(mnist, 0, 4), test_images, of_classes(mnist, 5, 9), 5
-    if task == "fashion":
-        return mnist, load_named("mnist", "test", roots, 32, 1), load_named("fashion-mnist", "train", roots, 32, 1), 0
-    svhn, svhn_test = (load_named("svhn", split, roots, 32, 3) for split in ("train", "test"))
-    if task == "published":
-        return of_classes(svhn, 1, 4), of_classes(svhn_test, 1, 4), of_classes(mnist, 6, 9), 6
-    return svhn, svhn_test, mnist, 0
+class Task(NamedTuple):
+    """Images of both domains whose classes of one number are paired, and the whole sets that judges learn from."""
+
+    source: LabelledDomain
+    source_test: LabelledDomain
+    target: LabelledDomain
+    target_test: LabelledDomain
+    drawn: LabelledDomain
+    drawn_test: LabelledDomain
+    offset: int
+    """what is added to a class's number to have the wanted one of `drawn`"""
 
 
-def run(task: str, seed: int, given: argparse.Namespace, runtime: Runtime, roots: Sequence[Path]) -> tuple[float, float]:
-    """Wanted-class accuracy of images generated from the source's test images, and the judge's own on real test images."""
-    source, source_test, target, offset = domains(task, roots)
+def task_of(name: str, roots: Sequence[Path]) -> Task:
+    """The images of a task."""
+    channels = 1 if name in ("digits", "fashion") else 3
+    mnist = [load_named("mnist", split, roots, 32, channels) for split in ("train", "test")]
+    if name == "digits":
+        low, high = ([of_classes(part, first, first + 4) for part in mnist] for first in (0, 5))
+        return Task(*low, *high, *mnist, 5)
+    if name == "fashion":
+        clothes = [load_named("fashion-mnist", split, roots, 32, 1) for split in ("train", "test")]
+        return Task(*mnist, *clothes, *clothes, 0)
+    svhn = [load_named("svhn", split, roots, 32, 3) for split in ("train", "test")]
+    if name == "published":
+        return Task(*(of_classes(part, 1, 4) for part in svhn), *(of_classes(part, 6, 9) for part in mnist), *mnist, 6)
+    return Task(*svhn, *mnist, *mnist, 0)
+
+
+class Found(NamedTuple):
+    """Shares of generated images that are read as the wanted class, and the judges' own accuracies on real test images."""
+
+    forward: float
+    judge: float
+    backward: float
+    judge_back: float
+
+
+def run(task: str, seed: int, given: argparse.Namespace, runtime: Runtime, roots: Sequence[Path]) -> Found:
+    """Wanted-class accuracy of images generated from test images, both ways."""
+    source, source_test, target, target_test, drawn, drawn_test, offset = task_of(task, roots)
     shape = (source.images.shape[1], 32, 32)
-    drawn = "fashion-mnist" if task == "fashion" else "mnist"
-    mnist = [load_named(drawn, split, roots, 32, shape[0]) for split in ("train", "test")]
     with scoped_seed(0):
-        reader, _ = train_judge(mnist[0], mnist[1], runtime)
+        reader, _ = train_judge(drawn, drawn_test, runtime)
+        reader_back, _ = train_judge(source, source_test, runtime, ROUNDS_BACK)
     seed_everything(seed)
     recipe = load_recipe(RECIPES[task])
     trained, augment, none = recipe.classifier, recipe.augment.source, Augment()
@@ -111,16 +135,29 @@ def run(task: str, seed: int, given: argparse.Namespace, runtime: Runtime, roots
 
     repeat("VAEs", given.vae_steps, update_vaes)
     repeat("mapping", given.steps, update_mapping)
-    images = source_test.sample(10_000)
-    generated = torch.cat([to_pixels(method.translate(to_float(part), SOURCE, TARGET)) for part in images.split(500)])
+
+    def generate(images: torch.Tensor, origin: int) -> torch.Tensor:
+        return torch.cat([to_pixels(method.translate(to_float(part), origin, 1 - origin)) for part in images.split(500)])
+
+    images, images_back = source_test.sample(10_000), target_test.sample(10_000)
+    generated, generated_back = generate(images, SOURCE), generate(images_back, TARGET)
     wanted = source_test.sample_labels(10_000) + offset
     shown = torch.cat([(wanted == number).nonzero()[:2, 0] for number in wanted.unique()])
     real = target.sample(len(shown))
     again = to_pixels(method.translate(to_float(real), TARGET, TARGET))
     rows = [("source", images[shown]), ("generated", generated[shown]), ("target", real), ("its VAE", again)]
+    rows += [("target", images_back[: len(shown)]), ("generated", generated_back[: len(shown)])]
     write_grid(rows, given.out / f"{task}-{seed}.png")
-    right = float((predict(reader, generated, runtime).argmax(1) == wanted).float().mean())
-    return right, accuracy(*on_labelled(reader, mnist[1], runtime))
+
+    def right(judge: torch.nn.Module, pictures: torch.Tensor, labels: torch.Tensor) -> float:
+        return float((predict(judge, pictures, runtime).argmax(1) == labels).float().mean())
+
+    return Found(
+        right(reader, generated, wanted),
+        accuracy(*on_labelled(reader, drawn_test, runtime)),
+        right(reader_back, generated_back, target_test.sample_labels(10_000)),
+        accuracy(*on_labelled(reader_back, source_test, runtime)),
+    )
 
 
 def main() -> None:
@@ -144,11 +181,11 @@ def main() -> None:
         for seed in given.seeds:
             began = time.perf_counter()
             with runtime.computing():
-                right, own = run(task, seed, given, runtime, roots)
-            rows.append((task, seed, right, own, time.perf_counter() - began))
-    print("\n| task | seed | wanted class | judge | seconds |\n|---|---|---|---|---|")
-    for task, seed, right, own, seconds in rows:
-        print(f"| {task} | {seed} | {right:.4f} | {own:.4f} | {seconds:.0f} |")
+                found = run(task, seed, given, runtime, roots)
+            rows.append((task, seed, found, time.perf_counter() - began))
+    print("\n| task | seed | wanted class | judge | the way back | its judge | seconds |\n|---|---|---|---|---|---|---|")
+    for task, seed, found, seconds in rows:
+        print(f"| {task} | {seed} | {' | '.join(f'{figure:.4f}' for figure in found)} | {seconds:.0f} |")
     print(f"\n{vars(given)}\n{where()}")
 
 

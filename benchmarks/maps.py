@@ -57,36 +57,47 @@ def draw(folders: dict[str, Path], size: int, root: Path | None, out: Path) -> N
     write_grid([*rows, ("map", maps)], out)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def options(doc: str | None, out: str) -> argparse.ArgumentParser:
+    """What this bench and that of the grid can be asked for."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=700)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--size", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--variants", type=int, nargs="+", default=list(range(len(VARIANTS))), help="numbers, in their order")
     parser.add_argument("--data-root", type=Path)
-    parser.add_argument("--out", type=Path, default=Path("runs/maps"))
+    parser.add_argument("--out", type=Path, default=Path(out))
+    return parser
+
+
+def folder_of(out: Path, name: str, seed: int) -> Path:
+    return out / f"{'-'.join(''.join(c if c.isalnum() else ' ' for c in name).split())}-{seed}"
+
+
+def run_variant(name: str, variant: dict[str, Any], seed: int, given: argparse.Namespace) -> dict[str, Any]:
+    """The result of one variant's run."""
+    always = {
+        "data.source": "aerial", "data.target": "map", "data.size": given.size, "data.paired_test": True,
+        "training.steps": given.steps, "training.batch": given.batch, "method.learning_rate": given.learning_rate,
+        "method.decay_from": 0.3, "augment.source.flip": 0.0, "augment.target.flip": 0.0,
+    }  # fmt: skip
+    folder = folder_of(given.out, name, seed)
+    return run_cell(folder, "translate", always | variant | {"seed": seed}, data_root=given.data_root)
+
+
+def main() -> None:
+    parser = options(__doc__, "runs/maps")
+    parser.add_argument("--variants", type=int, nargs="+", default=list(range(len(VARIANTS))), help="numbers, in their order")
     parser.add_argument("--picture", type=Path, help="a PNG to write: test views, and each variant's maps of them")
     given = parser.parse_args()
 
     names = [list(VARIANTS)[number] for number in given.variants]
-    always = {
-        "data.source": "aerial", "data.target": "map", "data.size": given.size, "data.paired_test": True,
-        "training.steps": given.steps, "training.batch": given.batch, "method.learning_rate": given.learning_rate,
-        "method.decay_from": 0.3,
-    }  # fmt: skip
-
-    def folder_of(name: str, seed: int) -> Path:
-        return given.out / f"{'-'.join(''.join(c if c.isalnum() else ' ' for c in name).split())}-{seed}"
-
     rows: dict[str, list[dict[str, Any]]] = {}
     for seed in given.seeds:
         for name in names:
-            overrides = always | VARIANTS[name] | {"seed": seed}
-            rows.setdefault(name, []).append(run_cell(folder_of(name, seed), "translate", overrides, data_root=given.data_root))
+            rows.setdefault(name, []).append(run_variant(name, VARIANTS[name], seed, given))
     if given.picture is not None:
-        draw({name: folder_of(name, given.seeds[0]) for name in names}, given.size, given.data_root, given.picture)
+        draw({name: folder_of(given.out, name, given.seeds[0]) for name in names}, given.size, given.data_root, given.picture)
     print("\n| variant | pixel accuracy | feature distance | seconds |\n|---|---|---|---|")
     for name, results in rows.items():
         accuracies, distances = (

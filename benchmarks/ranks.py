@@ -51,10 +51,14 @@ def last(recipe: str, seed: int, several: bool, options: list[str], folder: Path
 
 
 def kill_once(delay: float, options: list[str], out: Path) -> tuple[int, list[str]]:
-    """Kills one of two processes after `delay` seconds; the exit code, and what uda said on stderr."""
+    """Kills one of two processes `delay` seconds after the run folder was made; the exit code, and what uda said on stderr."""
     command = [*TORCHRUN, "-m", "uda", "fit", "--recipe", "synth2digits", "--out", str(out), *options]
     run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while not (out / "recipe.toml").exists() and run.poll() is None:
+        time.sleep(0.1)
     time.sleep(delay)
+    if run.poll() is not None:
+        raise SystemExit(f"the run ended within {delay:.0f} s; give another --longest")
     listed = subprocess.run(["pgrep", "-P", str(run.pid)], capture_output=True, text=True).stdout.split()
     os.kill(int(random.choice(listed)), signal.SIGKILL)
     said = run.communicate()[1]
@@ -65,13 +69,12 @@ def kill(times: int, options: list[str], longest: float) -> None:
     random.seed(0)
     with tempfile.TemporaryDirectory() as folder:
         for number in range(times):
-            out, delay = Path(folder) / str(number), random.uniform(longest / 4, longest)
+            out, delay = Path(folder) / str(number), random.uniform(0, longest)
             code, said = kill_once(delay, options, out)
-            resumed = None
-            if out.exists():
-                subprocess.run([sys.executable, "-m", "uda", "fit", "--resume", str(out)], check=True, stdout=subprocess.DEVNULL)
-                resumed = (out / "result.json").exists() and not (out / "checkpoint.pt").exists()
-            print(f"| {delay:.1f} | {code} | {' / '.join(said)} | {resumed} |", flush=True)
+            came = (out / "metrics.jsonl").read_text().count("\n") if (out / "metrics.jsonl").exists() else 0
+            subprocess.run([sys.executable, "-m", "uda", "fit", "--resume", str(out)], check=True, stdout=subprocess.DEVNULL)
+            resumed = (out / "result.json").exists() and not (out / "checkpoint.pt").exists()
+            print(f"| {delay:.1f} | {came} | {code} | {' / '.join(said)} | {resumed} |", flush=True)
 
 
 def main() -> None:
@@ -81,7 +84,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=TRAINED)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--times", type=int, default=10)
-    parser.add_argument("--longest", type=float, default=60.0, help="seconds within which a process is killed")
+    parser.add_argument("--longest", type=float, default=60.0, help="seconds of the run folder within which a process is killed")
     parser.add_argument("--set", dest="options", nargs="*", default=[], help="settings of the runs, KEY=VALUE")
     asked = parser.parse_args()
     options = [word for setting in asked.options for word in ("--set", setting)]

@@ -17,11 +17,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tests.conftest import CHECKOUT, SHORT, domain, write_folder
 from uda.cli import main
 from uda.inference.check import draw, write_table
+from uda.models.custom import load_network
 from uda.runs.run import Run
 from uda.training.fit import fit
 
@@ -36,6 +38,7 @@ NOT_RUN = {
     "uda sweep sweep.toml --out DIR/sweep": "takes minutes; tests/cluster/test_sweep.py runs one",
     "uda sweep sweep.toml --out DIR/sweep --address auto": "needs a cluster",
     "uda predict RUN 'DIR/photo-shards/{0000..0002}.tar' -o DIR/predictions --engine ray": "starts Ray",
+    "uda cache build 'DIR/photo-shards/{0000..0002}.tar' --source photos/ --model timm:resnet10t --engine ray": "starts Ray",
     "uda check RUN": "waits for a person; tests/inference/test_answering.py answers",
     "python examples/own_classifier.py": "tests/test_examples.py runs it with few steps",
 }
@@ -84,8 +87,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("photo", "other", "scan"):
         Image.open(root / "scans" / "0000.png").save(root / f"{name}.png")
     (root / "nets.py").write_text(NETS)
-    save = "import torch, nets; torch.manual_seed(0); torch.save(nets.Net().state_dict(), 'net.pt')"
-    subprocess.run([sys.executable, "-c", save], cwd=root, check=True)
+    torch.manual_seed(0)
+    torch.save(load_network(f"{root / 'nets.py'}:Net").state_dict(), root / "net.pt")
     (root / "DIR").mkdir()
     (root / "sweep.toml").write_text(blocks(CHECKOUT / "docs" / "scale.md", "toml")[0])
     for seed, name in enumerate(("mnist", "usps", "svhn")):

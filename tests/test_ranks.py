@@ -22,9 +22,11 @@ from uda import UserError, ranks
 from uda.collectives import average, gather
 
 
-def start(rank: int, port: int, *words: str, **options: Any) -> subprocess.Popen[str]:
-    """One of two processes of a run, as torchrun starts it."""
+def start(rank: int, port: int, *words: str, caches: Path | None = None, **options: Any) -> subprocess.Popen[str]:
+    """One of two processes of a run, as torchrun starts it; each may have a cache of its own, as on machines of their own."""
     told = {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    if caches is not None:
+        told |= {"XDG_CACHE_HOME": str(caches / str(rank)), "UDA_CACHE_GIB": "1"}
     variables = {**os.environ, **told, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(CHECKOUT)}
     return subprocess.Popen([sys.executable, *words], env=variables, text=True, cwd=CHECKOUT, **options)
 
@@ -112,26 +114,41 @@ def words_of_a_fit(folder: Path, settings: dict[str, Any]) -> list[str]:
     return words + [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
 
 
-def test_a_run_of_two_processes_comes_to_its_result_and_says_so_once(tmp_path: Path) -> None:
-    """With evaluations on the way, which the first process makes alone."""
-    words = words_of_a_fit(tmp_path, FEW | {"training.steps": 4, "training.evaluate_every": 2})
-    port = free_port()
-    both = [start(rank, port, *words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for rank in range(2)]
-    said = [process.communicate(timeout=200)[0] for process in both]
-    assert [process.returncode for process in both] == [0, 0], said
-    assert sum(text.count("everything is in") for text in said) == 1
-    result = json.loads((tmp_path / "run" / "result.json").read_text())
-    assert 0 < result["estimated"]["accuracy"] < 1
-    assert len([line for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines() if '"scores"' in line]) == 2
+@pytest.fixture(scope="module")
+def caches(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the processes of all runs here keep things, each in a folder of its own."""
+    return tmp_path_factory.mktemp("caches")
 
 
 @pytest.fixture(scope="module")
-def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, list[str]]:
+def finished(tmp_path_factory: pytest.TempPathFactory, caches: Path) -> tuple[Path, list[str]]:
+    """A run of two processes, with evaluations on the way, which the first makes alone: its folder, and what each said."""
+    folder, port = tmp_path_factory.mktemp("finished"), free_port()
+    words = words_of_a_fit(folder, FEW | {"training.steps": 4, "training.evaluate_every": 2})
+    told = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    both = [start(rank, port, *words, caches=caches, **told) for rank in range(2)]
+    said = [process.communicate(timeout=200)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    return folder, said
+
+
+def test_a_run_of_two_processes_comes_to_its_result_and_says_so_once(finished: tuple[Path, list[str]]) -> None:
+    folder, said = finished
+    assert sum(text.count("everything is in") for text in said) == 1
+    result = json.loads((folder / "run" / "result.json").read_text())
+    assert 0 < result["estimated"]["accuracy"] < 1
+    assert len([line for line in (folder / "run" / "metrics.jsonl").read_text().splitlines() if '"scores"' in line]) == 2
+
+
+@pytest.fixture(scope="module")
+def killed(
+    tmp_path_factory: pytest.TempPathFactory, caches: Path, finished: tuple[Path, list[str]]
+) -> tuple[Path, int, list[str]]:
     """A run of two processes, the second of which was killed in mid-training: its folder, the first's exit code and lines."""
     folder = tmp_path_factory.mktemp("killed")
     words = words_of_a_fit(folder, FEW)
     port = free_port()
-    one, two = (start(rank, port, *words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for rank in range(2))
+    one, two = (start(rank, port, *words, caches=caches, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for rank in range(2))
     metrics, began = folder / "run" / "metrics.jsonl", time.monotonic()
     while (
         not (metrics.exists() and "adaptation" in metrics.read_text()) and time.monotonic() - began < 200 and one.poll() is None
@@ -155,6 +172,11 @@ def test_a_killed_process_ends_the_others_in_one_line(killed: tuple[Path, int, l
     assert [line for line in lines if line.startswith("uda:")] == [
         f"uda: the run has ended early: one of its 2 processes has died, or all were stopped; go on with: uda fit --resume {path}"
     ]
+
+
+def test_a_source_classifier_that_the_first_process_has_kept_is_all_processes(killed: tuple[Path, int, list[str]]) -> None:
+    """Whose caches it is not in."""
+    assert "source classifier" not in (killed[0] / "metrics.jsonl").read_text()
 
 
 def test_a_killed_run_says_no_more_than_that(killed: tuple[Path, int, list[str]]) -> None:

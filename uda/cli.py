@@ -19,7 +19,7 @@ from uda import ranks, signals
 from uda.data.names import absolute, data_roots, is_shards
 from uda.errors import OwnCodeError, ProcessLost, Terminated, UserError
 from uda.paths import new_file, new_folder
-from uda.plugins import named, own_frames
+from uda.plugins import anchored, named, own_frames
 from uda.recipe import presets
 
 if TYPE_CHECKING:
@@ -71,13 +71,8 @@ OutOrNone = Annotated[Path | None, typer.Option("-o", "--out", help="What to wri
 SetKeys = Annotated[list[str] | None, typer.Option("--set", help="Any key: --set method.feature_norm=l2. Repeatable.")]
 Trust = Annotated[bool, typer.Option("--trust", help="Agree to run the code that the run's recipe names, from now on.")]
 Address = Annotated[str | None, typer.Option(help="Of a Ray cluster: auto or HOST:PORT. Left out, this machine is one.")]
+Engine = Annotated[str, typer.Option(help="For shards: here, one after another, or ray, side by side (needs it).")]
 Seed = Annotated[int | None, typer.Option("--seed", min=0, max=2**63 - 2, help="Seed of everything random.")]
-
-
-def _anchored_factory(name: str) -> str:
-    """FILE.py:FACTORY with its path made absolute; a module's or timm's as it is."""
-    place, colon, factory = name.rpartition(":")
-    return str(Path(place).absolute()) + colon + factory if place.endswith(".py") else name
 
 
 FLAGS: dict[str, tuple[str, Callable[[Any], object]]] = {
@@ -86,11 +81,11 @@ FLAGS: dict[str, tuple[str, Callable[[Any], object]]] = {
     "source_test": ("data.source_test", absolute),
     "target_test": ("data.target_test", absolute),
     "size": ("data.size", int),
-    "model": ("classifier.backbone", _anchored_factory),
+    "model": ("classifier.backbone", anchored),
     "weights": ("classifier.weights", lambda path: str(Path(path).absolute())),
     "backbone_weights": ("classifier.backbone_weights", lambda path: str(Path(path).absolute())),
     "split": ("classifier.split", str),
-    "method": ("method.name", _anchored_factory),
+    "method": ("method.name", anchored),
     "seed": ("seed", int),
 }
 """flags of `uda fit` that are keys of the recipe, and how values are written down: a path holds wherever one resumes"""
@@ -101,7 +96,7 @@ def _overrides(flags: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     from uda.recipe.load import parse_override
 
     values = dict(parse_override(text) for text in flags["set_"] or ())
-    given = [flag for flag in FLAGS if flags[flag] is not None]
+    given = [flag for flag in FLAGS if flags.get(flag) is not None]
     values |= {FLAGS[flag][0]: FLAGS[flag][1](flags[flag]) for flag in given}
     return values, {FLAGS[flag][0]: f"--{flag.replace('_', '-')}" for flag in given}
 
@@ -313,7 +308,7 @@ def predict(
     which: Which = "recommended",
     reject: Annotated[float, typer.Option(help="Leave this share of the images unnamed: the most doubtful.")] = 0.0,
     unknown: Annotated[bool, typer.Option("--unknown", help="Leave unnamed what looks to be of no known class.")] = False,
-    engine: Annotated[str, typer.Option(help="For shards: here, one after another, or ray, side by side (needs it).")] = "here",
+    engine: Engine = "here",
     address: Address = None,
     device: Device = "auto",
     precision: Precision = None,
@@ -456,6 +451,12 @@ def translate(
     ] = 0,
     reference: Annotated[Path | None, typer.Option(help="An image whose style all translations take (drit).")] = None,
     interpolate: Annotated[Path | None, typer.Option(help="A strip from IMAGES (one image) to this one instead.")] = None,
+    interpolate_style: Annotated[
+        tuple[Path, Path] | None, typer.Option(metavar="A B", help="Strips in styles from image A's to image B's instead (drit).")
+    ] = None,
+    whole: Annotated[
+        bool, typer.Option("--whole", help="Images in their own shape, not their central squares (unit_translation, drit).")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the styles that are drawn.")] = 0,
     device: Device = "auto",
     precision: Precision = None,
@@ -463,24 +464,29 @@ def translate(
 ) -> None:
     """Images of one domain as images of the other, by a run whose method translates, and a grid of some of them.
 
-    Writes a folder; with --interpolate, a .png.
+    Writes a folder; with --interpolate or --interpolate-style, a .png.
     """
     from uda.console import Display
-    from uda.inference.translate import grid_path, write_strip, write_translations
+    from uda.inference.strips import write_strip, write_style_strips
+    from uda.inference.translate import grid_path, write_translations
     from uda.runs.run import Run
     from uda.runtime import scoped_seed
 
     display, opened = Display(), Run(run, device=device, precision=precision, trust=trust)
-    if interpolate is not None and (samples or reference is not None):
-        raise UserError("--interpolate draws a strip between two images; leave out --samples and --reference")
+    ends = [path for path in (interpolate, *(interpolate_style or ())) if path is not None]
+    if ends and (samples or reference is not None or whole or len(ends) == 3):
+        raise UserError("give --interpolate or --interpolate-style alone; leave out --samples, --reference and --whole")
     with scoped_seed(seed):
-        if interpolate is not None:
-            out = new_file(out if out.suffix == ".png" else out / "strip.png", ".png", images, interpolate)
-            write_strip(opened, images, interpolate, out, to)
+        if ends:
+            out = new_file(out if out.suffix == ".png" else out / "strip.png", ".png", images, *ends)
+            if interpolate_style is not None:
+                write_style_strips(opened, images, *interpolate_style, out, to)
+            else:
+                write_strip(opened, images, ends[0], out, to)
             display.say(f"see {out}")
             return
         new_file(grid_path(out), ".png", images)
-        count = write_translations(opened, images, new_folder(out), display, to, samples, reference)
+        count = write_translations(opened, images, new_folder(out), display, to, samples, reference, whole)
     display.say(f"{count:,} images translated; they are in {out}, some of them in {grid_path(out)}")
 
 
@@ -630,6 +636,39 @@ def cache(context: typer.Context) -> None:
             f"{total / 2**30:.2f} GiB of {limit() / 2**30:g} ($UDA_CACHE_GIB) in {cache_root()}; uda cache clear deletes it",
             soft_wrap=True,
         )
+
+
+@cache_app.command("build")
+def cache_build(
+    context: typer.Context,
+    target: Annotated[str, typer.Argument(metavar="SHARDS", help="The target, in tar shards: 'shards/{0000..0999}.tar'.")],
+    recipe: Annotated[str, typer.Option(help="As for `uda fit`.")] = "photos",
+    source: Annotated[str | None, typer.Option(help="As for `uda fit`: its classes and frame count.")] = None,
+    model: Annotated[str | None, typer.Option(help="As for `uda fit`.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="As for `uda fit`.")] = None,
+    backbone_weights: Annotated[Path | None, typer.Option(help="As for `uda fit`.")] = None,
+    size: Annotated[int | None, typer.Option(help="As for `uda fit`.")] = None,
+    method: Annotated[str | None, typer.Option(help="As for `uda fit`.")] = None,
+    set_: SetKeys = None,
+    engine: Engine = "here",
+    address: Address = None,
+    cpus: Annotated[int, typer.Option(min=1, help="Cores of a task: all but one draw views.")] = 1,
+    data_root: DataRoot = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+) -> None:
+    """Compute what a frozen body makes of a target in tar shards; `uda fit` with the same settings then reads that alone.
+
+    One part for each shard, in the user's cache; those that are there stay, so the same command goes on where it was stopped.
+    """
+    from uda.cluster.keep import Where, build
+    from uda.console import Display
+    from uda.recipe.load import load_recipe
+
+    overrides, _ = _overrides(context.params)
+    display, where = Display(), Where(device, precision or "auto", engine, address, cpus)
+    count = build(load_recipe(recipe, overrides), data_roots(data_root), where, display)
+    display.say(f"{count:,} images read; uda fit with the same settings reads what was kept of them")
 
 
 @cache_app.command("clear")

@@ -37,6 +37,12 @@ def own_code(what: str) -> Iterator[None]:
         raise OwnCodeError(f"{what} ({named(error)})", own_frames(error)) from error
 
 
+def anchored(name: str, folder: Path = Path()) -> str:
+    """FILE.py:NAME, which is relative to a folder, with its path made absolute; any other name as it is."""
+    place, colon, what = name.rpartition(":")
+    return os.path.abspath(folder / place) + colon + what if place.endswith(".py") else name
+
+
 def named(error: BaseException) -> str:
     """An error's class and the first line of what it says."""
     return f"{type(error).__name__}: {error}".splitlines()[0][:200]

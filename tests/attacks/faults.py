@@ -1,6 +1,6 @@
 """What a machine does to a run: each fault strikes in three phases, is said in one line, and the run goes on when it is mended.
 
-A full disk, a folder that is read-only, no shared memory, data that vanish or change, a killed reader, a second process.
+A full disk, a read-only folder, no shared memory, data that vanish or change, a killed reader of images, a second process.
 ``python -m tests.attacks.faults --out faults.jsonl``, as root on Linux: what is mounted is mounted for this process alone.
 """
 

@@ -51,6 +51,14 @@ def test_places_hold_on_every_node(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert (one.recipe.data.source, one.recipe.data.target) == (str(tmp_path / "here"), "mnist")
 
 
+def test_code_is_looked_for_beside_the_spec(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text("from uda.methods.dann import DANN as Own\n")
+    text = 'recipes = ["folders"]\nmethods = ["own.py:Own"]\n[settings]\ndata.source = ["mnist"]\ndata.target = ["usps"]\n'
+    (one,) = combinations(read_spec(spec(tmp_path, text + 'classifier.backbone = ["nets.py:Net"]\n')))
+    assert one.recipe.method.name == f"{tmp_path / 'own.py'}:Own"
+    assert one.recipe.classifier.backbone == f"{tmp_path / 'nets.py'}:Net"
+
+
 HALVING = 'search = "halving"\nrecipes = ["mnist2usps"]\n[settings]\n'
 WRONG = {
     'recipes = ["mnist2usps"]\nmethod = ["dann"]': "did you mean 'methods'",
@@ -62,6 +70,7 @@ WRONG = {
     'recipes = ["mnist2usps"]\nsearch = "random"': "trials = N goes with",
     'recipes = ["mnist2usps"]\nmethods = ["unit_translation"]': "no accuracy to compare",
     "recipes = []": "recipes",
+    HALVING + "training.evaluate_every = [50]\ntraining.steps = [90, 91, 92]": "training.evaluate_every to 30 or less",
     HALVING + 'selection.score = ["entropy", "diversity"]': "same selection.score",
 }
 

@@ -112,6 +112,13 @@ def test_other_settings_in_the_same_folder_are_refused(tiny: Path, tmp_path: Pat
         run(spec_of(tiny), tmp_path / "out")
 
 
+def test_another_device_in_the_same_folder_is_refused(tiny: Path, tmp_path: Path, here: list) -> None:
+    spec = spec_of(tiny)
+    run(spec, tmp_path / "out")
+    with pytest.raises(UserError, match="was begun with --device cpu; give the same"):
+        sweep(spec, combinations(spec), tmp_path / "out", Display(quiet=True), {**WHERE, "device": "auto"})
+
+
 def test_all_is_checked_before_anything_begins(tiny: Path) -> None:
     found = combinations(spec_of(tiny, settings={"data.target": ["digits", "./nowhere"]}))
     with pytest.raises(UserError, match=r"target=\._nowhere: no images at"):
@@ -119,7 +126,12 @@ def test_all_is_checked_before_anything_begins(tiny: Path) -> None:
 
 
 def test_halving_stops_what_the_score_puts_last(tiny: Path, tmp_path: Path, here: list, monkeypatch: pytest.MonkeyPatch) -> None:
-    spec = spec_of(tiny, search="halving", keep=2, settings={"method.learning_rate": [0.001, 0.002, 0.003, 0.004]})
+    spec = spec_of(
+        tiny,
+        search="halving",
+        keep=2,
+        settings={"method.learning_rate": [0.001, 0.002, 0.003, 0.004], "training.evaluate_every": [1]},
+    )
     rates = [one.values["method.learning_rate"] for one in combinations(spec)]
     liked = {0.001: 0.1, 0.002: 0.4, 0.003: 0.3, 0.004: 0.2}
     monkeypatch.setattr(Trial, "scores", lambda trial, step: {"s": liked[trial.combination.values["method.learning_rate"]]})
@@ -173,9 +185,7 @@ def first_time_fails(folder: Path) -> str:
     return str(Ended("done"))
 
 
-def test_a_task_whose_process_dies_is_run_again(tmp_path: Path) -> None:
-    pytest.importorskip("ray")
-    from uda.cluster.engine import cluster, completed
+def test_a_task_whose_process_dies_is_run_again(tmp_path: Path, takes: dict[str, float]) -> None:
+    from uda.cluster.engine import completed
 
-    with cluster(None) as takes:
-        assert list(completed(first_time_fails, [(tmp_path,)], takes)) == [(0, str(Ended("done")))]
+    assert list(completed(first_time_fails, [(tmp_path,)], takes)) == [(0, str(Ended("done")))]

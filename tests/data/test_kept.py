@@ -9,7 +9,7 @@ from tests.conftest import domain
 from uda.data.augment import Augment
 from uda.data.batches import Batches
 from uda.data.domain import LabelledDomain
-from uda.data.kept import Kept
+from uda.data.kept import Kept, Other, Parts
 from uda.runtime import Runtime
 
 CPU = torch.device("cpu")
@@ -91,3 +91,18 @@ def test_some_of_the_images_are_read_by_their_new_numbers_and_by_the_old_maps() 
     some = kept().only(torch.tensor([3, 8, 9])).only(torch.tensor([2, 0]))
     assert (len(some), some.shape) == (2, (2, 2))
     assert some.tested(torch.tensor([0, 1]))[:, 0].tolist() == [9, 3]
+
+
+def test_maps_in_parts_are_read_as_one() -> None:
+    whole = kept()
+    parts = replace(whole, maps=Parts([whole.maps[:5], whole.maps[5:6], whole.maps[6:]]))  # type: ignore[arg-type]
+    positions = torch.tensor([11, 0, 5, 6, 4, 5])
+    assert torch.equal(parts.tested(positions), whole.tested(positions))
+    assert parts.shape == whole.shape
+
+
+def test_another_bodys_maps_are_those_of_the_same_images() -> None:
+    """Whichever of them are left, and wherever the other ones lie."""
+    moved = replace(kept(), rows=torch.arange(12).flip(0))
+    both = replace(kept(), other=Other(moved, torch.ones(1, 2), torch.zeros(1, 2))).only(torch.tensor([2, 9]))
+    assert both.tested(torch.tensor([0, 1])).tolist() == [[(2 + 9) / 2, 0], [(9 + 2) / 2, 0]]

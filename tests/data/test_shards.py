@@ -16,7 +16,7 @@ from uda.console import Display
 from uda.data import shards as module
 from uda.data.augment import Augment
 from uda.data.batches import Stream
-from uda.data.domain import Domain
+from uda.data.domain import Domain, LabelledDomain
 from uda.data.files import ImageFiles, check, check_some, read
 from uda.data.folders import find, pack
 from uda.data.frame import Frame
@@ -136,6 +136,15 @@ def test_of_too_many_some_are_looked_at_and_a_damaged_one_is_replaced_with_its_l
     assert ((drawn[:, 0, 0, 0] + 1) * 127.5).round().int().tolist() == positions.tolist()
 
 
+def test_where_one_stands_for_a_damaged_image_it_is_tested_by_its_own_label(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "0.tar", {f"{n}.png": png(n) for n in range(8)} | {"3.png": b"damaged"})
+    images, _ = check_some(files(str(path)), 2, lambda done: None)
+    domain = LabelledDomain("t", images, tuple("01234567"), "note", torch.arange(8))
+    for read_images, labels in (domain.labelled_sample(), next(domain.read([torch.arange(8)]))):
+        assert read_images[:, 0, 0, 0].tolist() == labels.tolist()
+        assert 3 not in labels.tolist()
+
+
 def test_what_was_looked_at_and_is_damaged_since_is_said(pattern: str) -> None:
     images = files(pattern)
     write_tar(Path(expand(pattern)[0]), {f"a/{n}.png": b"x" * 100 for n in range(4)})
@@ -160,6 +169,23 @@ def test_a_shard_behind_a_command_is_fetched(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "0.tar", {"1.png": png(1), "2.png": png(2)})
     members, _ = members_of(f"pipe:cat {path}")
     assert greys(ImageFiles(Path(), members, FRAME), [1, 0]) == [2, 1]
+
+
+def test_a_shard_that_another_reader_has_just_deleted_is_fetched_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("webdataset")
+    path = write_tar(tmp_path / "0.tar", {"1.png": png(1)})
+    members, _ = members_of(f"pipe:cat {path}")
+    content, deleted, original = members.read(0).read(), list[Path](), Path.open
+
+    def opened(self: Path, *given: str) -> object:
+        if self.parent.name == "fetched" and not deleted:
+            deleted.append(self)
+            self.unlink()  # as a reader does that has fetched the 33rd
+        return original(self, *given)
+
+    monkeypatch.setattr(Path, "open", opened)
+    assert members.read(0).read() == content
+    assert deleted
 
 
 @pytest.mark.parametrize(

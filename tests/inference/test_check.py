@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.conftest import SHORT
+from tests.conftest import NETS, SHORT
 from uda.data.domain import Pair
 from uda.data.files import ImageFiles, read
 from uda.errors import UserError
@@ -44,7 +44,7 @@ def test_images_that_could_not_be_read_are_not_drawn(trainable: str, folders: Pa
     shutil.copytree(folders / "target", tmp_path / "target")
     (tmp_path / "target" / "0000.png").write_bytes(b"no image")
     images = {"data.source": str(folders / "source"), "data.target": str(tmp_path / "target")}
-    network = {"classifier.backbone": "timm:resnet10t", "classifier.pretrained": False, "data.size": 32, "method.name": "im"}
+    network = {"classifier.backbone": f"{NETS}:SmallResNet", "data.channels": 1, "method.name": "im"}
     short = {key: value for key, value in SHORT.items() if not key.startswith("method.")}
     few: dict[str, object] = {
         "classifier.steps": 2,

@@ -77,6 +77,12 @@ def test_another_classifiers_predictions_are_not_mixed_in(tiny_run: Run, shards:
         predict_shards(asked(tiny_run, "source"), shards, tmp_path / "out", QUIET, "here")
 
 
+def test_names_are_as_they_are_in_the_shard(tiny_run: Run, tmp_path: Path) -> None:
+    write_tar(tmp_path / "0.tar", {"-1.png": png(1), "=x.png": png(2), "caf\udce9.png": png(3)})
+    predict_shards(asked(tiny_run), str(tmp_path / "0.tar"), tmp_path / "out", QUIET, "here")
+    assert sorted(rows(tmp_path / "out")) == ["-1.png", "=x.png", "caf\\xe9.png"]
+
+
 def test_a_shard_that_is_cut_short_leaves_no_file_and_the_others_are_done(tiny_run: Run, shards: str, tmp_path: Path) -> None:
     first = tmp_path / "in" / "0.tar"
     first.write_bytes(first.read_bytes()[:700])

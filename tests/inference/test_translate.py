@@ -7,33 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.conftest import SHORT
 from uda import UserError
 from uda.cli import main
 from uda.console import Display
-from uda.inference.translate import grid_path, write_strip, write_translations
+from uda.inference.translate import grid_path, write_translations
 from uda.runs.run import Run
-from uda.training.fit import fit
 
 QUIET = Display(quiet=True)
-
-
-def finished(folders: Path, out: Path, method: str) -> Run:
-    data = {"data.source": str(folders / "source"), "data.target": str(folders / "target"), "method.name": method}
-    small = {key: value for key, value in SHORT.items() if key != "classifier.refine_steps"}
-    return fit("folders", out=out, device="cpu", precision="fp32", overrides=small | data | {"classifier.steps": 3})
-
-
-@pytest.fixture(scope="session")
-def styled_run(folders: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A finished run of DRIT."""
-    return finished(folders, tmp_path_factory.mktemp("runs") / "drit", "drit")
-
-
-@pytest.fixture(scope="session")
-def mapped_run(folders: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A finished run of latent mapping."""
-    return finished(folders, tmp_path_factory.mktemp("runs") / "latent_mapping", "latent_mapping")
 
 
 def names(folder: Path) -> list[str]:
@@ -78,22 +58,26 @@ def test_latent_mapping_draws_several_images_of_one_and_takes_no_reference(
         write_translations(mapped_run, one, tmp_path / "b", QUIET, reference=other)
 
 
-def test_a_strip_between_an_image_and_itself_does_not_jump(mapped_run: Run, folders: Path, tmp_path: Path) -> None:
-    """All pictures of its lower row are drawn with one noise."""
-    one = sorted((folders / "source").rglob("*.png"))[0]
-    write_strip(mapped_run, one, one, tmp_path / "strip.png", stops=3)
-    row = np.asarray(Image.open(tmp_path / "strip.png").convert("L"))[67:, -3 * 67 :].reshape(64, 3, 67)[:, :, :64].astype(int)
-    for number in (1, 2):
-        assert np.abs(row[:, number] - row[:, 0]).max() <= 1
+def test_whole_images_keep_their_shape(styled_run: Run, folders: Path, tmp_path: Path) -> None:
+    """A square is translated as without; of others the short side is that of the run's images, the long one a multiple of 4."""
+    one = next((folders / "target").iterdir())
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "square.png").write_bytes(one.read_bytes())
+    for name, shape in (("wide", (50, 20)), ("long", (20, 33)), ("ribbon", (20, 181))):
+        Image.open(one).resize(shape).save(tmp_path / "in" / f"{name}.png")
+    for place, whole in (("whole", True), ("square", False)):
+        write_translations(styled_run, tmp_path / "in", tmp_path / place, QUIET, "source", reference=one, whole=whole)
+    sizes = {name: Image.open(tmp_path / "whole" / name).size for name in names(tmp_path / "whole")}
+    assert sizes == {"square.png": (16, 16), "wide.png": (40, 16), "long.png": (16, 28)}
+    pixels = [np.asarray(Image.open(tmp_path / place / "square.png")).astype(int) for place in ("whole", "square")]
+    assert np.abs(pixels[0] - pixels[1]).max() <= 1
+    assert Image.open(tmp_path / "square" / "wide.png").size == (16, 16)
 
 
-@pytest.mark.parametrize("which", ["own_run", "styled_run", "mapped_run"])
-def test_a_strip_has_a_row_for_each_domain(which: str, folders: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    one, other = sorted((folders / "target").iterdir())[:2]
-    write_strip(request.getfixturevalue(which), one, other, tmp_path / "strip.png", "source", stops=4)
-    strip = Image.open(tmp_path / "strip.png")
-    assert strip.height == 2 * 64 + 3
-    assert strip.width > 4 * 64
+def test_whole_images_are_files(styled_run: Run, tmp_path: Path) -> None:
+    np.savez(tmp_path / "images.npz", images=np.zeros((2, 16, 16), dtype=np.uint8))
+    with pytest.raises(UserError, match="image files"):
+        write_translations(styled_run, tmp_path / "images.npz", tmp_path / "out", QUIET, whole=True)
 
 
 def test_names_that_lead_out_of_the_folder_stay_inside(own_run: Run, folders: Path, tmp_path: Path) -> None:
@@ -122,6 +106,8 @@ def test_what_a_method_cannot_do_is_said(own_run: Run, styled_run: Run, folders:
         write_translations(own_run, one, tmp_path / "out", QUIET, samples=2)
     with pytest.raises(UserError, match="--samples or --reference"):
         write_translations(styled_run, one, tmp_path / "out", QUIET, samples=2, reference=one)
+    with pytest.raises(UserError, match="squares of one size"):
+        write_translations(own_run, one, tmp_path / "out", QUIET, whole=True)
     with pytest.raises(UserError, match="not one image"):
         write_translations(styled_run, one, tmp_path / "out", QUIET, reference=folders)
     with pytest.raises(UserError, match="target"):
@@ -130,16 +116,26 @@ def test_what_a_method_cannot_do_is_said(own_run: Run, styled_run: Run, folders:
 
 
 def test_the_command_translates_and_interpolates(
-    own_run: Run, folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    own_run: Run,
+    styled_run: Run,
+    folders: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     one, other = sorted((folders / "target").iterdir())[:2]
-    for words in (["-o", str(tmp_path / "out"), "--to", "source"], ["-o", str(tmp_path / "strips"), "--interpolate", str(other)]):
-        monkeypatch.setattr(sys, "argv", ["uda", "translate", str(own_run.path), str(one), *words, "--device", "cpu"])
+    commands = (
+        (own_run, ["-o", str(tmp_path / "out"), "--to", "source"]),
+        (own_run, ["-o", str(tmp_path / "strips"), "--interpolate", str(other)]),
+        (styled_run, ["-o", str(tmp_path / "styles"), "--interpolate-style", str(one), str(other)]),
+    )
+    for run, words in commands:
+        monkeypatch.setattr(sys, "argv", ["uda", "translate", str(run.path), str(one), *words, "--device", "cpu"])
         with pytest.raises(SystemExit) as stop:
             main()
         assert stop.value.code == 0
     assert names(tmp_path / "out") == [one.name]
-    assert names(tmp_path / "strips") == ["strip.png"]
+    assert names(tmp_path / "strips") == names(tmp_path / "styles") == ["strip.png"]
     assert "out-grid.png" in capsys.readouterr().out
 
 

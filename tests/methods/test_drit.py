@@ -7,13 +7,15 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tests.conftest import small_classifier
 from tests.methods import reference as by_hand
 from tests.methods.reference import adamw, assert_losses, assert_same_update, descend, follow, made, twins, weights
 from uda.data.batches import Batch
-from uda.methods.drit import DRIT, mode_seeking, with_style
+from uda.methods.drit import DRIT, mode_seeking
+from uda.models.spatial import ResidualBlock, with_style
 from uda.recipe.load import load_recipe
 from uda.runtime import Runtime
 
@@ -56,11 +58,32 @@ class ByHand:
 
     def g(self, c: Tensor, a: Tensor, i: int, networks: Any = None) -> Tensor:
         generators = (networks or self.m.networks).generators
+        if self.m.settings.styles == "layers":
+            hidden = generators.tied(c)
+            for layer in generators.private[i - 1]:
+                joined = torch.cat([hidden, a[:, :, None, None].expand(-1, -1, *hidden.shape[2:])], 1)
+                hidden = hidden + layer.block(joined) if isinstance(layer, ResidualBlock) else layer(joined)
+            return hidden
         code = torch.cat([c, a[:, :, None, None].expand(-1, -1, *c.shape[2:]) if c.ndim == 4 else a], 1)
         return generators.private[i - 1](generators.tied(code))
 
-    def d(self, x: Tensor, i: int) -> Tensor:
-        return self.m.discriminators[i - 1](x)
+    def d(self, x: Tensor, i: int) -> list[Tensor]:
+        """Logits of the whole image; or, with scales, of its parts and of the parts of its half."""
+        network = self.m.discriminators[i - 1]
+        if self.m.settings.discriminator_scales == 1:
+            return [network(x)]
+        full, half = network.scales
+        ones = torch.ones(x.shape[1], 1, 3, 3)
+        sums, counts = (F.conv2d(image, ones, stride=2, padding=1, groups=x.shape[1]) for image in (x, torch.ones_like(x)))
+        return [full(x), half(sums / counts)]
+
+
+def are_real(outputs: list[Tensor]) -> Tensor:
+    return torch.stack([by_hand.is_real(logits) for logits in outputs]).sum()
+
+
+def are_fake(outputs: list[Tensor]) -> Tensor:
+    return torch.stack([by_hand.is_fake(logits) for logits in outputs]).sum()
 
 
 def translator_by_hand(twin: DRIT, batch: Batch) -> dict[str, Tensor]:
@@ -75,16 +98,20 @@ def translator_by_hand(twin: DRIT, batch: Batch) -> dict[str, Tensor]:
     u_r, v_r = hand.g(c_2, r, 1), hand.g(c_1, r, 2)
 
     betas, rate = s.betas, s.translator_rate
-    of_content = torch.optim.Adam(d_c.parameters(), lr=s.content_rate, betas=betas)
-    for _ in range(s.content_updates):
-        content = by_hand.is_real(d_c(c_1.detach())) + by_hand.is_fake(d_c(c_2.detach()))
-        descend(of_content, content)
-    adversarial = by_hand.is_real(hand.d(x_1, 1)) + by_hand.is_real(hand.d(x_2, 2))
-    adversarial = adversarial + by_hand.is_fake(hand.d(torch.cat([u, u_r]).detach(), 1))
-    adversarial = adversarial + by_hand.is_fake(hand.d(torch.cat([v, v_r]).detach(), 2))
+    losses, terms = {}, {}
+    if d_c is not None:
+        of_content = torch.optim.Adam(d_c.parameters(), lr=s.content_rate, betas=betas)
+        for _ in range(s.content_updates):
+            content = by_hand.is_real(d_c(c_1.detach())) + by_hand.is_fake(d_c(c_2.detach()))
+            descend(of_content, content)
+        judged = d_c(torch.cat([c_1, c_2]))
+        losses["content_discriminator"] = content
+        terms["content"] = (s.content_weight, (by_hand.is_real(judged) + by_hand.is_fake(judged)) / 2)
+    adversarial = are_real(hand.d(x_1, 1)) + are_real(hand.d(x_2, 2))
+    adversarial = adversarial + are_fake(hand.d(torch.cat([u, u_r]).detach(), 1))
+    adversarial = adversarial + are_fake(hand.d(torch.cat([v, v_r]).detach(), 2))
     descend(torch.optim.Adam(twin.discriminators.parameters(), lr=rate, betas=betas), adversarial)
 
-    judged = d_c(torch.cat([c_1, c_2]))
     back_1 = hand.g(hand.e(v, 2), hand.q(u, 1)[0], 1)
     back_2 = hand.g(hand.e(u, 1), hand.q(v, 2)[0], 2)
     r_again = torch.cat([hand.q(u_r, 1)[0], hand.q(v_r, 2)[0]])
@@ -92,11 +119,10 @@ def translator_by_hand(twin: DRIT, batch: Batch) -> dict[str, Tensor]:
     far = (r - other).abs().mean(1).repeat(2)
     apart = torch.cat([(u_r - u_other).abs().mean((1, 2, 3)), (v_r - v_other).abs().mean((1, 2, 3))])
     in_styles = twin.network(torch.cat([v, v_r]))
-    terms = {
-        "content": (s.content_weight, (by_hand.is_real(judged) + by_hand.is_fake(judged)) / 2),
+    terms |= {
         "generator_adversarial": (
             s.adversarial_weight,
-            by_hand.is_real(hand.d(torch.cat([u, u_r]), 1)) + by_hand.is_real(hand.d(torch.cat([v, v_r]), 2)),
+            are_real(hand.d(torch.cat([u, u_r]), 1)) + are_real(hand.d(torch.cat([v, v_r]), 2)),
         ),
         "reconstruction": (
             s.reconstruction_weight, by_hand.l1(hand.g(c_1, a_1, 1), x_1) + by_hand.l1(hand.g(c_2, a_2, 2), x_2),
@@ -111,16 +137,24 @@ def translator_by_hand(twin: DRIT, batch: Batch) -> dict[str, Tensor]:
     }  # fmt: skip
     total = sum(weight * value for weight, value in terms.values())
     descend(torch.optim.Adam(twin.networks.parameters(), lr=rate, betas=betas), total)
-    losses = {"content_discriminator": content, "discriminator_adversarial": adversarial}
+    losses["discriminator_adversarial"] = adversarial
     return losses | {name: value for name, (_, value) in terms.items()}
 
 
-@pytest.mark.parametrize("encoder", ["map", "backbone"])
-@pytest.mark.parametrize("content_updates", [1, 2])
-def test_a_step_by_hand(encoder: Any, content_updates: int, fp32: Runtime, batch: Batch) -> None:
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"content_updates": 2},
+        {"encoder": "backbone"},
+        {"styles": "layers", "blocks": 2},
+        {"discriminator_scales": 2, "content_weight": 0.0},
+    ],
+    ids=["map", "backbone", "styles at every layer", "two scales without a content discriminator"],
+)
+def test_a_step_by_hand(form: dict[str, Any], fp32: Runtime, batch: Batch) -> None:
     """The translator's objective, every term of it; beside it C learns from the source alone."""
-    sizes = {"width": 4, "code_dim": 8, "style_dim": 3, "blocks": 1, "encoder": encoder}
-    method, twin = twins(DRIT, fp32, content_updates=content_updates, source_weight=0.9, **sizes, **TRANSLATOR)
+    sizes = {"width": 4, "code_dim": 8, "style_dim": 3, "blocks": 1}
+    method, twin = twins(DRIT, fp32, **{"source_weight": 0.9, **sizes, **TRANSLATOR, **form})
     torch.manual_seed(5)
     expected = translator_by_hand(twin, batch)
     expected["class"] = by_hand.cross_entropy(twin.network(batch.source), batch.source_labels)
@@ -183,7 +217,8 @@ def test_the_paper_recipe_weighs_the_translator_as_the_released_code(fp32: Runti
     """All terms of E, A and G, in the code's sums and image means, with every network held still."""
     given = load_recipe("mnist2mnistm-paper").method.model_dump(exclude={"name"})
     of_images = {name: given[name] * 4 for name in ("reconstruction_weight", "cross_cycle_weight")}  # of 16 pixels, not 32
-    method = made(DRIT, fp32, 20, CLASSIFIER, **{**given, **of_images, "width": 4, "style_dim": 3})
+    small = {"width": 4, "style_dim": 3, "blocks": 2, "discriminator_scales": 2}  # 16 pixels have room for two scales
+    method = made(DRIT, fp32, 20, CLASSIFIER, **{**given, **of_images, **small})
     hand, d_c, count = ByHand(method), method.content_discriminator, len(batch.source)
     seen: dict[str, Tensor] = {}
     method.players.step = lambda name, loss: seen.update({name: loss})  # type: ignore[method-assign, assignment]
@@ -203,7 +238,7 @@ def test_the_paper_recipe_weighs_the_translator_as_the_released_code(fp32: Runti
         """Binary cross-entropy of D_c's reading and 1/2."""
         return (by_hand.is_real(d_c(c)) + by_hand.is_fake(d_c(c))) / 2
 
-    adversarial = sum(by_hand.is_real(hand.d(images, i)) for images, i in ((u, 1), (v, 2), (u_r, 1), (v_r, 2)))
+    adversarial = sum(are_real(hand.d(images, i)) for images, i in ((u, 1), (v, 2), (u_r, 1), (v_r, 2)))
     x_1_again, x_2_again = hand.g(hand.e(v, 2), hand.q(u, 1)[0], 1), hand.g(hand.e(u, 1), hand.q(v, 2)[0], 2)
     pairs = (hand.g(c_1, a_1, 1), x_1), (hand.g(c_2, a_2, 2), x_2), (x_1_again, x_1), (x_2_again, x_2)
     images = sum((a - b).abs().mean() for a, b in pairs)
@@ -260,10 +295,11 @@ def test_translating_without_a_style_draws_one_and_reconstructing_takes_the_imag
         ("mode_seeking_weight", "mode_seeking"),
         ("translated_class_weight", "generator_class"),
         ("information_weight", "target_entropy"),
+        ("content_weight", "content"),
     ],
 )
 def test_a_weight_of_zero_leaves_its_term_out(fp32: Runtime, batch: Batch, weight: str, name: str) -> None:
-    assert name not in make(fp32).step(batch)
+    assert name not in make(fp32, **{weight: 0.0}).step(batch)
     assert name in make(fp32, **{weight: 1.0}).step(batch)
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from uda import UserError
-from uda.models.spatial import SpatialEncoders, SpatialGenerators
+from uda.models.spatial import SpatialEncoders, SpatialGenerators, StyledGenerators, with_style
 
 
 @pytest.mark.parametrize(("size", "tied"), [(32, 0), (32, 2), (64, 1), (256, 1)])
@@ -30,7 +30,26 @@ def test_tied_layers_are_one_and_private_ones_two(tied: int) -> None:
         assert len(blocks) == tied
 
 
+@pytest.mark.parametrize("layer", range(4))
+def test_a_style_reaches_each_layer_of_a_generator_by_itself(layer: int) -> None:
+    """Where the others read no style, as their first convolutions have weights of 0 for it, images differ still."""
+    generators = StyledGenerators(3, 4, 2, blocks=2, tied=1)
+    first = [block.modules() for block in generators.private[1]]
+    convolutions = [next(m for m in part if isinstance(m, torch.nn.Conv2d | torch.nn.ConvTranspose2d)) for part in first]
+    with torch.no_grad():
+        for number, convolution in enumerate(convolutions):
+            by_input = convolution.weight if isinstance(convolution, torch.nn.Conv2d) else convolution.weight.transpose(0, 1)
+            if number != layer:
+                by_input[:, -2:] = 0
+        contents, styles = torch.randn(1, 16, 4, 4).expand(2, -1, -1, -1), torch.tensor([[1.0, 0.0], [-1.0, 2.0]])
+        one, other = generators.decode(with_style(contents, styles), 1)
+    assert (one - other).abs().max() > 1e-3
+    assert one.shape == (3, 16, 16)
+
+
 def test_wrong_sizes_are_refused() -> None:
+    with pytest.raises(UserError, match="0 to 2"):
+        StyledGenerators(1, 4, 2, blocks=2, tied=3)
     with pytest.raises(UserError, match="multiple of 4"):
         SpatialEncoders(1, 30, 4, 2, 1)
     with pytest.raises(UserError, match="0 to 2"):

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 from uda import UserError
-from uda.runs.cache import Cache, digest, digest_of_images, limit, map_file, write_about, write_maps
+from uda.runs.cache import MAPS, Cache, digest, digest_of_images, limit, map_file, write_about, write_maps
 
 
 def keep(cache: Cache, key: str, count: int = 100, used: float | None = None) -> None:
     with cache.writing(key) as folder:
-        shape, dtype = write_maps(folder, [torch.zeros(count, 2)])
+        shape, dtype = write_maps(folder / MAPS, [torch.zeros(count, 2)])
         write_about(folder, {"what": key, "shape": shape, "dtype": dtype})
     if used is not None and cache.root is not None:
         os.utime(cache.root / key / "about.json", (used, used))
@@ -26,14 +26,14 @@ def keep(cache: Cache, key: str, count: int = 100, used: float | None = None) ->
 def test_maps_come_back_as_they_were_written(counts: list[int], dtype: torch.dtype) -> None:
     folder = Path(tempfile.mkdtemp())
     blocks = [torch.randn(count + 1, 2, 3).to(dtype) for count in counts] or [torch.zeros(1, 2, 3, dtype=dtype)]
-    shape, name = write_maps(folder, blocks)
-    assert torch.equal(map_file(folder, shape, name), torch.cat(blocks))
+    shape, name = write_maps(folder / MAPS, blocks)
+    assert torch.equal(map_file(folder / MAPS, shape, name), torch.cat(blocks))
 
 
 def test_a_file_that_is_too_short_is_not_read(tmp_path: Path) -> None:
-    write_maps(tmp_path, [torch.zeros(2, 3)])
+    write_maps(tmp_path / MAPS, [torch.zeros(2, 3)])
     with pytest.raises(UserError, match="uda cache clear"):
-        map_file(tmp_path, [3, 3], "float32")
+        map_file(tmp_path / MAPS, [3, 3], "float32")
 
 
 def test_what_is_kept_is_found_under_its_key_alone(tmp_path: Path) -> None:
@@ -62,8 +62,8 @@ def test_what_is_not_finished_is_not_kept(tmp_path: Path) -> None:
 def test_a_cache_without_a_root_keeps_nothing_but_maps_stay_readable() -> None:
     cache = Cache(None)
     with cache.writing("one") as folder:
-        shape, dtype = write_maps(folder, [torch.ones(2, 3)])
-        maps = map_file(folder, shape, dtype)
+        shape, dtype = write_maps(folder / MAPS, [torch.ones(2, 3)])
+        maps = map_file(folder / MAPS, shape, dtype)
     assert not folder.exists()
     assert torch.equal(maps, torch.ones(2, 3))
     assert cache.find("one") is None

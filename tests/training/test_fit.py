@@ -211,7 +211,7 @@ def test_source_only_runs_as_a_method(tiny: Path, tmp_path: Path) -> None:
 def test_a_timm_backbone_runs(tiny: Path, tmp_path: Path) -> None:
     recipe = (
         tiny.read_text()
-        .replace("width = 8\nsteps = 6", 'backbone = "timm:resnet10t"\npretrained = false\nsteps = 2')
+        .replace("width = 8\nsteps = 6", 'backbone = "timm:mobilenetv3_small_050"\npretrained = false\nsteps = 2')
         .replace("steps = 8", "steps = 2")
     )
     tiny.write_text(recipe.replace("size = 16", "size = 32"))

@@ -107,8 +107,9 @@ def test_a_module_given_in_python(folders: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [28, 64, 112])
-def test_other_sides_than_32_work(size: int, tiny: Path, tmp_path: Path) -> None:
+def test_other_sides_than_32_work(size: int, tiny: Path, folders: Path, tmp_path: Path) -> None:
     few = {"data.size": size, "training.steps": 2, "training.batch": 2, "classifier.steps": 2, "classifier.batch": 2}
+    few |= {"data.source": str(folders / "source"), "data.target": str(folders / "target")}
     done = fit(tiny, out=tmp_path / "run", device="cpu", precision="fp32", overrides=few)
     assert done.method().translate(torch.zeros(1, 1, size, size), 0, 1).shape == (1, 1, size, size)
 

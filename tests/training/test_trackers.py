@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 from typing import Any
 
@@ -31,19 +32,49 @@ def finish(tracker: Tracker) -> None:
     tracker.result({"steps": 4, "accuracy": {"last": 0.75, "oracle": None}})  # type: ignore[typeddict-item]
 
 
-def test_tensorboard_shows_losses_scores_and_accuracies(tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard")
+def shown_by_tensorboard(folder: Path) -> dict[str, list[tuple[int, float]]]:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+    shown = {}
+    for stage in (folder / "tensorboard").iterdir():
+        events = EventAccumulator(str(stage))
+        events.Reload()
+        for tag in events.Tags()["scalars"]:
+            shown[tag] = [(event.step, event.value) for event in events.Scalars(tag)]
+    return shown
+
+
+def test_tensorboard_shows_losses_scores_and_accuracies(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
     finish(tracked("tensorboard", tmp_path))
-    events = EventAccumulator(str(tmp_path / "tensorboard"))
-    events.Reload()
-    shown = {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
-    assert shown == {
+    assert shown_by_tensorboard(tmp_path) == {
         "adaptation/class": [(1, 0.5), (3, 0.25)],
         "adaptation/scores.entropy": [(3, -1.5)],
         "result/last": [(4, 0.75)],
     }
+
+
+def test_tensorboard_drops_the_later_steps_of_the_stage_that_goes_on_and_of_no_other(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    tracker = tracked("tensorboard", tmp_path, [(3, {"class": 0.5})])
+    tracker.begin(Stage("refining", 0, 4, dict))  # type: ignore[arg-type]
+    tracker.step(1, {"class": 0.4})
+    tracker.step(2, {"class": 0.3})
+    again = TRACKERS["tensorboard"](tmp_path, load_recipe("synth2digits"), "a run")
+    again.begin(Stage("refining", 1, 4, dict))  # type: ignore[arg-type]
+    again.step(2, {"class": 0.25})
+    finish(again)
+    shown = shown_by_tensorboard(tmp_path)
+    assert shown["adaptation/class"] == [(3, 0.5)]
+    assert [step for step, _ in shown["refining/class"]] == [1, 2]
+    assert shown["refining/class"][1][1] == 0.25
+
+
+def test_a_result_is_told_where_all_else_was_before(tmp_path: Path) -> None:
+    """As of a run that was killed when its result had been written."""
+    pytest.importorskip("tensorboard")
+    finish(TRACKERS["tensorboard"](tmp_path, load_recipe("synth2digits"), "a run"))
+    assert shown_by_tensorboard(tmp_path) == {"result/last": [(4, 0.75)]}
 
 
 def test_mlflow_goes_on_in_the_run_that_was_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,6 +101,19 @@ def test_wandb_writes_an_offline_run_into_the_folder(tmp_path: Path, monkeypatch
     assert tracker.board.summary["adaptation/class"] == 0.25  # type: ignore[attr-defined]
     finish(tracker)
     assert list((tmp_path / "wandb").glob("offline-run-*/*.wandb"))
+
+
+def test_wandb_has_one_folder_of_a_run_that_went_on_with_all_that_it_was_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("wandb")
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    (tmp_path / "metrics.jsonl").write_text(json.dumps({"stage": "source classifier", "step": 1, "class": 0.5}) + "\n")
+    tracked("wandb", tmp_path, ROWS[:1]).board.finish()  # type: ignore[attr-defined]
+    again = tracked("wandb", tmp_path, ROWS[1:], start=1)
+    assert again.board.summary["source_classifier/class"] == 0.5  # type: ignore[attr-defined]
+    finish(again)
+    assert len(list((tmp_path / "wandb").glob("offline-run-*"))) == 1
 
 
 def test_an_unknown_tracker_is_refused() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from uda.errors import UserError
 from uda.training.loop import Interrupted
 
+ENGINES = "here", "ray"
 TICK = 0.5
 """seconds between two looks at what has ended"""
 STORE = 100 * 2**20
@@ -51,6 +52,25 @@ def cluster(address: str | None, cpus: int = 1, gpus: float | None = None) -> It
         yield takes
     finally:
         ray.shutdown()
+
+
+def check_engine(engine: str, address: str | None) -> None:
+    """Whether there is such an engine, and an `address` goes with it."""
+    if engine not in ENGINES:
+        raise UserError.unknown("engine", engine, ENGINES)
+    if address is not None and engine != "ray":
+        raise UserError("--address is of a Ray cluster; add --engine ray")
+
+
+def each(
+    function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], engine: str, address: str | None, cpus: int = 1
+) -> Iterator[Any]:
+    """What a function returns for each of these arguments: one after another in this process, or as `completed` on a cluster."""
+    if engine == "here" or not arguments:
+        yield from (function(*given) for given in arguments)
+        return
+    with cluster(address, cpus) as takes:
+        yield from (ended for _, ended in completed(function, arguments, takes))
 
 
 def completed(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +16,14 @@ from pydantic import Field, PositiveInt, ValidationError, field_validator, model
 
 from uda.data.names import absolute
 from uda.errors import UserError
+from uda.plugins import anchored
 from uda.recipe import presets
 from uda.recipe.load import flatten, resolve
 from uda.recipe.schema import Recipe
 from uda.runs.folder import title
 from uda.types import Section
 
+BACKBONE = "classifier.backbone"
 PLACES = "data.source", "data.target", "data.source_test", "data.target_test", "classifier.weights", "classifier.backbone_weights"
 """settings that name a place, which holds on every node only where it is absolute"""
 
@@ -94,7 +98,7 @@ def read_spec(path: Path) -> SweepSpec:
     if not path.is_file():
         raise UserError(f"no spec {path}; give a .toml file with recipes, methods, seeds and [settings]")
     try:
-        return SweepSpec.model_validate(presets.read(path))
+        return _beside(path.parent, SweepSpec.model_validate(presets.read(path)))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
@@ -104,6 +108,14 @@ def read_spec(path: Path) -> SweepSpec:
             raise UserError(f"{path}: {where} is {first['input']!r}; give a list of values: [{first['input']!r}]") from None
         what = first["msg"].removeprefix("Value error, ")
         raise UserError(f"{path}: {where + ': ' if where else ''}{what[0].lower()}{what[1:]}") from None
+
+
+def _beside(folder: Path, spec: SweepSpec) -> SweepSpec:
+    """The spec with the code that it names, FILE.py:NAME, looked for beside it, whichever folder a node works in."""
+    backbones = [anchored(str(name), folder) for name in spec.settings.get(BACKBONE, ())]
+    settings = {**spec.settings, BACKBONE: backbones} if backbones else spec.settings
+    methods = tuple(anchored(name, folder) for name in spec.methods)
+    return spec.model_copy(update={"methods": methods, "settings": settings})
 
 
 def combinations(spec: SweepSpec) -> list[Combination]:
@@ -123,6 +135,7 @@ def combinations(spec: SweepSpec) -> list[Combination]:
         raise UserError(f"two combinations would share the folder {twice[0]}; give one of their recipes another name")
     if spec.search == "halving":
         _check_scores(found)
+    _check_stops(found, stops(spec, found))
     return found
 
 
@@ -148,7 +161,10 @@ def _plain(value: object) -> str:
 
 
 def _anchored(recipe: Recipe) -> Recipe:
-    """The recipe with every place that it names made absolute."""
+    """The recipe with every place and all code that it names made absolute."""
+    backbone, method = anchored(recipe.classifier.backbone), anchored(recipe.method.name)
+    sections = recipe.classifier.model_copy(update={"backbone": backbone}), recipe.method.model_copy(update={"name": method})
+    recipe = recipe.model_copy(update=dict(zip(("classifier", "method"), sections, strict=True)))
     for key in PLACES:
         table, name = key.split(".")
         section = getattr(recipe, table)
@@ -168,6 +184,25 @@ def _check_scores(found: list[Combination]) -> None:
         if by_recipe.setdefault(problem(one.recipe), scores) != scores:
             raise UserError(
                 f"{one.name} selects by another score than the others; halving needs the same selection.score for all"
+            )
+
+
+def stops(spec: SweepSpec, found: list[Combination]) -> list[int]:
+    """The steps at which halving ranks what is left: steps/keep^R, .., steps/keep, as many as there are combinations for."""
+    if spec.search != "halving":
+        return []
+    steps = min(one.recipe.training.steps for one in found)
+    most = max(Counter(problem(one.recipe) for one in found).values())
+    return [max(1, steps // spec.keep**rung) for rung in range(int(math.log(most, spec.keep) + 1e-9), 0, -1)]
+
+
+def _check_stops(found: list[Combination], at: list[int]) -> None:
+    """Between two stops there is an evaluation, by which those that are left are ranked anew."""
+    for one in found if at else ():
+        if (every := one.recipe.training.evaluate_every) > at[0]:
+            raise UserError(
+                f"{one.name} is evaluated every {every} steps, and halving stops at {', '.join(map(str, at))}; set "
+                f"training.evaluate_every to {at[0]} or less, or raise training.steps"
             )
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from uda.atomic import lock
 from uda.cluster.engine import cluster, completed
 from uda.cluster.progress import Standing
-from uda.cluster.spec import Combination, SweepSpec, problem
+from uda.cluster.spec import Combination, SweepSpec, problem, stops
 from uda.cluster.trials import Trial, run_trial, sources_first
 from uda.console import Display
 from uda.data.names import data_roots, join_roots
@@ -126,6 +126,9 @@ def _prepare(group: Path, one: Combination, seeds: tuple[int, ...], where: Mappi
     if load_recipe(group / SEEDS[0]) != one.recipe:
         raise UserError(f"{group} holds runs of other settings than {one.name} has now; give another --out")
     asked = folder.read_asked()
+    for key in ("device", "data_root"):
+        if (began := getattr(asked, key)) != where[key]:
+            raise UserError(f"{group} was begun with --{key.replace('_', '-')} {began}; give the same, or another --out")
     if more := [seed for seed in seeds if seed not in asked.seeds]:
         folder.write_json(SEEDS[1], {**asked.model_dump(), "format": FORMAT, "seeds": asked.seeds + more})
 
@@ -138,14 +141,10 @@ def _has_come(trial: Trial, until: int | None) -> bool:
 def _rungs(spec: SweepSpec, trials: list[Trial], standing: Standing) -> Iterator[tuple[int | None, list[Trial]]]:
     """What is to run, one part after another: the step to come to, None for the end, and the trials."""
     going = trials
-    if spec.search == "halving":
-        steps = min(trial.combination.recipe.training.steps for trial in trials)
-        most = max(len(same) for same in _by_problem(trials).values())
-        for rung in range(int(math.log(most, spec.keep) + 1e-9), 0, -1):
-            until = max(1, steps // spec.keep**rung)
-            yield until, going
-            going = [trial for same in _by_problem(going).values() for trial in _best(same, until, spec.keep)]
-            standing.stop(set(trials) - set(going))
+    for until in stops(spec, list(dict.fromkeys(trial.combination for trial in trials))):
+        yield until, going
+        going = [trial for same in _by_problem(going).values() for trial in _best(same, until, spec.keep)]
+        standing.stop(set(trials) - set(going))
     yield None, going
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from uda import ranks
 from uda.data.augment import Augment, to_float
 from uda.data.domain import Domain, LabelledDomain
-from uda.data.files import ImageFiles, Inputs, read, read_and_replace
+from uda.data.files import ImageFiles, Inputs, read_and_replace
 from uda.data.kept import Kept, Kind
 from uda.data.shards import Members, ShardShuffle
 from uda.runtime import Runtime
@@ -136,17 +136,12 @@ class Stream:
             weak, augmented = self.images.drawn(positions, "weak"), self.images.drawn(positions, self.augmented)
             return weak, augmented, positions.to(weak.device)
         if self.decoded is None:
-            self.decoded = self._read()
+            self.decoded = read_and_replace(self.images, self._blocks())
         read, replaced = next(self.decoded)
         images, positions = to_float(read), ranks.own(self.ahead.popleft())
         if replaced:  # whoever stands for a damaged image brings its own label
             positions = torch.tensor([replaced.get(position, position) for position in positions.tolist()])
         return images, augment(images), positions.to(images.device)
-
-    def _read(self) -> Generator[tuple[Tensor, dict[int, int]], None, None]:
-        if isinstance(self.images, ImageFiles):
-            return read_and_replace(self.images, self._blocks())
-        return ((part, {}) for part in read(self.images, self._blocks()))
 
     def _blocks(self) -> Iterator[Tensor]:
         yield from [ranks.own(block) for block in self.ahead]

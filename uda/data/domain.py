@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from uda.data.files import BLOCK, ImageFiles, Images, Inputs, read
+from uda.data.files import BLOCK, ImageFiles, Images, Inputs, read, read_and_replace
 from uda.data.kept import Kept
 from uda.data.shards import BUFFER, Members
 from uda.errors import UserError
@@ -142,9 +143,23 @@ class LabelledDomain(Domain):
     def only(self, positions: Tensor) -> LabelledDomain:
         return replace(self, **self._some(positions), labels=self.labels[positions.to(self.labels.device)])
 
+    def read(self, blocks: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """For each block of positions: what is read of these images, and their labels, int64 (B,).
+
+        Where one stands for another that is damaged, it brings its own label.
+        """
+        for block, (part, replaced) in zip(blocks, read_and_replace(self.inputs, blocks), strict=True):
+            there = torch.tensor([replaced.get(position, position) for position in block.tolist()]) if replaced else block
+            yield part, self.labels[there.to(self.labels.device)]
+
     def sample_labels(self, count: int = 2000) -> Tensor:
-        """The labels of the images that `sample` returns, int64 (n,)."""
+        """The labels of the images that `sampled` names, int64 (n,)."""
         return self.labels[self.sampled(count).to(self.labels.device)]
+
+    def labelled_sample(self, count: int = 2000) -> tuple[Tensor, Tensor]:
+        """What `sample` returns, and its labels, int64 (n,)."""
+        inputs, labels = zip(*self.read(self.sampled(count).split(BLOCK)), strict=True)
+        return torch.cat(inputs), torch.cat(labels)
 
     def to(self, device: torch.device) -> LabelledDomain:
         kept = self.kept and self.kept.to(device)

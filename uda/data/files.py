@@ -93,6 +93,11 @@ def source(root: Path, names: np.ndarray | Members, index: int) -> Path | BytesI
     return names.read(index) if isinstance(names, Members) else root / os.fsdecode(bytes(names[index]))
 
 
+def reason(error: Exception) -> str:
+    """Why a file could not be decoded, in one line."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 class _Decoder(Dataset[tuple[Tensor, list[tuple[int, str]]]]):
     """What a worker process holds: names in one array, which it shares with its parent instead of copying."""
 
@@ -109,7 +114,7 @@ class _Decoder(Dataset[tuple[Tensor, list[tuple[int, str]]]]):
             try:
                 made[row] = self.make(position)
             except Exception as error:  # a damaged file makes a decoder raise almost anything
-                failed.append((position, (str(error).splitlines() or [type(error).__name__])[0]))
+                failed.append((position, reason(error)))
         return made, failed
 
 
@@ -127,7 +132,9 @@ class _Viewer(_Decoder):
     def _drawn(self, position: int) -> Tensor:
         if isinstance(self.images, ImageFiles):
             image = open_image(self.images.source(position), self.frame.channels, 2 * (self.frame.resize or self.frame.size))
-            return draw_views(image, self.frame, self.views, position)
+            names = self.images.names  # views of an image in a shard are the same, whichever shards are read beside it
+            number = int(names.within(np.asarray(position))) if isinstance(names, Members) else position
+            return draw_views(image, self.frame, self.views, number)
         pixels = self.images[position]
         image = Image.fromarray((pixels[0] if len(pixels) == 1 else pixels.permute(1, 2, 0)).numpy())
         return draw_views(
@@ -135,12 +142,14 @@ class _Viewer(_Decoder):
         )
 
 
-def _in_workers(decoder: _Decoder, blocks: Iterable[Tensor]) -> Iterator[tuple[Tensor, list[tuple[int, str]]]]:
+def _in_workers(
+    decoder: _Decoder, blocks: Iterable[Tensor], readers: int = READERS
+) -> Iterator[tuple[Tensor, list[tuple[int, str]]]]:
     waiting = iter(blocks)
     first = next(waiting, None)
     if first is None:
         return
-    workers = workers_for(len(first) * decoder.shape.numel())
+    workers = min(readers, workers_for(len(first) * decoder.shape.numel()))
     loader = DataLoader(
         decoder,
         batch_size=None,
@@ -185,13 +194,14 @@ Inputs = Images | Kept
 
 
 def read_views(
-    images: Images, frame: Frame, views: tuple[View, ...], blocks: Iterable[Tensor]
+    images: Images, frame: Frame, views: tuple[View, ...], blocks: Iterable[Tensor], readers: int = READERS
 ) -> Iterator[tuple[Tensor, list[tuple[int, str]]]]:
     """For each block of positions: all views of its images, uint8 (B, V, C, S, S), and (position, reason) of unreadable ones.
 
-    The same views at each call: what is random in them hangs on the image's position alone.
+    The same views at each call: what is random in them hangs on the image's position alone, in a shard on that in the shard.
+    `readers`: processes that draw them, at most; 0: this one does.
     """
-    return _in_workers(_Viewer(images, frame, views), blocks)
+    return _in_workers(_Viewer(images, frame, views), blocks, readers)
 
 
 def read(images: Inputs, blocks: Iterable[Tensor]) -> Generator[Tensor, None, None]:
@@ -202,17 +212,10 @@ def read(images: Inputs, blocks: Iterable[Tensor]) -> Generator[Tensor, None, No
     Raises:
         UserError: for a file that could be read at the start, and no longer can.
     """
-    if isinstance(images, Kept):
-        yield from (images.tested(block) for block in blocks)
-        return
-    if isinstance(images, Tensor):
-        for block in blocks:
-            yield images[block.to(images.device)]
-        return
     yield from (part for part, _ in read_and_replace(images, blocks))
 
 
-def read_and_replace(images: ImageFiles, blocks: Iterable[Tensor]) -> Generator[tuple[Tensor, dict[int, int]], None, None]:
+def read_and_replace(images: Inputs, blocks: Iterable[Tensor]) -> Generator[tuple[Tensor, dict[int, int]], None, None]:
     """As `read`, with what stands in whose place: of files not all of which were looked at, the damaged ones are replaced.
 
     By another of the block; the dict says by which, by position.
@@ -221,6 +224,13 @@ def read_and_replace(images: ImageFiles, blocks: Iterable[Tensor]) -> Generator[
         UserError: for a file that could be read at the start, and no longer can; where more than one in twenty (and more than
             three) of those not looked at are damaged, or a whole block.
     """
+    if isinstance(images, Kept):
+        yield from ((images.tested(block), {}) for block in blocks)
+        return
+    if isinstance(images, Tensor):
+        for block in blocks:
+            yield images[block.to(images.device)], {}
+        return
     done, lost = 0, 0
     waiting: deque[Tensor] = deque()
 

@@ -20,8 +20,8 @@ from torch import Tensor
 from uda.console import Display
 from uda.data.arrays import fit_frame, open_arrays
 from uda.data.domain import Domain, LabelledDomain
-from uda.data.files import GREY_MODES, ImageFiles, Images, check, check_some, in_order, source
-from uda.data.frame import Frame, opened
+from uda.data.files import GREY_MODES, ImageFiles, Images, check, check_some, in_order, reason, source
+from uda.data.frame import Frame, decode_whole, opened
 from uda.data.shards import EXTENSIONS, Members, members_of, write_shards
 from uda.errors import UserError
 from uda.paths import regular
@@ -63,6 +63,22 @@ class Found:
             kept = [position for position in block.tolist() if position not in reasons]
             rows = torch.tensor(kept, dtype=torch.int64) - int(block[0])
             yield kept, part[rows], [f"{self.name(position)} ({reason})" for position, reason in failed]
+
+    def whole(self, frame: Frame) -> Iterator[tuple[list[int], Tensor, list[str]]]:
+        """As `decoded`, one image at a time, each in its own shape (see `uda.data.frame.decode_whole`): uint8 (1, C, H, W).
+
+        Raises:
+            UserError: where the images are no files.
+        """
+        if self.pixels is not None:
+            raise UserError(f"{self.path} holds images of one shape; whole images are read from image files")
+        for position in range(len(self)):
+            try:
+                image = decode_whole(source(self.root, self.names, position), frame)
+            except Exception as error:  # a damaged file makes a decoder raise almost anything
+                yield [], torch.zeros(0, frame.channels, 1, 1, dtype=torch.uint8), [f"{self.name(position)} ({reason(error)})"]
+            else:
+                yield [position], image[None], []
 
 
 def find(path: Path, labelled: bool) -> Found:

@@ -24,6 +24,7 @@ RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
 }
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # other readers call other programs, or are hardly tested
+STEP, LONGEST = 4, 8  # of whole images: what divides their sides, and the longest side of all, in short ones
 SIXTEEN_BITS = ("PNG", "PPM")  # in whose files 32-bit pixels are 16-bit ones in a larger box
 Source = str | os.PathLike[str] | io.BytesIO
 """where an image is: a file, or its content"""
@@ -175,3 +176,17 @@ def decode(path: Source, frame: Frame) -> Tensor:
     """An image file's central square, uint8 (C, S, S)."""
     side = frame.resize or frame.size
     return as_tensor(centre(open_image(path, frame.channels, side), frame))
+
+
+def decode_whole(path: Source, frame: Frame) -> Tensor:
+    """An image file in its own shape, uint8 (C, H, W): its short side is `frame.size`, its long one a multiple of `STEP`.
+
+    Raises:
+        ValueError: where it is more than `LONGEST` times as long as it is wide, or the other way round.
+    """
+    image = open_image(path, frame.channels, frame.size)
+    short = min(image.size)
+    if max(image.size) > LONGEST * short:
+        raise ValueError(f"more than {LONGEST} times as long as wide")
+    width, height = (max(frame.size, round(side * frame.size / short / STEP) * STEP) for side in image.size)
+    return as_tensor(image.resize((width, height), RESAMPLING[frame.interpolation]))

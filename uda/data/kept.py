@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
@@ -11,15 +12,41 @@ from torch import Tensor
 Kind = Literal["weak", "strong", "any"]
 
 
-class Other(NamedTuple):
-    """The maps of a second body, and how they are brought to the first one's mean and deviation: maps x scale + shift.
+class Parts:
+    """Maps in several files that are read as one tensor (N, V, ...), N over all parts; each part's are memory-mapped.
 
     Attributes:
-        maps: (N, V, ...).
+        shape: (N, V, ...).
+    """
+
+    def __init__(self, parts: Sequence[Tensor]) -> None:
+        self.parts = parts
+        self.ends = torch.tensor([len(part) for part in parts], dtype=torch.int64).cumsum(0)
+        self.shape = torch.Size((int(self.ends[-1]), *parts[0].shape[1:])) if parts else torch.Size((0,))
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, at: tuple[Tensor, Tensor]) -> Tensor:
+        """A view of each of some images, (B, ...); both int64 (B,)."""
+        positions, views = at
+        found = self.parts[0].new_empty((len(positions), *self.shape[2:]))
+        of = torch.searchsorted(self.ends, positions.contiguous(), right=True)
+        for number in of.unique().tolist():
+            rows, part = of == number, self.parts[number]
+            found[rows] = part[positions[rows] - (self.ends[number] - len(part)), views[rows]]
+        return found
+
+
+class Other(NamedTuple):
+    """What a second body makes of the same images, and how that is brought to the first one's mean and deviation.
+
+    Attributes:
+        kept: its maps, which become maps x scale + shift.
         scale, shift: (1, D) or (1, C', 1, 1), on the device where maps are read.
     """
 
-    maps: Tensor
+    kept: Kept
     scale: Tensor
     shift: Tensor
 
@@ -34,10 +61,10 @@ class Kept:
             any view stands for an augmented one.
         device: where they are put when they are read.
         other: another body's, where what is read is the mean of both.
-        rows: which of the images these are, where they are not all, int64 (n,).
+        rows: which rows of the maps these images' are, where they are not all, int64 (n,).
     """
 
-    maps: Tensor
+    maps: Tensor | Parts
     weak: int
     device: torch.device
     other: Other | None = None
@@ -48,7 +75,8 @@ class Kept:
 
     def only(self, positions: Tensor) -> Kept:
         """Some of the images, without a copy of their maps; `positions` int64 (n,), on the CPU."""
-        return replace(self, rows=positions if self.rows is None else self.rows[positions])
+        other = self.other and self.other._replace(kept=self.other.kept.only(positions))
+        return replace(self, rows=positions if self.rows is None else self.rows[positions], other=other)
 
     @property
     def shape(self) -> torch.Size:
@@ -56,7 +84,7 @@ class Kept:
         return torch.Size((len(self), *self.maps.shape[2:]))
 
     def to(self, device: torch.device) -> Kept:
-        return replace(self, device=device)
+        return replace(self, device=device, other=self.other and self.other._replace(kept=self.other.kept.to(device)))
 
     def tested(self, positions: Tensor) -> Tensor:
         """The view that is tested on, float32 (B, ...); `positions` int64 (B,)."""
@@ -70,9 +98,9 @@ class Kept:
         return self._read(positions.cpu(), views)
 
     def _read(self, positions: Tensor, views: Tensor) -> Tensor:
-        positions = positions if self.rows is None else self.rows[positions]
-        maps = self.maps[positions, views].to(self.device, torch.float32)
+        rows = positions if self.rows is None else self.rows[positions]
+        maps = self.maps[rows, views].to(self.device, torch.float32)
         if self.other is None:
             return maps
-        others = self.other.maps[positions, views].to(self.device, torch.float32)
+        others = self.other.kept._read(positions, views)
         return (maps + others * self.other.scale + self.other.shift) / 2

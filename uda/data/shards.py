@@ -16,7 +16,7 @@ import os
 import re
 import tarfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, overload
 
@@ -46,6 +46,13 @@ class Member(NamedTuple):
     offset: int
     size: int
     label: int
+
+
+class Done(NamedTuple):
+    """What came of a shard: how many images it holds, and the name of each that cannot be read, with the reason."""
+
+    images: int
+    unreadable: list[str]
 
 
 class Members:
@@ -84,16 +91,22 @@ class Members:
             key = hashlib.blake2b(self.key.encode() + chosen.tobytes(), digest_size=16).hexdigest()
             return Members(self.shards, self._starts, self._table, key, chosen)
         shard, member = self._find(at)
-        with _local(shard).open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
+        with _opened(shard) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             file.seek(int(member[0]))
             return os.fsencode(f"{shard}/{tarfile.TarInfo.fromtarfile(tar).name}")
 
     def read(self, at: int) -> io.BytesIO:
         """The content of an image."""
         shard, member = self._find(at)
-        with _local(shard).open("rb") as file:
+        with _opened(shard) as file:
             file.seek(int(member[1]))
             return io.BytesIO(file.read(int(member[2])))
+
+    def within(self, at: np.ndarray) -> np.ndarray:
+        """Which image of its shard each of some images is, int64, as `at`."""
+        numbers = at if self._positions is None else self._positions[at]
+        places: np.ndarray = numbers - self._starts[np.searchsorted(self._starts, numbers, "right") - 1]
+        return places
 
     @property
     def labels(self) -> np.ndarray:
@@ -179,7 +192,7 @@ def members_of(pattern: str) -> tuple[Members, list[str]]:
         UserError: where a shard is missing, damaged or cannot be fetched, or holds no images at all.
     """
     shards = expand(pattern)
-    key = hashlib.blake2b("\n".join(map(_state, shards)).encode(), digest_size=16).hexdigest()
+    key = hashlib.blake2b("\n".join(map(state_of, shards)).encode(), digest_size=16).hexdigest()
     folder = shards_root() / key
     if not (folder / _ABOUT).is_file():
         _index(shards, folder)
@@ -191,7 +204,7 @@ def members_of(pattern: str) -> tuple[Members, list[str]]:
     return Members(shards, starts, table, key), about["classes"]
 
 
-def _state(shard: str) -> str:
+def state_of(shard: str) -> str:
     """A line that changes where the shard does; of a URL, nothing is known but its name."""
     if is_url(shard):
         return shard
@@ -274,22 +287,35 @@ def _stream(shard: str) -> BinaryIO:
     return stream
 
 
-def _local(shard: str) -> Path:
-    """The file of a shard; one behind a URL is fetched, unless it is here, and takes the place of the one read longest ago."""
+def _opened(shard: str) -> BinaryIO:
+    """The file of a shard; one behind a URL is fetched, unless it is here.
+
+    Another process may delete it at any time, as the one read longest ago; what is open by then stays readable.
+    """
     if not is_url(shard):
-        return Path(shard)
-    home = shards_root() / "fetched"
-    path = home / f"{hashlib.blake2b(shard.encode(), digest_size=16).hexdigest()}.tar"
-    if path.is_file():
-        os.utime(path)
-        return path
+        return Path(shard).open("rb")
+    path = shards_root() / "fetched" / f"{hashlib.blake2b(shard.encode(), digest_size=16).hexdigest()}.tar"
+    while True:
+        with suppress(FileNotFoundError):
+            file = path.open("rb")
+            with suppress(FileNotFoundError):
+                os.utime(path)
+            return file
+        _fetch(shard, path)
+
+
+def _fetch(shard: str, path: Path) -> None:
+    """Downloads a shard, which takes the place of the one read longest ago."""
     with _stream(shard) as stream, atomic_write(path) as part, part.open("wb") as file:
         while block := stream.read(2**20):
             file.write(block)
-    kept = [other for other in home.iterdir() if not other.name.startswith(TEMPORARY)]
-    for old in sorted(kept, key=lambda other: -other.stat().st_mtime)[FETCHED:]:
+    read: dict[Path, float] = {}
+    for other in path.parent.iterdir():
+        with suppress(FileNotFoundError):  # deleted by another process just now
+            read[other] = other.stat().st_mtime
+    kept = [other for other in read if not other.name.startswith(TEMPORARY)]
+    for old in sorted(kept, key=lambda other: -read[other])[FETCHED:]:
         old.unlink(missing_ok=True)
-    return path
 
 
 def write_shards(files: Iterable[tuple[Path, str]], out: Path, each: int, count: int) -> Iterator[int]:

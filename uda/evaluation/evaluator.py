@@ -26,12 +26,18 @@ def predict(classifier: nn.Module, images: Inputs, runtime: Runtime) -> Tensor:
     Raises:
         NotFinite: where one of them is infinite or not a number.
     """
-    size = max(16, 1000 * 32 * 32 // images.shape[2:].numel())  # as much memory as a thousand small images
-    logits: list[Tensor] = []
-    for part in read(images, in_order(len(images), size)):
-        with evaluating(classifier), runtime.computing(), runtime.autocast():
-            logits.append(classifier(runtime.arrange(to_float(part))).float())
-    return _finite(torch.cat(logits))
+    return _finite(torch.cat([_logits(classifier, part, runtime) for part in read(images, _blocks(images))]))
+
+
+def _blocks(images: Inputs) -> tuple[Tensor, ...]:
+    """All positions, in parts that take as much memory as a thousand small images."""
+    return in_order(len(images), max(16, 1000 * 32 * 32 // images.shape[2:].numel()))
+
+
+def _logits(classifier: nn.Module, part: Tensor, runtime: Runtime) -> Tensor:
+    with evaluating(classifier), runtime.computing(), runtime.autocast():
+        logits: Tensor = classifier(runtime.arrange(to_float(part))).float()
+    return logits
 
 
 def features_and_logits(classifier: nn.Module, images: Tensor, runtime: Runtime) -> tuple[Tensor, Tensor]:
@@ -64,7 +70,9 @@ def _finite(values: Tensor) -> Tensor:
 
 def on_labelled(classifier: nn.Module, domain: LabelledDomain, runtime: Runtime) -> tuple[Tensor, Tensor]:
     """A classifier's logits (N, K) for a labelled domain, and the labels (N,), both on the CPU."""
-    return predict(classifier, domain.inputs, runtime).cpu(), domain.labels.cpu()
+    read_parts = domain.read(_blocks(domain.inputs))
+    logits, labels = zip(*((_logits(classifier, part, runtime), own) for part, own in read_parts), strict=True)
+    return _finite(torch.cat(logits)).cpu(), torch.cat(labels).cpu()
 
 
 class Evaluator:
@@ -74,7 +82,7 @@ class Evaluator:
         """`aside`: the share of target images that no method trains on (`Domain.kept_aside`), which are looked at alone then."""
         self.pair, self.runtime = pair, runtime
         self.looked_at = count_kept_aside(len(pair.target), aside) or 2000
-        self.source_sample: Tensor | None = None
+        self.source_sample: tuple[Tensor, Tensor] | None = None
         self.target_sample: Tensor | None = None
 
     def outputs(self, classifier: nn.Module, source: bool = True, test: bool = True) -> Outputs:
@@ -92,9 +100,9 @@ class Evaluator:
             self.target_sample = self.pair.target.sample(self.looked_at)
         if source:
             if self.source_sample is None:
-                self.source_sample = self.pair.source_test.sample()
-            of_source = features_and_logits(classifier, self.source_sample, self.runtime)
-            held_out = *of_source, self.pair.source_test.sample_labels()
+                self.source_sample = self.pair.source_test.labelled_sample()
+            images, labels = self.source_sample
+            held_out = *features_and_logits(classifier, images, self.runtime), labels
         of_target = features_and_logits(classifier, self.target_sample, self.runtime)
         tested: tuple[Tensor | None, ...] = (None, None)
         if test and self.pair.target_test is not None:

@@ -8,6 +8,7 @@ it happens after the last step of the run and for these figures alone; nothing t
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from uda.data.augment import Augment, to_float, to_pixels
 from uda.data.batches import Batches
 from uda.data.domain import Domain, LabelledDomain, Pair
 from uda.data.files import read
+from uda.evaluation.diversity import diversity
 from uda.evaluation.evaluator import features_and_logits, on_labelled
 from uda.evaluation.outputs import accuracy
 from uda.methods.source_only import SourceOnly, SourceOnlySettings
@@ -62,7 +64,7 @@ def pixel_accuracy(translated: Tensor, truth: Tensor, tolerance: int = 16) -> fl
 
 
 def evaluate_translation(
-    pair: Pair, translate: Translate, runtime: Runtime, paired: bool = False, labelled: bool = True
+    pair: Pair, translate: Translate, runtime: Runtime, paired: bool = False, labelled: bool = True, draws: bool = False
 ) -> dict[str, Any]:
     """What judges trained on real images say of translated test images: of the source's, and (``backward``) of the target's.
 
@@ -73,6 +75,7 @@ def evaluate_translation(
         runtime: what to compute with.
         paired: whether the n-th test image of the target is what the n-th of the source should become.
         labelled: whether labels may be read at all.
+        draws: whether each call of `translate` draws another translation.
 
     Returns:
         Of translated source images what `judge_translations` returns, and under ``backward`` the same of the target's; and
@@ -82,11 +85,13 @@ def evaluate_translation(
     The random state is left as found.
     """
     target_images = pair.target_test or pair.target
-    found, forth = judge_translations(pair.target, target_images, pair.source_test, translate, TARGET, runtime, labelled)
+    found, forth = judge_translations(
+        pair.target, target_images, pair.source_test, translate, TARGET, runtime, labelled, draws=draws
+    )
     if paired and pair.target_test is not None:
         found["pixel_accuracy"] = pixel_accuracy(forth, pair.target_test.sample(COUNT))
     found["backward"], _ = judge_translations(
-        pair.source, pair.source_test, target_images, translate, SOURCE, runtime, labelled, COUNT_BACK, ROUNDS_BACK
+        pair.source, pair.source_test, target_images, translate, SOURCE, runtime, labelled, COUNT_BACK, ROUNDS_BACK, draws
     )
     with scoped_seed(0):
         source, target = (domain.sample(COUNT_RECONSTRUCTED) for domain in (pair.source_test, target_images))
@@ -104,6 +109,7 @@ def judge_translations(
     labelled: bool = True,
     count: int = COUNT,
     rounds: int = 1,
+    draws: bool = False,
 ) -> tuple[dict[str, Any], Tensor]:
     """What a judge that is trained on `learned` says of the translations of `given`, beside `real` images of the same domain.
 
@@ -113,21 +119,28 @@ def judge_translations(
         translations and of real images, up to `count` of each; ``untranslated_distance``: the same without translation.
         ``feature_network``: whose features these are. Where `learned` has no labels, the first two are left out, and features are
         those of the same network with random weights; what needs other labels that are missing is left out, too, and the
-        distances where a side has but one image. And the translations, uint8.
+        distances where a side has but one image. With `draws`, its `diversity`. And the translations, uint8.
     """
     knows = isinstance(learned, LabelledDomain) and labelled
     with scoped_seed(0):
         network, steps = train_judge(learned if knows else learned.without_labels(), real, runtime, rounds)
-        images = given.sample(count)
+        labels: Tensor | None = None
+        if knows and isinstance(given, LabelledDomain):
+            images, labels = given.labelled_sample(count)
+        else:
+            images = given.sample(count)
         translated = _translations(images, translate, 1 - destination, destination)
         features, logits = features_and_logits(network, translated, runtime)
         found: dict[str, Any] = {}
-        if knows and isinstance(given, LabelledDomain):
-            found["class_consistency"] = float((logits.argmax(1) == given.sample_labels(count)).double().mean())
+        if labels is not None:
+            found["class_consistency"] = float((logits.argmax(1) == labels).double().mean())
         if knows and isinstance(real, LabelledDomain):
             found["judge_accuracy"] = accuracy(*on_labelled(network, real, runtime))
         at_home = features_and_logits(network, real.sample(count), runtime)[0]
         before = features_and_logits(network, images, runtime)[0]
+        if draws:
+            drawn = partial(_translations, translate=translate, origin=1 - destination, destination=destination)
+            found |= diversity(images, real.sample(count), drawn, lambda part: features_and_logits(network, part, runtime)[0])
     found |= _distances(features, before, at_home)
     whose = "source" if destination == SOURCE else "target"
     trained = f"trained {steps} steps on labelled {whose} images" if knows else "with random weights"
@@ -135,7 +148,12 @@ def judge_translations(
 
 
 def judge_by_source(
-    pair: Pair, translate: Translate, classifier: Classifier, read_drawn: Callable[[Tensor], Tensor], runtime: Runtime
+    pair: Pair,
+    translate: Translate,
+    classifier: Classifier,
+    read_drawn: Callable[[Tensor], Tensor],
+    runtime: Runtime,
+    draws: bool = False,
 ) -> dict[str, Any]:
     """What the source classifier says of translations both ways, beside what it says of the same images untranslated.
 
@@ -147,11 +165,12 @@ def judge_by_source(
         classifier: the source classifier, which follows the frozen body.
         read_drawn: float images (N, C, s, s) to what the body makes of them.
         runtime: what to compute with.
+        draws: whether each call of `translate` draws another translation.
 
     Returns:
         Of translated source images ``class_consistency``, the distances and ``feature_network``, as in `judge_translations`, and
         ``untranslated_consistency``: the share of the same images, as they are, that are given their class. Under ``backward``
-        the same of the target's, and ``reconstruction_error``, as in `evaluate_translation`.
+        the same of the target's, and ``reconstruction_error``, as in `evaluate_translation`; with `draws`, `diversity`.
 
     The random state is left as found.
     """
@@ -176,6 +195,9 @@ def judge_by_source(
                 labels = domain.sample_labels(JUDGED).cpu()
                 way["class_consistency"] = accuracy(logits.cpu(), labels)
                 way["untranslated_consistency"] = accuracy(seen[origin][1].cpu(), labels)
+            if draws:
+                drawn = partial(_translations, translate=translate, origin=origin, destination=1 - origin)
+                way |= diversity(images[origin], images[1 - origin], drawn, lambda part: judge(part)[0])
             ways.append(way | {"feature_network": "the source classifier, which reads them through the frozen body"})
         error = _reconstruction_errors(images[SOURCE], images[TARGET], translate)
     return ways[SOURCE] | {"backward": ways[TARGET], "reconstruction_error": error}

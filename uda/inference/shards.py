@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from io import BytesIO
@@ -14,10 +15,9 @@ from torch import Tensor, nn
 from uda.atomic import atomic_write
 from uda.data.files import BLOCK
 from uda.data.frame import Frame, decode
-from uda.data.shards import EXTENSIONS, MISSING, opened_shard, split_name
+from uda.data.shards import EXTENSIONS, MISSING, Done, opened_shard, split_name
 from uda.errors import UserError
 from uda.evaluation.evaluator import predict
-from uda.inference.predict import as_cell
 from uda.paths import distinct
 from uda.runs.run import Run
 
@@ -33,13 +33,6 @@ class Asked(NamedTuple):
     device: str
     precision: str | None
     trust: bool
-
-
-class Predicted(NamedTuple):
-    """What came out of a shard: how many images it holds, and the name of each that cannot be read, with the reason."""
-
-    images: int
-    unreadable: list[str]
 
 
 def outputs_of(shards: Sequence[str], out: Path) -> list[Path]:
@@ -68,7 +61,7 @@ def is_done(asked: Asked, path: Path) -> bool:
     return True
 
 
-def predict_shard(asked: Asked, shard: str, path: Path) -> Predicted:
+def predict_shard(asked: Asked, shard: str, path: Path) -> Done:
     """Classifies the images of a shard, block by block, and writes a row for each: path, class, probability, error.
 
     `error` is empty where the image can be read; where it cannot, class and probability are.
@@ -86,16 +79,21 @@ def predict_shard(asked: Asked, shard: str, path: Path) -> Predicted:
     count, unreadable = 0, []
     with atomic_write(path) as part, parquet.ParquetWriter(part, columns) as table:
         for names, images, errors in _blocks(shard, run.recipe.data.frame):
-            rows: list[dict[str, Any]] = [{"path": as_cell(name), "error": reason} for name, reason in errors]
+            rows: list[dict[str, Any]] = [{"path": _told(name), "error": reason} for name, reason in errors]
             if names:
                 logits = predict(classifier, images.to(run.runtime.device), run.runtime)
                 probabilities, classes = (logits / temperature).softmax(1).max(1)
                 told = zip(names, classes.tolist(), probabilities.tolist(), strict=True)
-                rows += [{"path": as_cell(name), "class": as_cell(run.classes[k]), "probability": p} for name, k, p in told]
+                rows += [{"path": _told(name), "class": run.classes[k], "probability": p} for name, k, p in told]
             table.write_table(Table.from_pylist(rows, schema=columns))
             count += len(rows)
             unreadable += [f"{shard}/{name}: {reason}" for name, reason in errors]
-    return Predicted(count, unreadable)
+    return Done(count, unreadable)
+
+
+def _told(name: str) -> str:
+    """A name as text, its bytes that are no UTF-8 written out. No spreadsheet reads the file, so that all else stays as it is."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _blocks(shard: str, frame: Frame) -> Iterator[tuple[list[str], Tensor, list[tuple[str, str]]]]:

@@ -1,4 +1,4 @@
-"""Using a run that translates: images of one domain as images of the other, grids of them, and strips between two images."""
+"""Using a run that translates: images of one domain as images of the other, and grids of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from uda.data.augment import to_float, to_pixels
 from uda.data.folders import Found, find
 from uda.data.frame import Frame
 from uda.errors import UserError
-from uda.methods.translating import Codes, Drawing, Styled, Translating
+from uda.methods.translating import Drawing, Styled, Translating
 from uda.models.layers import SOURCE, TARGET
 from uda.paths import distinct
 from uda.report.grids import picture, write_grid
@@ -22,7 +22,7 @@ from uda.runs.run import Run
 
 DOMAINS = {"source": SOURCE, "target": TARGET}
 PART = 64  # images that are translated at once
-SHOWN, STOPS = 12, 10  # images in a grid, pictures in a strip
+SHOWN = 12  # images in a grid
 
 
 def open_translator(run: Run) -> Translating:
@@ -38,7 +38,14 @@ def open_translator(run: Run) -> Translating:
 
 
 def write_translations(
-    run: Run, images: Path, out: Path, display: Display, to: str = "target", samples: int = 0, reference: Path | None = None
+    run: Run,
+    images: Path,
+    out: Path,
+    display: Display,
+    to: str = "target",
+    samples: int = 0,
+    reference: Path | None = None,
+    whole: bool = False,
 ) -> int:
     """Translates the images at a path (folder, .csv, .npz, one file) into PNGs of the same names below `out`.
 
@@ -53,32 +60,27 @@ def write_translations(
         to: ``"target"`` or ``"source"``.
         samples: so many translations of each image, drawn at random: ``NAME-1.png``, ``NAME-2.png``, ...
         reference: an image of the domain translated to, whose style all translations take.
+        whole: images in their own shape, the short side as long as the run's images, and not their central squares.
 
     Returns:
         How many images were translated.
 
     Raises:
-        UserError: where the run's method does not translate, or not in several ways or by a style where that is asked for.
+        UserError: where the run's method does not translate, or not in several ways, by a style or in any shape where that is
+            asked for.
     """
     method, found = open_translator(run), find(images, labelled=False)
-    destination, places = _domain(to), _places(found)
+    destination, places = domain_number(to), _places(found)
     frame = run.recipe.drawn_frame
     given = None
-    if samples and reference is not None:
-        raise UserError("give --samples or --reference: the one draws styles, the other takes an image's")
-    if samples and not isinstance(method, Drawing):
-        raise UserError(
-            f"{run.recipe.method.name} makes one translation of an image; --samples is for runs of drit and latent_mapping"
-        )
-    if reference is not None:
-        if not isinstance(method, Styled):
-            raise UserError(f"{run.recipe.method.name} reads no styles off images; --reference is for runs of drit")
-        given = method.styles(_one(reference, frame).to(run.runtime.device), destination)
+    _check(method, run.recipe.method.name, samples, reference, whole)
+    if reference is not None and isinstance(method, Styled):
+        given = method.styles(one_image(reference, frame).to(run.runtime.device), destination)
     unreadable: list[str] = []
     rows: list[list[Tensor]] = []
     done = 0
     with run.runtime.computing(), display.stage("images", 0, len(found)) as bar:
-        for positions, block, failed in found.decoded(frame):
+        for positions, block, failed in found.whole(frame) if whole else found.decoded(frame):
             for start in range(0, len(positions), PART):
                 part = block[start : start + PART]
                 codes = method.encode(to_float(part.to(run.runtime.device)), 1 - destination)
@@ -89,7 +91,7 @@ def write_translations(
                 for position, image, *translations in zip(positions[start : start + PART], part, *made, strict=True):
                     _write(translations, out / places[position], numbered=samples > 0)
                     if len(rows) < SHOWN:
-                        rows.append([image, *translations])
+                        rows.append([_square(picture) for picture in (image, *translations)])
             unreadable += failed
             done += len(positions) + len(failed)
             bar.update(done, f"{done:,} images")
@@ -99,9 +101,24 @@ def write_translations(
         display.say(f"  {len(unreadable)} images cannot be read and have no translation: {', '.join(unreadable[:3])}")
     if rows:
         columns = [torch.stack(column) for column in zip(*rows, strict=True)]
-        names = [_other(to), *([f"{to} {number}" for number in range(1, samples + 1)] or [to])]
+        names = [other_domain(to), *([f"{to} {number}" for number in range(1, samples + 1)] or [to])]
         write_grid(list(zip(names, columns, strict=True)), grid_path(out))
     return len(found) - len(unreadable)
+
+
+def _check(method: Translating, name: str, samples: int, reference: Path | None, whole: bool) -> None:
+    """Whether a method of this name can do what is asked of it."""
+    if samples and reference is not None:
+        raise UserError("give --samples or --reference: the one draws styles, the other takes an image's")
+    if samples and not isinstance(method, Drawing):
+        raise UserError(f"{name} makes one translation of an image; --samples is for runs of drit and latent_mapping")
+    if whole and not method.any_shape:
+        raise UserError(
+            f"{name} translates squares of one size; --whole is for runs of unit_translation, and of drit with "
+            'method.encoder = "map"'
+        )
+    if reference is not None and not isinstance(method, Styled):
+        raise UserError(f"{name} reads no styles off images; --reference is for runs of drit")
 
 
 def grid_path(out: Path) -> Path:
@@ -109,46 +126,19 @@ def grid_path(out: Path) -> Path:
     return out.with_name(f"{out.name}-grid.png")
 
 
-def write_strip(run: Run, first: Path, second: Path, out: Path, to: str = "target", stops: int = STOPS) -> None:
-    """A strip from one image to another: codes on the line between theirs, drawn in both domains.
-
-    Args:
-        run: of a method that translates.
-        first, second: images of the domain translated from.
-        out: the PNG to write.
-        to: ``"target"`` or ``"source"``, the domain of the lower row; the upper row is of the other.
-        stops: how many pictures, both ends included.
-
-    Raises:
-        UserError: where the run's method does not translate, or an image cannot be read.
-    """
-    method, destination = open_translator(run), _domain(to)
-    ends = torch.cat([_one(path, run.recipe.drawn_frame) for path in (first, second)]).to(run.runtime.device)
-    codes, origin = method.encode(ends, 1 - destination), 1 - destination
-    share = torch.linspace(0, 1, stops, device=ends.device).view(-1, *[1] * (codes.values.ndim - 1))
-    between = Codes(torch.lerp(codes.values[:1].float(), codes.values[1:].float(), share).to(codes.values.dtype), origin)
-    rows = []
-    for domain in (origin, destination):
-        style = None  # or one for all of a row, so that only the code moves
-        if isinstance(method, Styled) and domain == origin:
-            style = method.styles(ends[:1], origin)
-        elif isinstance(method, Drawing):
-            style = method.draw_styles(1)
-        rows.append(to_pixels(method.decode(between, domain, style if style is None else style.expand(stops, -1))))
-    write_grid(list(zip((_other(to), to), rows, strict=True)), out)
-
-
-def _domain(to: str) -> int:
+def domain_number(to: str) -> int:
+    """SOURCE or TARGET."""
     if to not in DOMAINS:
         raise UserError.unknown("domain", to, DOMAINS)
     return DOMAINS[to]
 
 
-def _other(to: str) -> str:
+def other_domain(to: str) -> str:
+    """The name of the domain translated from."""
     return "source" if to == "target" else "target"
 
 
-def _one(path: Path, frame: Frame) -> Tensor:
+def one_image(path: Path, frame: Frame) -> Tensor:
     """One image file as floats (1, C, S, S) in -1..1."""
     if path.is_dir() or path.suffix in (".csv", ".npz"):
         raise UserError(f"{path} is not one image; give an image file")
@@ -162,6 +152,13 @@ def _places(found: Found) -> list[Path]:
     """Where each image's translation goes: its own name, told apart, and never outside of the folder that is written to."""
     names = [Path(os.path.normpath(found.name(position))) for position in range(len(found))]
     return distinct(Path(name.name) if name.is_absolute() or name.parts[0] == ".." else name for name in names)
+
+
+def _square(image: Tensor) -> Tensor:
+    """The central square of an image (C, H, W)."""
+    side = min(image.shape[1:])
+    top, left = ((length - side) // 2 for length in image.shape[1:])
+    return image[:, top : top + side, left : left + side]
 
 
 def _write(images: list[Tensor], stem: Path, numbered: bool) -> None:

@@ -20,7 +20,9 @@ Reconstruction and cross-cycle are sums over an image's numbers; content, advers
 domains (content, latent), over translations by a_i and by r (adversarial). The authors' code has sums there: its weights 1, 1 and
 10 are 2, 2 and 20 here, and its 10 of image means is 10 / (C S S), as in `recipes/mnist2mnistm-paper.toml`. In each domain it has
 one D for translations by a_i and another for those by r (here one for both), it moves G and E by the terms of r in a step of
-their own, keeps contents small by 0.01 of their mean square, and joins styles to every layer of G (here to its input).
+their own, and keeps contents small by 0.01 of their mean square. As in that code, a style can join every layer of G
+(`styles = "layers"`), and D can read an image at several sizes (`discriminator_scales`), whose terms are summed. Without
+`content_weight` there is no D_c.
 
 Behind a frozen body E, A, G and D work on small images; C reads their translations, and whole images, through the body.
 
@@ -44,8 +46,9 @@ from uda.errors import UserError
 from uda.methods.base import Read, Shape, TeacherSettings, TrainingSettings, WithTeacher
 from uda.methods.translating import Codes, Styled
 from uda.models.backbones import Classifier, strided
+from uda.models.discriminators import MultiScaleDiscriminator
 from uda.models.layers import SOURCE, TARGET, convert_domain_batch_norm
-from uda.models.spatial import SpatialEncoders, SpatialGenerators
+from uda.models.spatial import SpatialEncoders, SpatialGenerators, StyledGenerators, with_style
 from uda.models.translators import Posterior, TiedEncoders, TiedGenerators, backbone_layers
 from uda.players import Players, linear_decay
 from uda.runtime import Runtime
@@ -69,9 +72,15 @@ class DRITSettings(TeacherSettings):
     code_dim: PositiveInt = 256
     """numbers in a content that is not a map"""
     style_dim: PositiveInt = 8
+    styles: Literal["input", "layers"] = "input"
+    """where the generators read the style: beside the content, or (of contents that are maps) at each layer of their own"""
+    discriminator_scales: PositiveInt = 1
+    """1: each discriminator reads the whole image; more: parts of it, and of the image halved, halved again, ... (3 in the
+    paper's code)"""
 
     adversarial_weight: NonNegativeFloat = 1.0
     content_weight: NonNegativeFloat = 1.0
+    """0: no content discriminator"""
     content_updates: NonNegativeInt = 1
     """of the content discriminator in a step (3 in the paper's code)"""
     reconstruction_weight: NonNegativeFloat = 0.003
@@ -119,12 +128,13 @@ class StyleEncoders(nn.Module):
         return Posterior.learned(self.private[domain](images).float())
 
 
+Generators = TiedGenerators | SpatialGenerators | StyledGenerators
+
+
 class Networks(nn.Module):
     """E, A and G of both domains."""
 
-    def __init__(
-        self, encoders: TiedEncoders | SpatialEncoders, styles: StyleEncoders, generators: TiedGenerators | SpatialGenerators
-    ) -> None:
+    def __init__(self, encoders: TiedEncoders | SpatialEncoders, styles: StyleEncoders, generators: Generators) -> None:
         super().__init__()
         self.encoders, self.styles, self.generators = encoders, styles, generators
 
@@ -152,12 +162,9 @@ def content_discriminator(code: tuple[int, ...]) -> nn.Module:
     )  # fmt: skip
 
 
-def with_style(contents: Tensor, styles: Tensor) -> Tensor:
-    """What a generator reads: contents (N, D) or (N, D, H, W) and styles (N, A) as one code."""
-    styles = styles.to(contents.dtype)
-    if contents.ndim == 4:
-        styles = styles[:, :, None, None].expand(-1, -1, *contents.shape[2:])
-    return torch.cat([contents, styles], 1)
+def judged(outputs: tuple[Tensor, ...], real: bool) -> Tensor:
+    """`losses.real_fake` of a discriminator's logits, (N, ...) at each scale: means over images and their parts, summed."""
+    return torch.stack([losses.real_fake(logits, real) for logits in outputs]).sum()
 
 
 def mode_seeking(r: Tensor, r_other: Tensor, *drawn: tuple[Tensor, Tensor]) -> Tensor:
@@ -189,10 +196,12 @@ class DRIT(Styled, WithTeacher):
         read: Read | None = None,
     ) -> None:
         super().__init__(settings, classifier, shape, steps, runtime)
-        self.read_drawn = read
+        self.read_drawn, self.any_shape = read, settings.encoder == "map"
         s, (channels, size, _) = settings, shape
         if read is not None and s.encoder == "backbone":
             raise UserError('what follows a frozen body reads no images; set method.encoder to "map"')
+        if s.encoder == "backbone" and s.styles == "layers":
+            raise UserError('a style joins every layer of contents that are maps; set method.encoder to "map"')
         content: tuple[int, ...]
         if s.encoder == "backbone":
             backbone, content = copy.deepcopy(classifier.backbone), (s.code_dim,)
@@ -200,17 +209,23 @@ class DRIT(Styled, WithTeacher):
             encoders: TiedEncoders | SpatialEncoders = TiedEncoders(
                 backbone_layers(backbone), backbone.feature_dim, s.code_dim, private=1, spread="unit", coordinates=False
             )
-            generators: TiedGenerators | SpatialGenerators = TiedGenerators(channels, size, s.width, s.code_dim + s.style_dim, 2)
+            generators: Generators = TiedGenerators(channels, size, s.width, s.code_dim + s.style_dim, 2)
         else:
             content = (4 * s.width, size // 4, size // 4)
             encoders = SpatialEncoders(channels, size, s.width, s.blocks, s.tied_layers)
-            generators = SpatialGenerators(channels, s.width, 4 * s.width + s.style_dim, s.blocks, s.tied_layers)
+            if s.styles == "layers":
+                generators = StyledGenerators(channels, s.width, s.style_dim, s.blocks, s.tied_layers)
+            else:
+                generators = SpatialGenerators(channels, s.width, 4 * s.width + s.style_dim, s.blocks, s.tied_layers)
         self.networks = Networks(encoders, StyleEncoders(channels, size, s.width, s.style_dim), generators)
         self.translator = copy.deepcopy(self.networks).requires_grad_(False).eval()  # with averaged weights
-        reader = strided(channels, size, 2 * s.width)
-        discriminator = nn.Sequential(reader, nn.Linear(reader.feature_dim, 1))
+        if s.discriminator_scales > 1:
+            discriminator: nn.Module = MultiScaleDiscriminator(channels, size, s.width, s.discriminator_scales)
+        else:
+            reader = strided(channels, size, 2 * s.width)
+            discriminator = nn.Sequential(reader, nn.Linear(reader.feature_dim, 1))
         self.discriminators = nn.ModuleList([discriminator, copy.deepcopy(discriminator)])
-        self.content_discriminator = content_discriminator(content)
+        self.content_discriminator = content_discriminator(content) if s.content_weight else None
         self.translator_steps = round(s.translator_share * steps)
 
     def setup(self, target: Domain, players: Players) -> None:
@@ -221,7 +236,8 @@ class DRIT(Styled, WithTeacher):
             ("discriminators", self.discriminators, s.translator_rate),
             ("content", self.content_discriminator, s.content_rate),
         ):
-            players.add(name, network.parameters(), torch.optim.Adam, decay, lr=rate, betas=s.betas)
+            if network is not None:
+                players.add(name, network.parameters(), torch.optim.Adam, decay, lr=rate, betas=s.betas)
         super().setup(target, players)
         encoders = self.networks.encoders
         self.update_bn(encoders, lambda images: encoders.encode(images, TARGET), target)
@@ -248,29 +264,31 @@ class DRIT(Styled, WithTeacher):
         values = self._update_discriminators(contents.detach(), (x_1, x_2), (fakes[SOURCE].detach(), fakes[TARGET].detach()))
 
         with self.runtime.autocast():
-            is_source = self.content_discriminator(contents)
-            is_real = [self.discriminators[domain](fakes[domain]) for domain in (SOURCE, TARGET)]
+            is_real = [self._judge(domain, fakes[domain]) for domain in (SOURCE, TARGET)]
             u, v = in_1.translated, in_2.translated
             c_2_again, c_1_again = encoders(u, v).mean.chunk(2)
             x_1_again = self._generate(SOURCE, (c_1_again, styles.encode(u, SOURCE).mean))
             x_2_again = self._generate(TARGET, (c_2_again, styles.encode(v, TARGET).mean))
             r_again = torch.cat([styles.encode(in_1.random, SOURCE).mean, styles.encode(in_2.random, TARGET).mean])
         values |= {
-            "content": 0.5 * (losses.real_fake(is_source, True) + losses.real_fake(is_source, False)),
-            "generator_adversarial": torch.stack([losses.real_fake(logits, True) for logits in is_real]).sum(),
+            "generator_adversarial": torch.stack([judged(outputs, True) for outputs in is_real]).sum(),
             "reconstruction": losses.distance(in_1.reconstructed, x_1, "l1") + losses.distance(in_2.reconstructed, x_2, "l1"),
             "cross_cycle": losses.distance(x_1_again, x_1, "l1") + losses.distance(x_2_again, x_2, "l1"),
             "kl": losses.kl_to_standard_normal(*q_1) + losses.kl_to_standard_normal(*q_2),
             "latent_regression": (r_again - r.repeat(2, 1)).abs().mean(),
         }
         total = (
-            s.content_weight * values["content"]
-            + s.adversarial_weight * values["generator_adversarial"]
+            s.adversarial_weight * values["generator_adversarial"]
             + s.reconstruction_weight * values["reconstruction"]
             + s.cross_cycle_weight * values["cross_cycle"]
             + s.kl_weight * values["kl"]
             + s.latent_regression_weight * values["latent_regression"]
         )
+        if self.content_discriminator is not None:
+            with self.runtime.autocast():
+                is_source = self.content_discriminator(contents)
+            values["content"] = 0.5 * (losses.real_fake(is_source, True) + losses.real_fake(is_source, False))
+            total = total + s.content_weight * values["content"]
         if in_1.other is not None and in_2.other is not None:
             values["mode_seeking"] = mode_seeking(r, r_other, (in_1.random, in_1.other), (in_2.random, in_2.other))
             total = total + s.mode_seeking_weight * values["mode_seeking"]
@@ -310,20 +328,26 @@ class DRIT(Styled, WithTeacher):
         self, contents: Tensor, real: tuple[Tensor, Tensor], fake: tuple[Tensor, Tensor]
     ) -> dict[str, Tensor]:
         values: dict[str, Tensor] = {}
-        for _ in range(self.settings.content_updates):
-            with self.runtime.autocast():
-                is_source_1, is_source_2 = self.content_discriminator(contents).chunk(2)
-            values["content_discriminator"] = losses.real_fake(is_source_1, True) + losses.real_fake(is_source_2, False)
-            self.players.step("content", values["content_discriminator"])
+        if (judge := self.content_discriminator) is not None:
+            for _ in range(self.settings.content_updates):
+                with self.runtime.autocast():
+                    is_source_1, is_source_2 = judge(contents).chunk(2)
+                values["content_discriminator"] = losses.real_fake(is_source_1, True) + losses.real_fake(is_source_2, False)
+                self.players.step("content", values["content_discriminator"])
         terms = []
         for domain in (SOURCE, TARGET):
             with self.runtime.autocast():
-                logits = self.discriminators[domain](torch.cat([real[domain], fake[domain]]))
-            is_real, is_fake = logits.split([len(real[domain]), len(fake[domain])])
-            terms += [losses.real_fake(is_real, True), losses.real_fake(is_fake, False)]
+                outputs = self._judge(domain, torch.cat([real[domain], fake[domain]]))
+            count = len(real[domain])
+            terms += [judged(tuple(o[:count] for o in outputs), True), judged(tuple(o[count:] for o in outputs), False)]
         values["discriminator_adversarial"] = torch.stack(terms).sum()
         self.players.step("discriminators", values["discriminator_adversarial"])
         return values
+
+    def _judge(self, domain: int, images: Tensor) -> tuple[Tensor, ...]:
+        """The logits of D_domain, at each of its scales."""
+        outputs: Tensor | tuple[Tensor, ...] = self.discriminators[domain](images)
+        return outputs if isinstance(outputs, tuple) else (outputs,)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The classifier's."""

@@ -24,9 +24,11 @@ class Translating(Method):
     Attributes:
         translator: a module with `encoders` and `generators`, those with averaged weights; a subclass makes it, or overrides
             `encode` and `decode`.
+        any_shape: whether images of any sides that 4 divides can be encoded and decoded, not just squares of one size.
     """
 
     translates: ClassVar[bool] = True
+    any_shape: bool = False
     translator: Any
 
     @torch.no_grad()

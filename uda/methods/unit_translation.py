@@ -19,7 +19,6 @@ is CycleGAN, has none, no reconstructions, and domains that share nothing at the
 from __future__ import annotations
 
 import copy
-from itertools import pairwise
 
 import torch
 from pydantic import AliasChoices, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
@@ -28,13 +27,13 @@ from torch import Tensor, nn
 from uda import losses
 from uda.data.batches import Batch
 from uda.data.domain import Domain
-from uda.errors import UserError
 from uda.methods.adversarial import AdversarialSettings, add_adversaries
 from uda.methods.base import Shape
 from uda.methods.translating import Translating
 from uda.models.backbones import Classifier
+from uda.models.discriminators import patch_discriminator
 from uda.models.layers import SOURCE, TARGET, draw_weights
-from uda.models.spatial import SpatialEncoders, SpatialGenerators, instance_norm
+from uda.models.spatial import SpatialEncoders, SpatialGenerators
 from uda.models.translators import Posterior, Translator
 from uda.players import Players
 from uda.runtime import Runtime
@@ -72,26 +71,6 @@ class UNITTranslationSettings(AdversarialSettings):
     learning_rate: NonNegativeFloat = 1e-4
 
 
-def patch_discriminator(channels: int, size: int, width: int, depth: int) -> nn.Module:
-    """Images (N, C, S, S) to a map of logits, each of one part of the image: 7x7, then 3x3, all of stride 2, then 1x1.
-
-    The width doubles from layer to layer, up to 8w. Instance norm follows each convolution but the last two, where 4 pixels a
-    side or more are left: without it, as in the release, images that hardly differ from white, such as maps, take far longer.
-    """
-    deepest = size.bit_length() - 1
-    if not 1 <= depth <= deepest:
-        raise UserError(f"method.discriminator_depth is {depth}; images of {size} pixels have room for 1 to {deepest} layers")
-    widths = [channels, *(width << min(number, 3) for number in range(depth))]
-    layers: list[nn.Module] = []
-    for number, (before, after) in enumerate(pairwise(widths)):
-        kernel = 3 if number else 7
-        layers.append(nn.Conv2d(before, after, kernel, 2, kernel // 2))
-        if number < depth - 1 and size >> (number + 1) >= 4:
-            layers.append(instance_norm(after))
-        layers.append(nn.LeakyReLU(0.2))
-    return nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 1))
-
-
 def mean_distance(a: Tensor, b: Tensor) -> Tensor:
     """Mean of |a - b|."""
     return (a.float() - b.float()).abs().mean()
@@ -108,6 +87,7 @@ class UNITTranslation(Translating):
     Settings = UNITTranslationSettings
     settings: UNITTranslationSettings
     classifies = False
+    any_shape = True
 
     def __init__(
         self, settings: UNITTranslationSettings, classifier: Classifier | None, shape: Shape, steps: int, runtime: Runtime
@@ -135,7 +115,7 @@ class UNITTranslation(Translating):
         """One update of D with E, G fixed, then one of E, G with D fixed; returns every loss, unweighted."""
         s = self.settings
         encoders, generators = self.networks.encoders, self.networks.generators
-        real = batch.source, batch.target_weak[: len(batch.source)]
+        real = batch.source, batch.target[: len(batch.source)]  # both as augmented: mirrored, for instance
         originals = torch.cat(real)
         with self.runtime.autocast():
             posterior = encoders(*real)

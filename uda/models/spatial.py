@@ -6,8 +6,10 @@ is on average, an image's colour above all, does not reach the code. Generators 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
 from uda.errors import UserError
@@ -21,24 +23,42 @@ def instance_norm(channels: int) -> nn.Module:
 
 
 class ResidualBlock(nn.Module):
-    """x + convolution(convolution(x)), both 3x3: (N, C, H, W) to the same."""
+    """x + convolution(convolution(x)), both 3x3: (N, C, H, W) to the same.
 
-    def __init__(self, channels: int, norm: Callable[[int], nn.Module]) -> None:
+    The first convolution reads `beside` more channels, (N, C + beside, H, W), which end there.
+    """
+
+    def __init__(self, channels: int, norm: Callable[[int], nn.Module], beside: int = 0) -> None:
         super().__init__()
+        self.channels = channels
         self.block = nn.Sequential(
-            nn.Conv2d(channels, channels, 3, 1, 1), norm(channels), nn.LeakyReLU(0.2),
+            nn.Conv2d(channels + beside, channels, 3, 1, 1), norm(channels), nn.LeakyReLU(0.2),
             nn.Conv2d(channels, channels, 3, 1, 1), norm(channels),
         )  # fmt: skip
 
     def forward(self, hidden: Tensor) -> Tensor:
         change: Tensor = self.block(hidden)
-        return hidden + change
+        return hidden[:, : self.channels] + change
 
 
-def _split(layers: list[nn.Module], tied: int, what: str, settings: str) -> int:
-    if not 0 <= tied <= len(layers):
-        raise UserError(f"{settings} is {tied}; {what} have 0 to {len(layers)} residual blocks to tie")
-    return len(layers) - tied
+def doubling(before: int, after: int) -> nn.Module:
+    """(N, before, H, W) to (N, after, 2H, 2W)."""
+    return nn.Sequential(nn.ConvTranspose2d(before, after, 4, 2, 1), ImageNorm(after), nn.LeakyReLU(0.2))
+
+
+def with_style(contents: Tensor, styles: Tensor) -> Tensor:
+    """Contents (N, D) or (N, D, H, W) and styles (N, A) as one code, the style behind, everywhere the same."""
+    styles = styles.to(contents.dtype)
+    if contents.ndim == 4:
+        styles = styles[:, :, None, None].expand(-1, -1, *contents.shape[2:])
+    return torch.cat([contents, styles], 1)
+
+
+def _private(blocks: int, tied: int, what: str) -> int:
+    """How many of a network's residual blocks are left for each domain."""
+    if not 0 <= tied <= blocks:
+        raise UserError(f"method.tied_layers is {tied}; {what} have 0 to {blocks} residual blocks to tie")
+    return blocks - tied
 
 
 class SpatialEncoders(EncoderPair):
@@ -56,7 +76,7 @@ class SpatialEncoders(EncoderPair):
             return nn.Sequential(nn.Conv2d(before, after, kernel, stride, kernel // 2), instance_norm(after), nn.LeakyReLU(0.2))
 
         residual: list[nn.Module] = [ResidualBlock(4 * width, instance_norm) for _ in range(blocks)]
-        own = _split(residual, tied, "the encoders", "method.tied_layers")
+        own = _private(blocks, tied, "the encoders")
         first = nn.Sequential(
             layer(channels, width, 7, 1), layer(width, 2 * width, 3, 2), layer(2 * width, 4 * width, 3, 2), *residual[:own]
         )
@@ -71,13 +91,48 @@ class SpatialGenerators(GeneratorPair):
     """
 
     def __init__(self, channels: int, width: int, code_dim: int, blocks: int, tied: int) -> None:
-        def layer(before: int, after: int) -> nn.Module:
-            return nn.Sequential(nn.ConvTranspose2d(before, after, 4, 2, 1), ImageNorm(after), nn.LeakyReLU(0.2))
-
         residual: list[nn.Module] = [ResidualBlock(4 * width, ImageNorm) for _ in range(blocks)]
-        _split(residual, tied, "the generators", "method.tied_layers")
+        _private(blocks, tied, "the generators")
         join = [] if code_dim == 4 * width else [nn.Conv2d(code_dim, 4 * width, 1)]
         own = nn.Sequential(
-            *residual[tied:], layer(4 * width, 2 * width), layer(2 * width, width), nn.Conv2d(width, channels, 7, 1, 3), nn.Tanh()
-        )
+            *residual[tied:], doubling(4 * width, 2 * width), doubling(2 * width, width),
+            nn.Conv2d(width, channels, 7, 1, 3), nn.Tanh(),
+        )  # fmt: skip
         super().__init__(nn.Sequential(*join, *residual[:tied]), own)
+
+
+class StyledLayers(nn.Sequential):
+    """Layers each of which reads what the one before it made, and the style (N, A) beside it."""
+
+    def forward(self, hidden: Tensor, styles: Tensor) -> Tensor:  # type: ignore[override]
+        for layer in self:
+            hidden = layer(with_style(hidden, styles))
+        return hidden
+
+
+class StyledGenerators(nn.Module):
+    """G_1 and G_2 as `SpatialGenerators`, with the style at each layer: codes (N, 4w + A, H, W) to images (N, C, 4H, 4W).
+
+    The code is the content (4w) and, behind it, the style (A), everywhere the same. The `tied` residual blocks read the content
+    alone; each layer that a domain has for itself reads the style once more. Source: the released code of Lee et al. 2018, where
+    the style joins before the private residual blocks, each transposed convolution and the last layer.
+    """
+
+    def __init__(self, channels: int, width: int, style_dim: int, blocks: int, tied: int) -> None:
+        super().__init__()
+        private = _private(blocks, tied, "the generators")
+        shared = nn.Sequential(*(ResidualBlock(4 * width, ImageNorm) for _ in range(tied)))
+        own = StyledLayers(
+            *(ResidualBlock(4 * width, ImageNorm, style_dim) for _ in range(private)),
+            doubling(4 * width + style_dim, 2 * width),
+            doubling(2 * width + style_dim, width),
+            nn.Sequential(nn.Conv2d(width + style_dim, channels, 7, 1, 3), nn.Tanh()),
+        )
+        self.style_dim = style_dim
+        self.tied, self.private = shared, nn.ModuleList([own, copy.deepcopy(own)])
+
+    def decode(self, codes: Tensor, domain: int) -> Tensor:
+        """Images of one domain."""
+        contents, styles = codes[:, : -self.style_dim], codes[:, -self.style_dim :, 0, 0]
+        images: Tensor = self.private[domain](self.tied(contents), styles)
+        return images

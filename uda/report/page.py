@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,11 @@ from uda.evaluation.outputs import Outputs
 from uda.evaluation.results import Result, Row, evaluations
 from uda.report import plots
 from uda.report.grids import picture
-from uda.report.tables import MEANINGS, backward_rows, estimated_rows, spread
+from uda.report.tables import MEANINGS, backward_rows, diversity_rows, estimated_rows, spread
 from uda.runs.run import Run
 
 SHOWN = 24  # images of each domain on the page about two of them
-MAPPED = 500  # images of each domain in a feature map: t-SNE of them takes seconds
+MAPPED = 300  # images of each domain in a feature map: t-SNE of them takes seconds
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,8 @@ def write_report(material: Material, out: Path) -> Path:
         "translations": _uri(material.translations) if material.translations else None,
     }  # fmt: skip
     translation = result.get("translation", {})
-    values["backward"] = backward_rows(translation) if "backward" in translation else []  # older runs did not look back
+    backward = backward_rows(translation) if "backward" in translation else []  # older runs did not look back
+    values["further"] = [*diversity_rows(translation), *backward]
     if classifies:
         values |= _about_the_classifier(material)
     template = _environment().get_template("run.html.j2" if classifies else "translation.html.j2")
@@ -141,6 +143,7 @@ def question_page(state: dict[str, Any]) -> str:
     return _environment().get_template("question.html.j2").render(state=state)
 
 
+@cache
 def _environment() -> Environment:
     place = FileSystemLoader(Path(__file__).parent)
     return Environment(loader=place, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)

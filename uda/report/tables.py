@@ -56,9 +56,8 @@ def result_table(result: Result) -> Table:
                 "feature distance", f"{translation['feature_distance']:.1f}",
                 f"of translated to real target images (Fréchet; untranslated: {translation['untranslated_distance']:.1f})",
             )  # fmt: skip
-    if "backward" in translation:
-        for row in backward_rows(translation):
-            table.add_row(*row)
+    for row in [*diversity_rows(translation), *(backward_rows(translation) if "backward" in translation else [])]:
+        table.add_row(*row)
     return table
 
 
@@ -77,6 +76,19 @@ def estimated_rows(result: Result) -> list[tuple[str, str, str]]:
     rows = [(name, f"{value:.4f}", f"{MEANINGS[name]} ({low:.3f} .. {high:.3f})") for name, value, (low, high) in found]
     if "recommended" in result:
         rows.append(("recommended", result["recommended"], result["recommended_because"]))
+    return rows
+
+
+def diversity_rows(translation: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Name, figure and meaning of how much translations of one image differ, each way, where they are drawn."""
+    rows = []
+    for name, way in (("diversity", translation), ("diversity, back", translation.get("backward", {}))):
+        if "diversity" in way:
+            beside = f" (two real images: {way['real_diversity']:.2f})" if "real_diversity" in way else ""
+            if "real_lpips" in way:
+                beside += f"; LPIPS {way['lpips']:.3f} ({way['real_lpips']:.3f})"
+            told = f"distance of two drawn translations of one image, in features{beside}"
+            rows.append((name, f"{way['diversity']:.2f}", told))
     return rows
 
 

@@ -14,7 +14,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,8 +121,9 @@ class Cache:
         for path in self.root.iterdir() if self.root is not None and self.root.is_dir() else ():
             about = _read_about(path)
             if about is not None:
-                size = sum(file.stat().st_size for file in path.iterdir())
-                found.append(Entry(path, about, size, (path / ABOUT).stat().st_mtime))
+                with suppress(FileNotFoundError):  # another process writes to it, or deletes it
+                    size = sum(file.stat().st_size for file in path.iterdir())
+                    found.append(Entry(path, about, size, (path / ABOUT).stat().st_mtime))
         return sorted(found, key=lambda entry: -entry.used)
 
     def clear(self) -> int:
@@ -151,7 +152,7 @@ class Cache:
             if self.root is not None:
                 shutil.rmtree(self.root / key, ignore_errors=True)
                 os.replace(made, self.root / key)
-                self._bound(key)
+                self.bound(key)
         finally:
             shutil.rmtree(made, ignore_errors=True)
 
@@ -177,7 +178,8 @@ class Cache:
             said = True
             time.sleep(POLL)
 
-    def _bound(self, newest: str) -> None:
+    def bound(self, newest: str) -> None:
+        """Deletes what was not read for longest, where there is more than `limit`; what lies under `newest` stays."""
         left = limit()
         for entry in self.entries():
             left -= entry.bytes
@@ -199,24 +201,24 @@ def write_about(folder: Path, about: dict[str, Any]) -> None:
         path.write_text(json.dumps(about), encoding="utf-8")
 
 
-def write_maps(folder: Path, blocks: Iterable[Tensor]) -> tuple[list[int], str]:
+def write_maps(path: Path, blocks: Iterable[Tensor]) -> tuple[list[int], str]:
     """Writes tensors (B, ...) one after another; returns the shape of all together and their type's name."""
     count, shape, dtype = 0, torch.Size(), torch.float32
-    with (folder / MAPS).open("wb") as file:
+    with path.open("wb") as file:
         for block in blocks:
             count, shape, dtype = count + len(block), block.shape[1:], block.dtype
             file.write(block.contiguous().flatten().view(torch.uint8).numpy().data)
     return [count, *shape], str(dtype).removeprefix("torch.")
 
 
-def map_file(folder: Path, shape: list[int], dtype: str) -> Tensor:
+def map_file(path: Path, shape: list[int], dtype: str) -> Tensor:
     """The tensor that `write_maps` wrote, memory-mapped: read from disk where it is touched.
 
     Raises:
         UserError: where the file is missing or too short.
     """
     size = torch.Size(shape).numel()
-    path, kind = folder / MAPS, {"float32": torch.float32, "bfloat16": torch.bfloat16, "uint8": torch.uint8}[dtype]
+    kind = {"float32": torch.float32, "bfloat16": torch.bfloat16, "uint8": torch.uint8}[dtype]
     if not path.is_file() or path.stat().st_size != size * kind.itemsize:
-        raise UserError(f"{folder} is damaged; delete it with: uda cache clear")
+        raise UserError(f"{path.parent} is damaged; delete it with: uda cache clear")
     return torch.from_file(str(path), shared=False, size=size, dtype=kind).view(*shape)

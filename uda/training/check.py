@@ -7,9 +7,10 @@ from pathlib import Path
 
 from uda.data.datasets.city import UNLABELLED
 from uda.data.datasets.digits import DIGITS
-from uda.data.folders import class_names
-from uda.data.load import ROLES, VIEWS, check_all_classes, describe, find_all, resolve_frame
+from uda.data.folders import Found, class_names
+from uda.data.load import ROLES, VIEWS, Role, check_all_classes, describe, find_all, resolve_frame
 from uda.data.names import data_roots
+from uda.data.settings import DataSettings
 from uda.errors import UserError
 from uda.methods import find_method
 from uda.models.published import check_published
@@ -40,10 +41,7 @@ def check(recipe: Recipe, data_root: str | Path | None, device: str, precision: 
         elif name is not None:
             yield f"{role}: {name}, {states[name, 'test' if role.endswith('test') else 'train']}"
     frame = resolve_frame(wanted, found.get("source"), found.get("target"), published_frame(recipe.classifier))
-    if "source" in found:
-        classes = tuple(wanted.classes or class_names(found["source"]))
-    else:
-        classes = UNLABELLED if wanted.source in VIEWS else DIGITS
+    classes = classes_of(wanted, found)
     check_all_classes(found, classes, wanted.unknown == "class")
     if "target" in found and found["target"].labels is None and find_method(recipe.method.name).reads_target_labels:
         raise UserError(f"{recipe.method.name} trains on target labels, which {wanted.target} has none of; take another --method")
@@ -59,6 +57,13 @@ def check(recipe: Recipe, data_root: str | Path | None, device: str, precision: 
     if built is not None and published:
         built.classifier.start = f"the published weights of {classifier.backbone}, which a run downloads unless it has them"
     yield _describe_networks(untrained, built)
+
+
+def classes_of(wanted: DataSettings, found: dict[Role, Found]) -> tuple[str, ...]:
+    """The classes of the source, of which no image is decoded."""
+    if "source" in found:
+        return tuple(wanted.classes or class_names(found["source"]))
+    return UNLABELLED if wanted.source in VIEWS else DIGITS
 
 
 def _describe_networks(recipe: Recipe, networks: Networks | None) -> str:

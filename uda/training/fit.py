@@ -29,7 +29,7 @@ from uda.runs.run import Run
 from uda.runtime import Runtime, choose_runtime, scoped_seed
 from uda.training.loop import Checkpoints, Loop, Metrics, Observer, Progress, Signals, resumable
 from uda.training.stages import Job, adapt, keep_inputs, keep_target, labelled_images, measure, train_source
-from uda.training.trackers import TRACKERS, check_trackers
+from uda.training.trackers import check_trackers, trackers_of
 
 
 def fit(
@@ -167,7 +167,10 @@ def resume(
     with folder.locked(), resumable(folder.path):
         if ranks.agreed((folder.path / RESULT).exists()):
             if ranks.first():
-                close(folder, material_of(Run(folder.path)), report, display)
+                material, environment = material_of(Run(folder.path)), folder.read_environment()
+                for tracker in trackers_of(folder, environment):  # who may not have heard of it
+                    tracker.result(material.result)
+                close(folder, material, report, display)
             ranks.wait()
         else:
             _go_on(folder, display, model, report, observers)
@@ -226,7 +229,7 @@ def new_job(
     metrics, pair = Metrics(folder), pair.to(runtime.device)
     own = Progress(display), metrics, Checkpoints(folder), Signals()
     environment, evaluator = folder.read_environment(), Evaluator(pair, runtime, recipe.kept_aside)
-    trackers = [TRACKERS[name](folder.path, recipe, environment.run) for name in environment.track]
+    trackers = trackers_of(folder, environment)
     watching = [*own, *trackers, *observers] if ranks.first() else own
     loop = Loop(folder, recipe.training.log_every, watching, environment.run)
     cache = user_cache(environment.cache)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -12,15 +13,19 @@ from torch import Tensor
 from uda.console import Display
 from uda.data.augment import to_float
 from uda.data.domain import Domain, LabelledDomain, Pair
-from uda.data.files import ImageFiles, in_order, read_in, read_views, refuse_too_many
+from uda.data.files import READERS, ImageFiles, in_order, read, read_in, read_views, refuse_too_many
 from uda.data.frame import View
 from uda.data.kept import Kept, Other
 from uda.data.settings import DataSettings
+from uda.data.shards import Done, Members, members_of
 from uda.models.frozen import Body, TwoNorms
-from uda.runs.cache import Cache, digest, digest_of_images, map_file, versions_of, write_about, write_maps
+from uda.models.weights import load_weights, save_tensors
+from uda.runs.cache import MAPS, WEIGHTS, Cache, digest, digest_of_images, map_file, versions_of, write_about, write_maps
+from uda.runs.parts import PartsFolder
 from uda.runtime import Runtime
 
 AnyDomain = TypeVar("AnyDomain", Domain, LabelledDomain)
+STATISTICS = 256  # target images by which the statistics of a body's batch norms are learned
 FILES = 4  # images whose views are drawn together
 ROWS = {"cpu": 8, "cuda": 128}  # views that go through the body together: on a CPU, what its caches hold
 
@@ -35,6 +40,7 @@ class Keeper:
         runtime, display: what to compute with, and where to say how it goes.
         cache: where they are kept.
         small: whether the images themselves are kept too, at the side that methods draw at.
+        readers: processes that draw views, at most.
     """
 
     body: Body
@@ -43,11 +49,15 @@ class Keeper:
     display: Display
     cache: Cache
     small: bool = False
+    readers: int = READERS
 
     def __post_init__(self) -> None:
         self.versions = versions_of("torch", "torchvision", "timm", "pillow")
-        where = f"{self.runtime.device.type} {self.runtime.precision}"
-        self.of_body = digest(self.body, self.data.frame, where, self.versions)
+        self.where = f"{self.runtime.device.type} {self.runtime.precision}"
+        body = digest(self.body)
+        self.of_body = digest(body, self.data.frame, self.where, self.versions)
+        # What was made on a cluster is read wherever it is wanted, whatever had computed it.
+        self.of_parts = digest("parts", body, self.data.frame, self.data.views.all, self.versions)
         self.fastest: Body | None = None
         self.shrunk: dict[str, Tensor] = {}
         self.made: dict[str, tuple[Kept, Tensor, tuple[str, ...]]] = {}
@@ -81,7 +91,11 @@ class Keeper:
         key = digest(self.of_body, images, views)
         more = digest(self.of_body, images, self.data.views.all)  # the same images may be trained on and tested
         kept, readable, unreadable = (
-            self.made.get(more) or self.made.get(key) or self._found(key) or self._computed(key, domain, views)
+            self.made.get(more)
+            or self.made.get(key)
+            or self._gathered(domain)
+            or self._found(key)
+            or self._computed(key, domain, views)
         )
         self.made[key] = kept, readable, unreadable
         if len(readable) < len(domain):
@@ -95,19 +109,42 @@ class Keeper:
         key = digest("small", images, frame, self.versions)
         if key not in self.shrunk and (found := self.cache.find(key)) is not None:
             about, folder = found
-            self.shrunk[key] = map_file(folder, about["shape"], about["dtype"])
+            self.shrunk[key] = map_file(folder / MAPS, about["shape"], about["dtype"])
         elif key not in self.shrunk:
             with self.cache.writing(key) as folder:
-                shape, dtype = write_maps(folder, read_in(frame, domain.images))
+                shape, dtype = write_maps(folder / MAPS, read_in(frame, domain.images))
                 write_about(folder, {"what": f"{domain.name} at {frame.size} pixels", "shape": shape, "dtype": dtype})
-                self.shrunk[key] = map_file(folder, shape, dtype)
+                self.shrunk[key] = map_file(folder / MAPS, shape, dtype)
         return self.shrunk[key]
+
+    def keep_shard(self, shard: str, parts: PartsFolder) -> Done:
+        """Writes the part of one shard: what the body makes of all views of its images."""
+        members, _ = members_of(shard)
+        domain = Domain(shard, ImageFiles(Path(), members, self.data.frame), (), "")
+        lost: dict[int, str] = {}
+        parts.write(parts.name(shard), self._blocks(domain, self.data.views.all, [], lost), lost, self.where)
+        return Done(len(domain), list(lost.values()))
+
+    def _gathered(self, domain: Domain) -> tuple[Kept, Tensor, tuple[str, ...]] | None:
+        """What `keep_shard` has written of all shards that a domain's images lie in; else None."""
+        members = domain.images.names if isinstance(domain.images, ImageFiles) else None
+        if not isinstance(members, Members) or (found := self.cache.find(self.of_parts)) is None:
+            return None
+        if (gathered := PartsFolder(found[1]).gather(members)) is None:
+            return None
+        maps, readable, rows, unreadable, computed = gathered
+        refuse_too_many(list(unreadable), len(domain), len(domain))
+        self.display.say(f"  features of {domain.name}: built before ({', '.join(computed)})")
+        everything = len(rows) == len(maps)
+        return (
+            Kept(maps, self._weak(maps.shape[1]), self.runtime.device, rows=None if everything else rows), readable, unreadable
+        )  # fmt: skip
 
     def _found(self, key: str) -> tuple[Kept, Tensor, tuple[str, ...]] | None:
         if (found := self.cache.find(key)) is None:
             return None
         about, folder = found
-        maps = map_file(folder, about["shape"], about["dtype"])
+        maps = map_file(folder / MAPS, about["shape"], about["dtype"])
         return (
             Kept(maps, self._weak(maps.shape[1]), self.runtime.device),
             torch.tensor(about["readable"]),
@@ -116,32 +153,40 @@ class Keeper:
 
     def _computed(self, key: str, domain: Domain, views: tuple[View, ...]) -> tuple[Kept, Tensor, tuple[str, ...]]:
         readable: list[int] = []
-        unreadable: list[str] = []
+        lost: dict[int, str] = {}
         with self.cache.writing(key) as folder:
-            shape, dtype = write_maps(folder, self._blocks(domain, views, readable, unreadable))
+            shape, dtype = write_maps(folder / MAPS, self._blocks(domain, views, readable, lost, strict=True))
+            unreadable = list(lost.values())
             about = {
                 "what": f"{len(views)} views of {domain.name}, {len(readable):,} images, as {' x '.join(map(str, shape[2:]))}",
                 "shape": shape, "dtype": dtype, "readable": readable, "unreadable": unreadable,
             }  # fmt: skip
             write_about(folder, about)
-            maps = map_file(folder, shape, dtype)  # stays readable under its new name, or after it is deleted
+            maps = map_file(folder / MAPS, shape, dtype)  # stays readable under its new name, or after it is deleted
         return Kept(maps, self._weak(len(views)), self.runtime.device), torch.tensor(readable), tuple(unreadable)
 
     def _weak(self, views: int) -> int:
         return min(views, len(self.data.views.weak))
 
-    def _blocks(self, domain: Domain, views: tuple[View, ...], readable: list[int], unreadable: list[str]) -> Iterator[Tensor]:
-        """Maps (B, V, ...) of readable images, block by block; says which these are, and which are not."""
+    def _blocks(
+        self, domain: Domain, views: tuple[View, ...], readable: list[int], lost: dict[int, str], strict: bool = False
+    ) -> Iterator[Tensor]:
+        """Maps (B, V, ...) of readable images, block by block; says which these are, and of the others a line.
+
+        With `strict`, too many of the others end it.
+        """
         blocks, done = in_order(len(domain), FILES), 0
         images = domain.images.to(torch.device("cpu"))
+        drawn_views = read_views(images, self.data.frame, views, blocks, self.readers)
         with self.display.stage(f"features of {domain.name}", 0, len(domain)) as bar:
-            for block, (drawn, failed) in zip(blocks, read_views(images, self.data.frame, views, blocks), strict=True):
+            for block, (drawn, failed) in zip(blocks, drawn_views, strict=True):
                 bad = dict(failed)
                 good = [row for row, position in enumerate(block.tolist()) if position not in bad]
                 readable += block[good].tolist()
-                unreadable += [f"{images.path(number)}: {reason}" for number, reason in failed if isinstance(images, ImageFiles)]
+                lost |= {at: f"{images.path(at)}: {reason}" for at, reason in failed if isinstance(images, ImageFiles)}
                 done += len(block)
-                refuse_too_many(unreadable, done, len(domain))
+                if strict:
+                    refuse_too_many(list(lost.values()), done, len(domain))
                 if good:
                     maps = self._maps(drawn[good].flatten(0, 1))
                     yield maps.view(len(good), len(views), *maps.shape[1:])
@@ -161,7 +206,26 @@ class Keeper:
         return maps.float() if maps.ndim == 2 else maps.bfloat16()
 
 
+def learn_target(body: TwoNorms, target: Domain, runtime: Runtime, cache: Cache, keep: bool = False) -> tuple[Tensor, Tensor]:
+    """Has a body learn the statistics of target images, unless `cache` holds them; with `keep`, it holds them from then on.
+
+    Returns what is made of some target images by the body's own statistics alone, and by both.
+    """
+    some = read(target.images, target.shuffled()[-STATISTICS:].split(64))
+    sample = [runtime.arrange(to_float(images.to(runtime.device))) for images in some]
+    key = digest("target statistics", Body(body.network), digest_of_images(target.images), versions_of("torch"))
+    if (found := cache.find(key)) is not None:
+        load_weights(found[1] / WEIGHTS, body)
+        return body.compare(sample)
+    learned = body.learn(sample)
+    if keep:
+        with cache.writing(key) as folder:
+            save_tensors(body.state_dict(), folder / WEIGHTS)
+            write_about(folder, {"what": f"statistics of {target.name} for a frozen body"})
+    return learned
+
+
 def _blended(own: Domain, other: Domain, body: TwoNorms) -> Kept:
     assert own.kept is not None
     assert other.kept is not None
-    return replace(own.kept, other=Other(other.kept.maps, body.scale, body.shift))
+    return replace(own.kept, other=Other(other.kept, body.scale, body.shift))

@@ -32,7 +32,7 @@ from uda.evaluation.witnesses import contradiction
 from uda.methods import find_method
 from uda.methods.base import Method
 from uda.methods.source_only import SourceOnly
-from uda.methods.translating import PairDrawing, Translating
+from uda.methods.translating import Drawing, PairDrawing, Translating
 from uda.models.backbones import Classifier
 from uda.models.custom import whole_state_dict
 from uda.models.frozen import Body
@@ -47,11 +47,10 @@ from uda.runs.cache import WEIGHTS, Cache, digest, digest_of_images, versions_of
 from uda.runs.environment import Environment
 from uda.runs.folder import RunFolder
 from uda.runtime import Runtime, evaluating, machine, seed_everything
-from uda.training.keep import Keeper
+from uda.training.keep import Keeper, learn_target
 from uda.training.loop import Loop, Metrics
 
 FEATURES_STAGE = "features"
-STATISTICS = 256  # target images by which the statistics of a body's batch norms are learned
 SOURCE_STAGE, REFINING_STAGE, ADAPTATION_STAGE = "source classifier", "refining on the augmented source", "adaptation"
 
 
@@ -137,8 +136,7 @@ def keep_target(job: Job) -> Job:
         if ranks.agreed(folder.has_weights("target_body")):
             folder.read_weights("target_body", body)
         else:
-            sample = read(pair.target.images, pair.target.shuffled()[-STATISTICS:].split(64))
-            own, both = body.learn([runtime.arrange(to_float(images.to(runtime.device))) for images in sample])
+            own, both = learn_target(body, pair.target, runtime, job.cache)
             if job.recipe.classifier.target_norm == "auto" and not _surer(job, own, both):
                 return replace(job, networks=job.networks._replace(target_body=None))
             folder.write_weights("target_body", body)
@@ -211,8 +209,11 @@ def _kept_or_trained(job: Job, classifier: Classifier) -> None:
     key = digest("source classifier", classifier, *images, *how, *numbers, machine(), *versions)
     waiting = "  source classifier: another run is training it; waiting"
     with job.cache.alone(key, lambda: job.display.say(waiting)) if ranks.first() else nullcontext():
-        if (found := ranks.agreed(job.cache.find(key))) is not None:
-            load_weights(found[1] / WEIGHTS, classifier)
+        found = job.cache.find(key) if ranks.first() else None  # whose cache others may not see
+        if ranks.agreed(found is not None):
+            if found is not None:
+                load_weights(found[1] / WEIGHTS, classifier)
+            copy_from_first(classifier)
             job.display.say("  source classifier: trained by an earlier run, and kept (--no-cache trains it anew)")
             return
         _supervised(job, SOURCE_STAGE, recipe.classifier.steps)
@@ -396,11 +397,12 @@ def _measure_translations(job: Job, method: Method) -> dict[str, Any]:
     """``translation``, where the method translates. Of one that reads no labels in training, none are read here either."""
     if not isinstance(method, Translating):
         return {}
+    draws = isinstance(method, Drawing)
     if job.networks is not None and (read_drawn := job.networks.reader(job.recipe)) is not None:
-        found = judge_by_source(job.pair, method.translate, job.networks.classifier, read_drawn, job.runtime)
+        found = judge_by_source(job.pair, method.translate, job.networks.classifier, read_drawn, job.runtime, draws)
         return {"translation": found}
     paired = job.recipe.data.paired_test and not method.classifies
-    figures = evaluate_translation(job.pair, method.translate, job.runtime, paired, labelled=method.classifies)
+    figures = evaluate_translation(job.pair, method.translate, job.runtime, paired, method.classifies, draws)
     return {"translation": figures}
 
 

@@ -9,16 +9,22 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from uda.errors import UserError
 from uda.evaluation.results import Result, Row
 from uda.recipe.schema import Recipe
 from uda.runs.cache import digest
-from uda.training.loop import Observer, Stage
+from uda.runs.environment import Environment
+from uda.runs.folder import RunFolder
+from uda.training.loop import EndReason, Observer, Stage
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 PARAMETERS = 100  # that MLflow takes at once
 
@@ -40,17 +46,33 @@ class Tracker(Observer):
         self.opened = False
 
     def begin(self, stage: Stage) -> None:
-        self.stage = stage.name.replace(" ", "_")
-        if not self.opened:
-            self.open(stage.start)
-            self.opened = True
+        self.open_once()
+        self.enter(stage.name.replace(" ", "_"), stage.start)
 
     def step(self, step: int, row: Row) -> None:
         if numbers := {name: value for name, value in flat(row).items() if isinstance(value, float)}:
             self.log({f"{self.stage}/{name}": value for name, value in numbers.items()}, step)
 
-    def open(self, start: int) -> None:
-        """Before the first numbers; of a resumed run, after `start` steps."""
+    def result(self, result: Result) -> None:
+        self.open_once()
+        self.close(figures(result), result["steps"])
+
+    def open_once(self) -> None:
+        """Opens it, unless it is open."""
+        if not self.opened:
+            self.opened = True
+            self.open()
+
+    def open(self) -> None:
+        """Before the first numbers."""
+        raise NotImplementedError
+
+    def enter(self, stage: str, start: int) -> None:
+        """A stage begins, or goes on after `start` steps: what was told of later ones is not of this run."""
+        self.stage = stage
+
+    def close(self, figures: Mapping[str, float], steps: int) -> None:
+        """After the last numbers: accuracies by name, after so many steps. It may be told so twice."""
         raise NotImplementedError
 
     def log(self, numbers: Mapping[str, float], step: int) -> None:
@@ -59,26 +81,41 @@ class Tracker(Observer):
 
 
 class TensorBoard(Tracker):
-    """Event files in ``RUN/tensorboard``: ``tensorboard --logdir RUN``."""
+    """Event files in ``RUN/tensorboard``, a folder for each stage: ``tensorboard --logdir RUN``.
+
+    It tells the steps of one stage from those of another by their folders, when those of an interrupted part are dropped.
+    """
 
     package = "tensorboard"
 
-    def open(self, start: int) -> None:
+    def open(self) -> None:
+        writer = self._writer("recipe", 0)
+        writer.add_text("recipe", "\n".join(f"    {line}" for line in self.recipe.to_toml().splitlines()))
+        writer.close()
+
+    def enter(self, stage: str, start: int) -> None:
+        super().enter(stage, start)
+        self.writer = self._writer(stage, start + 1)
+
+    def _writer(self, name: str, first: int) -> SummaryWriter:
+        """Of a folder, in which all that came at step `first` or later is dropped."""
         from torch.utils.tensorboard import SummaryWriter
 
-        self.writer = SummaryWriter(self.folder / "tensorboard", purge_step=start + 1 if start else None)
-        self.writer.add_text("recipe", "\n".join(f"    {line}" for line in self.recipe.to_toml().splitlines()))
+        return SummaryWriter(self.folder / "tensorboard" / name, purge_step=first)
 
     def log(self, numbers: Mapping[str, float], step: int) -> None:
         for name, value in numbers.items():
             self.writer.add_scalar(name, value, step)
         self.writer.flush()
 
-    def result(self, result: Result) -> None:
-        if self.opened:
-            for name, value in figures(result).items():
-                self.writer.add_scalar(f"result/{name}", value, result["steps"])
-            self.writer.close()
+    def end(self, reason: EndReason) -> None:
+        self.writer.close()
+
+    def close(self, figures: Mapping[str, float], steps: int) -> None:
+        writer = self._writer("result", 0)
+        for name, value in figures.items():
+            writer.add_scalar(f"result/{name}", value, steps)
+        writer.close()
 
 
 class MLflow(Tracker):
@@ -86,7 +123,7 @@ class MLflow(Tracker):
 
     package = "mlflow"
 
-    def open(self, start: int) -> None:
+    def open(self) -> None:
         from mlflow import MlflowClient
         from mlflow.entities import Param
 
@@ -109,40 +146,53 @@ class MLflow(Tracker):
         now = int(1000 * time.time())
         self.client.log_batch(self.id, [Metric(name, value, now, step) for name, value in numbers.items()])
 
-    def result(self, result: Result) -> None:
-        if self.opened:
-            self.log({f"result/{name}": value for name, value in figures(result).items()}, result["steps"])
-            self.client.set_terminated(self.id)
+    def close(self, figures: Mapping[str, float], steps: int) -> None:
+        self.log({f"result/{name}": value for name, value in figures.items()}, steps)
+        self.client.set_terminated(self.id)
 
 
 class WeightsAndBiases(Tracker):
-    """A run of the project ``uda``, in ``RUN/wandb`` (``wandb sync`` sends it), or with ``WANDB_MODE=online`` on their server."""
+    """A run of the project ``uda``, in ``RUN/wandb`` (``wandb sync`` sends it), or with ``WANDB_MODE=online`` on their server.
+
+    Offline, it cannot go on with what an interrupted part has written: it is told that anew, from ``metrics.jsonl``.
+    """
 
     package = "wandb"
 
-    def open(self, start: int) -> None:
+    def open(self) -> None:
         import wandb
 
         mode: Any = os.environ.get("WANDB_MODE") or "offline"
+        earlier = list((self.folder / "wandb").glob(f"offline-run-*-{self.run}")) if mode == "offline" else []
+        for path in earlier:
+            shutil.rmtree(path, ignore_errors=True)
         self.board = wandb.init(
             project=os.environ.get("WANDB_PROJECT", "uda"), dir=self.folder, name=self.folder.name, id=self.run, mode=mode,
             resume="allow" if mode == "online" else None, config=self.settings, settings=wandb.Settings(silent=True),
         )  # fmt: skip
 
-    def begin(self, stage: Stage) -> None:
-        super().begin(stage)
+        for row in RunFolder(self.folder).read_metrics() if earlier else ():
+            self.enter(row["stage"].replace(" ", "_"), 0)
+            self.step(row["step"], row)
+
+    def enter(self, stage: str, start: int) -> None:
+        super().enter(stage, start)
         self.board.define_metric(f"{self.stage}/*", step_metric=f"{self.stage}/step")  # each stage counts from 1
 
     def log(self, numbers: Mapping[str, float], step: int) -> None:
         self.board.log({**numbers, f"{self.stage}/step": step})
 
-    def result(self, result: Result) -> None:
-        if self.opened:
-            self.board.summary.update({f"result/{name}": value for name, value in figures(result).items()})
-            self.board.finish()
+    def close(self, figures: Mapping[str, float], steps: int) -> None:
+        self.board.summary.update({f"result/{name}": value for name, value in figures.items()})
+        self.board.finish()
 
 
 TRACKERS: dict[str, type[Tracker]] = {"tensorboard": TensorBoard, "mlflow": MLflow, "wandb": WeightsAndBiases}
+
+
+def trackers_of(folder: RunFolder, environment: Environment) -> list[Tracker]:
+    """Those that a run was begun with."""
+    return [TRACKERS[name](folder.path, folder.recipe, environment.run) for name in environment.track]
 
 
 def check_trackers(names: Sequence[str]) -> None:

@@ -1,0 +1,70 @@
+"""Work on many shards, each a task of its own, in this process or on Ray. What is done lies on the disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from uda.atomic import atomic_write
+from uda.cluster.engine import each
+from uda.console import Display
+from uda.data.shards import Done
+from uda.errors import UserError
+
+UNREADABLE = "unreadable.txt"
+Task = Callable[..., Done | str]
+"""what is done with a shard: what came of it, or in one line why nothing did"""
+
+
+def over_shards(
+    task: Task,
+    left: Sequence[tuple[Any, ...]],
+    count: int,
+    listing: Path,
+    display: Display,
+    engine: str,
+    address: str | None,
+    cpus: int = 1,
+) -> int:
+    """Does what is left of `count` shards; returns how many images that were.
+
+    Args:
+        task: a module's own function.
+        left: its arguments, for each shard that is not done.
+        count: of all shards.
+        listing: a file with a line for each image that cannot be read.
+        display: shows how it goes on.
+        engine, address, cpus: as in `uda.cluster.engine`.
+
+    Raises:
+        UserError: for shards that cannot be read, after all others are done.
+    """
+    if len(left) < count:
+        display.say(f"  {count - len(left)} of {count} shards are done already")
+    images, unreadable, failed, done = 0, list[str](), list[str](), count - len(left)
+    with display.stage("shards", done, count) as bar:
+        for ended in each(task, left, engine, address, cpus):
+            done += 1
+            if isinstance(ended, str):
+                failed.append(ended)
+                continue
+            images += ended.images
+            unreadable += ended.unreadable
+            _list(ended.unreadable, listing)  # at once: a shard that is done is not looked at again
+            bar.update(done, f"{images:,} images")
+    if unreadable:
+        display.say(f"  {len(unreadable)} images cannot be read; {listing} lists them")
+    if failed:
+        raise UserError(
+            f"{len(failed)} of {len(left)} shards failed, for example: {failed[0]}; the same command does these alone"
+        )
+    return images
+
+
+def _list(unreadable: list[str], path: Path) -> None:
+    """Adds to the list of images that cannot be read; it is written whole."""
+    known = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    if lines := sorted({*known, *unreadable}):
+        with atomic_write(path) as part:
+            part.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", errors="backslashreplace")
