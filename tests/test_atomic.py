@@ -1,5 +1,6 @@
 """Files that are written whole or not at all, and locks."""
 
+import errno
 import os
 import signal
 import time
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from uda import UserError
 from uda.atomic import TEMPORARY, atomic_write, lock
 
 
@@ -60,3 +62,11 @@ def test_a_dead_process_holds_no_lock_though_its_children_live(tmp_path: Path) -
             assert free
     finally:
         os.kill(child, signal.SIGKILL)
+
+
+def test_what_the_disk_does_not_take_is_said_of_the_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"/file cannot be written \(No space left on device\)"), atomic_write(tmp_path / "file"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as a write's, which names no file
+    with pytest.raises(FileNotFoundError), atomic_write(tmp_path / "file"):
+        (tmp_path / "an input").read_bytes()
+    assert list(tmp_path.iterdir()) == []

@@ -6,8 +6,10 @@ import os
 import secrets
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from uda.errors import UserError
 
 TEMPORARY = ".uda-"
 """what the names of files and folders begin with that are not whole yet"""
@@ -15,17 +17,38 @@ TEMPORARY = ".uda-"
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path` that takes its name only after the block ended well, and lies on the disk by then."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """A temporary file beside `path` that takes its name only after the block ended well, and lies on the disk by then.
+
+    Raises:
+        UserError: where the disk is full, or does not let it be written.
+    """
     temporary = temporary_beside(path)
-    temporary.touch(exist_ok=False)
+    with saying(path, temporary):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch(exist_ok=False)
+        try:
+            yield temporary
+            sync(temporary)
+            os.replace(temporary, path)
+            sync(path.parent)
+        finally:
+            with suppress(OSError):  # of a disk that is read-only by now; what is left over is swept later
+                temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def saying(path: Path, *written: Path) -> Iterator[None]:
+    """Says of `path`, and not of the file that is `written` in its place, that the disk is full or does not let it be written.
+
+    Raises:
+        UserError: for an error of the operating system that is about these, or does not say about what.
+    """
     try:
-        yield temporary
-        sync(temporary)
-        os.replace(temporary, path)
-        sync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        if error.filename is not None and Path(os.fsdecode(error.filename)) not in (path, path.parent, *written):
+            raise
+        raise UserError(f"{path} cannot be written ({error.strerror}); mend that (is there room?), then go on") from error
 
 
 def temporary_beside(path: Path) -> Path:

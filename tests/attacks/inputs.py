@@ -105,7 +105,7 @@ VALUES: dict[str, tuple[str, Callable[[Path], object]]] = {
     "a folder": ("d", lambda folder: (folder / "d").mkdir()),
     "a folder of text": ("e", lambda folder: ((folder / "e").mkdir(), (folder / "e/a.txt").write_text("a"))),
     "a file": ("f", written("f")),
-    "a file without end": ("/dev/zero", lambda folder: None),
+    "a file without end": ("z", lambda folder: (folder / "z").symlink_to("/dev/zero")),
     "a pipe": ("p", lambda folder: os.mkfifo(folder / "p")),
     "a link to itself": ("l", lambda folder: (folder / "l").symlink_to("l")),
     "300 letters": ("x" * 300, lambda folder: None),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import nn
 
 from tests.models.nets import SmallResNet
 from uda import UserError
-from uda.models.weights import load_body, load_weights
+from uda.models.weights import load_body, load_weights, save_state, save_tensors
 
 
 def weights(module: nn.Module) -> torch.Tensor:
@@ -136,3 +137,11 @@ def test_a_body_of_another_network_is_refused_and_nothing_is_loaded(change: Any,
     with pytest.raises(UserError, match=rf"body\.pt is of another network: {message}"):
         load_body(state, network, "fc", "body.pt")
     assert torch.equal(weights(network), before)
+
+
+@pytest.mark.parametrize("save", [save_state, save_tensors])
+def test_what_cannot_be_written_is_an_error_of_the_system(
+    save: Callable[[dict[str, torch.Tensor], Path], None], tmp_path: Path
+) -> None:
+    with pytest.raises(OSError, match="not written to its end"):
+        save({"weight": torch.zeros(3)}, tmp_path / "nowhere" / "file")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import pickle
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -17,8 +20,32 @@ from uda.paths import regular
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Writes tensors as safetensors; those that lie in the same memory are written under each of their names."""
-    save_file({name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}, path)
+    """Writes tensors as safetensors; those that lie in the same memory are written under each of their names.
+
+    Raises:
+        OSError: where that fails, as on a full disk.
+    """
+    try:
+        save_file({name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}, path)
+    except SafetensorError as error:
+        raise _unwritten(path) from error
+
+
+def save_state(state: Mapping[str, Any], path: Path) -> None:
+    """Writes values as `torch.save` does.
+
+    Raises:
+        OSError: where that fails, as on a full disk.
+    """
+    try:
+        torch.save(state, path)
+    except RuntimeError as error:
+        raise _unwritten(path) from error
+
+
+def _unwritten(path: Path) -> OSError:
+    """The writers in C++ and Rust have errors of their own, which say less."""
+    return OSError(errno.EIO, "it was not written to its end", str(path))
 
 
 def load_weights(path: Path, module: nn.Module) -> None:

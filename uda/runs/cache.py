@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from uda.atomic import atomic_write, lock
+from uda.atomic import atomic_write, lock, saying
 from uda.data.files import Images
 from uda.data.shards import Members
 from uda.errors import UserError
@@ -147,7 +147,8 @@ class Cache:
             self.root.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(prefix=f".{key[:8]}-", dir=self.root))
         try:
-            yield made
+            with saying(made, *(made / name for name in (ABOUT, MAPS, WEIGHTS))):
+                yield made
             if self.root is not None:
                 shutil.rmtree(self.root / key, ignore_errors=True)
                 os.replace(made, self.root / key)

@@ -20,14 +20,14 @@ from torch import Tensor, nn
 from typing_extensions import TypedDict
 
 from uda import plugins, ranks
-from uda.atomic import TEMPORARY, atomic_write, lock, sync, temporary_beside
+from uda.atomic import TEMPORARY, atomic_write, lock, saying, sync, temporary_beside
 from uda.data.domain import Domain
 from uda.data.files import in_order, read
 from uda.errors import UserError
 from uda.evaluation.evaluator import Examples
 from uda.evaluation.outputs import Outputs
 from uda.evaluation.results import CheckedRow, Result, Row, read_result
-from uda.models.weights import load_weights, save_tensors
+from uda.models.weights import load_weights, save_state, save_tensors
 from uda.paths import regular
 from uda.recipe import presets
 from uda.recipe.load import dump_recipe, load_recipe, named_code
@@ -262,7 +262,7 @@ class RunFolder:
     def write_state(self, name: str, state: dict[str, Tensor]) -> None:
         """Saves a state dict as `torch.save` does, for other programs to read."""
         with atomic_write(self.path / name) as path:
-            torch.save({key: value.detach().cpu().clone() for key, value in state.items()}, path)
+            save_state({key: value.detach().cpu().clone() for key, value in state.items()}, path)
 
     def write_sample(self, target: Domain) -> None:
         """Keeps up to 64 target images, uint8, so that exports can be checked where the data is not at hand."""
@@ -345,7 +345,7 @@ class RunFolder:
             sync(metrics)  # its rows up to here are not written again
             state = {**state, "metrics": metrics.stat().st_size}
         with atomic_write(self.path / name) as path:
-            torch.save(state, path)
+            save_state(state, path)
 
     def has_checkpoint(self) -> bool:
         """Whether something is still to be done: the checkpoint is what a run deletes last."""
@@ -374,7 +374,8 @@ class RunFolder:
         self.write_text(METRICS, "".join(json.dumps(row) + "\n" for row in rows))
 
     def append_metrics(self, row: Row) -> None:
-        with (self.path / METRICS).open("a", encoding="utf-8") as file:
+        path = self.path / METRICS
+        with saying(path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
     def read_metrics(self) -> list[Row]:
