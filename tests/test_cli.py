@@ -227,7 +227,7 @@ def test_own_images_and_network_from_fit_to_export(
     monkeypatch.chdir(tmp_path)  # a run is found, and finds its images and network, from anywhere
     code, out, _ = uda(capsys, monkeypatch, "predict", "run", str(folders / "target"), "-o", "p.csv")
     assert (code, "96 images classified" in out) == (0, True)
-    code, out, _ = uda(capsys, monkeypatch, "evaluate", "run", "--data", str(folders / "test"), "-o", "e.json")
+    code, out, _ = uda(capsys, monkeypatch, "evaluate", "run", "--data", str(folders / "test"), "-o", "e.json", "--which", "last")
     assert code == 0
     assert (
         json.loads(Path("e.json").read_text())["accuracy"] == json.loads(Path("run/result.json").read_text())["accuracy"]["last"]

@@ -14,7 +14,7 @@ from uda.runs.run import Run
 
 
 def test_torch_export_runs_on_any_batch(own_run: Run, tmp_path: Path) -> None:
-    path, line = export(own_run, "torch", tmp_path / "c.pt2")
+    path, line = export(own_run, "torch", tmp_path / "c.pt2", "last")
     images = to_float(own_run.sample())[:5]
     assert torch.allclose(torch.export.load(path).module()(images * 0.5 + 0.5), own_run.classifier(images), atol=1e-4)
     assert "checked on 64 target images" in line
@@ -22,7 +22,7 @@ def test_torch_export_runs_on_any_batch(own_run: Run, tmp_path: Path) -> None:
 
 def test_onnx_runs_on_any_batch_and_says_what_it_is(own_run: Run, tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime", reason="the extra uda-toolkit[onnx] is not installed")
-    path, _ = export(own_run, "onnx", tmp_path / "c.onnx")
+    path, _ = export(own_run, "onnx", tmp_path / "c.onnx", "last")
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     for count in (1, 7):
         images = to_float(own_run.sample())[:count]

@@ -63,7 +63,7 @@ def test_a_result_says_what_was_run_and_what_came_out(tiny_run: uda.Run) -> None
     result = tiny_run.result
     assert (result["recipe"], result["method"], result["seed"], result["steps"]) == ("tiny", "unit", 0, 8)
     assert (result["device"], result["precision"]) == ("cpu", "fp32")
-    assert result["target"] == {"name": "digits", "note": result["target"]["note"], "train": 1197, "test": 600, "held_out": 120}
+    assert result["target"] == {"name": "digits", "note": result["target"]["note"], "train": 1197, "test": 600, "held_out": 0}
     assert set(result["accuracy"]) == {"source", "source_only", "last", "selected", "oracle"}
     assert set(result["seconds"]) == {"total", "source_classifier", "adaptation"}
     assert 0 <= result["translation"]["class_consistency"] <= 1

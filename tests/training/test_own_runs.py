@@ -62,8 +62,10 @@ def test_without_target_labels_there_are_weights_pictures_and_scores(folders: Pa
     assert (done.path / "translations.png").exists()
 
 
-@pytest.mark.usefixtures("readers")
-def test_a_run_from_files_on_disk_stops_and_resumes_to_the_same_end(folders: Path, tmp_path: Path) -> None:
+def test_a_run_from_files_on_disk_stops_and_resumes_to_the_same_end(
+    folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever reads them: of the whole run, one process ahead of it; of the run in two parts, the run itself."""
     settings = overrides(
         folders,
         **{
@@ -74,7 +76,9 @@ def test_a_run_from_files_on_disk_stops_and_resumes_to_the_same_end(folders: Pat
             "training.steps": 6,
         },
     )
-    whole = run(tmp_path / "whole", settings)
+    with monkeypatch.context() as patch:
+        patch.setattr("uda.data.files.READERS", 1)
+        whole = run(tmp_path / "whole", settings)
     assert isinstance(in_frame(find(folders / "target", False), Frame(16, 1), 0, Display(quiet=True))[1], ImageFiles)
     with pytest.raises(Interrupted):
         run(tmp_path / "stopped", settings, observers=[StopAfter(3)])
