@@ -208,14 +208,19 @@ def test_source_only_runs_as_a_method(tiny: Path, tmp_path: Path) -> None:
     assert not (done.path / "translations.png").exists()
 
 
-def test_a_timm_backbone_runs(tiny: Path, tmp_path: Path) -> None:
+def test_a_timm_backbone_runs(tiny: Path, folders: Path, tmp_path: Path) -> None:
     recipe = (
         tiny.read_text()
         .replace("width = 8\nsteps = 6", 'backbone = "timm:mobilenetv3_small_050"\npretrained = false\nsteps = 2')
         .replace("steps = 8", "steps = 2")
     )
     tiny.write_text(recipe.replace("size = 16", "size = 32"))
-    assert 0 <= run(tiny, tmp_path / "run").target_accuracy <= 1
+    data = {
+        "data.source": str(folders / "source"),
+        "data.target": str(folders / "target"),
+        "data.target_test": str(folders / "test"),
+    }
+    assert 0 <= run(tiny, tmp_path / "run", overrides=data).target_accuracy <= 1
 
 
 def test_a_folder_that_is_not_empty_is_not_overwritten(tiny: Path, tiny_run: uda.Run) -> None:
