@@ -7,7 +7,7 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,7 +19,7 @@ from uda import ranks, signals
 from uda.data.names import absolute, data_roots, is_shards
 from uda.errors import OwnCodeError, ProcessLost, Terminated, UserError
 from uda.paths import new_file, new_folder
-from uda.plugins import anchored, named, own_frames
+from uda.plugins import named, own_frames
 from uda.recipe import presets
 
 if TYPE_CHECKING:
@@ -75,20 +75,26 @@ Engine = Annotated[str, typer.Option(help="For shards: here, one after another, 
 Seed = Annotated[int | None, typer.Option("--seed", min=0, max=2**63 - 2, help="Seed of everything random.")]
 
 
-FLAGS: dict[str, tuple[str, Callable[[Any], object]]] = {
-    "source": ("data.source", absolute),
-    "target": ("data.target", absolute),
-    "source_test": ("data.source_test", absolute),
-    "target_test": ("data.target_test", absolute),
-    "size": ("data.size", int),
-    "model": ("classifier.backbone", anchored),
-    "weights": ("classifier.weights", lambda path: str(Path(path).absolute())),
-    "backbone_weights": ("classifier.backbone_weights", lambda path: str(Path(path).absolute())),
-    "split": ("classifier.split", str),
-    "method": ("method.name", anchored),
-    "seed": ("seed", int),
+FLAGS = {
+    "source": "data.source",
+    "target": "data.target",
+    "source_test": "data.source_test",
+    "target_test": "data.target_test",
+    "size": "data.size",
+    "model": "classifier.backbone",
+    "weights": "classifier.weights",
+    "backbone_weights": "classifier.backbone_weights",
+    "split": "classifier.split",
+    "method": "method.name",
+    "seed": "seed",
 }
-"""flags of `uda fit` that are keys of the recipe, and how values are written down: a path holds wherever one resumes"""
+"""flags of `uda fit` that are keys of the recipe"""
+
+
+def _settings(flags: dict[str, Any]) -> dict[str, Any]:
+    """What is said by flags, by the recipe's keys."""
+    given = {FLAGS[flag]: value for flag, value in flags.items() if flag in FLAGS and value is not None}
+    return {key: str(value) if isinstance(value, Path) else value for key, value in given.items()}
 
 
 def _overrides(flags: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -96,9 +102,8 @@ def _overrides(flags: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     from uda.recipe.load import parse_override
 
     values = dict(parse_override(text) for text in flags["set_"] or ())
-    given = [flag for flag in FLAGS if flags.get(flag) is not None]
-    values |= {FLAGS[flag][0]: FLAGS[flag][1](flags[flag]) for flag in given}
-    return values, {FLAGS[flag][0]: f"--{flag.replace('_', '-')}" for flag in given}
+    origins = {FLAGS[flag]: f"--{flag.replace('_', '-')}" for flag in FLAGS if flags.get(flag) is not None}
+    return values | _settings(flags), origins
 
 
 @app.callback(invoke_without_command=True)
@@ -293,7 +298,7 @@ def inspect(
 
     flags = {"model": model, "weights": weights, "backbone_weights": backbone_weights, "size": size}
     overrides = dict(parse_override(text) for text in set_ or ())
-    overrides |= {FLAGS[flag][0]: FLAGS[flag][1](value) for flag, value in flags.items() if value is not None}
+    overrides |= _settings(flags)
     display = Display()
     seen = run_inspect(source, target, data_roots(data_root), display, overrides, device)
     display.say(seen["advice"])

@@ -249,7 +249,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as made, given.out.open("a") as log:
         root = Path(made)
         root.chmod(0o755)
-        (root / "state").mkdir(mode=0o777)
+        for folder in ("state", "tmp"):
+            (root / folder).mkdir()
+            (root / folder).chmod(0o777)
+        tempfile.tempdir = str(root / "tmp")  # where nobody may write, too
         os.environ |= {"XDG_STATE_HOME": str(root / "state"), "UDA_DATA": str(root / "data")}
         if os.fork() == 0:  # what has computed is not forked
             write_data(root / "data")

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -183,3 +184,19 @@ def test_little_shared_memory_is_not_filled(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bavail=1, f_frsize=64))
     assert workers_for(2**20) == 0
     assert all(torch.equal(*pair) for pair in zip(read(files(tmp_path), in_order(5, 2)), expected, strict=True))
+
+
+def test_the_main_process_reads_where_no_reader_could_hand_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/proc")  # where nobody makes a folder
+    assert workers_for(1) == 0
+
+
+def test_readers_outlive_one_termination_of_the_group(tmp_path: Path) -> None:
+    """As `kill -TERM -GROUP` sends: the main process ends its step, and then them."""
+    write(tmp_path, 40)
+    parts = read(files(tmp_path), in_order(40, 1))
+    for _ in range(4):  # until each reader has begun
+        next(parts)
+    for child in Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split():
+        os.kill(int(child), signal.SIGTERM)
+    assert len(list(parts)) == 36

@@ -2,7 +2,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from hypothesis import given, reject
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from uda import UserError
@@ -127,6 +127,7 @@ def test_an_override_without_equals_says_how_to_write_one() -> None:
         parse_override("method.width")
 
 
+@settings(deadline=None)
 @given(
     st.floats(allow_nan=False, allow_infinity=False, allow_subnormal=False),
     st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"])),
@@ -317,6 +318,7 @@ def keys_with_values(recipe: Recipe) -> dict[str, object]:
     return {key: value for key, value in walk(recipe.model_dump()).items() if type(value) in KINDS}
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_any_override_survives_being_written_and_read(data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(("svhn2mnist", "mnist2usps-dann", "mnist2mnistm")))
@@ -350,3 +352,15 @@ def test_a_translator_is_refused_fewer_target_images_than_source_images(method: 
     with pytest.raises(UserError, match="target_batch is 4, less than"):
         load_recipe("synth2digits", given)
     assert load_recipe("synth2digits", given | {"method.name": "dann"}).training.target_batch == 4
+
+
+def test_paths_hold_in_any_other_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether a file says them or an override; names stay as they are."""
+    monkeypatch.chdir(tmp_path)
+    Path("own.toml").write_text('[data]\nsource = "./a"\ntarget = "digits"\n[method]\nname = "mcc"\n')
+    found = load_recipe(
+        "own.toml", {"data.target_test": "b/c.csv", "classifier.backbone": "nets.py:Net", "classifier.weights": "w"}
+    )
+    here = Path.cwd()
+    assert (found.data.source, found.data.target, found.data.target_test) == (str(here / "a"), "digits", str(here / "b/c.csv"))
+    assert (found.classifier.backbone, found.classifier.weights) == (f"{here}/nets.py:Net", str(here / "w"))

@@ -14,7 +14,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, ValidationError, field_validator, model_validator
 
-from uda.data.names import absolute
 from uda.errors import UserError
 from uda.plugins import anchored
 from uda.recipe import presets
@@ -24,8 +23,6 @@ from uda.runs.folder import title
 from uda.types import Section
 
 BACKBONE = "classifier.backbone"
-PLACES = "data.source", "data.target", "data.source_test", "data.target_test", "classifier.weights", "classifier.backbone_weights"
-"""settings that name a place, which holds on every node only where it is absolute"""
 
 
 class SweepSpec(Section):
@@ -151,29 +148,13 @@ def _combine(recipe: str, method: str | None, values: dict[str, Any]) -> Combina
     last = [key.rpartition(".")[2] for key in values]
     short = last if len(set(last)) == len(last) else list(values)
     name = "-".join([title(resolved), *(f"{key}={_plain(value)}" for key, value in zip(short, values.values(), strict=True))])
-    return Combination(name, _anchored(resolved), values)
+    return Combination(name, resolved, values)
 
 
 def _plain(value: object) -> str:
     """A value as part of a folder's name."""
     text = "+".join(map(_plain, value)) if isinstance(value, list) else str(value)
     return re.sub(r"[^\w.+=-]", "_", text)[-60:]
-
-
-def _anchored(recipe: Recipe) -> Recipe:
-    """The recipe with every place and all code that it names made absolute."""
-    backbone, method = anchored(recipe.classifier.backbone), anchored(recipe.method.name)
-    sections = recipe.classifier.model_copy(update={"backbone": backbone}), recipe.method.model_copy(update={"name": method})
-    recipe = recipe.model_copy(update=dict(zip(("classifier", "method"), sections, strict=True)))
-    for key in PLACES:
-        table, name = key.split(".")
-        section = getattr(recipe, table)
-        place = getattr(section, name)
-        if place is not None:
-            held = absolute(place) if table == "data" else type(place)(Path(place).absolute())
-            new = section.model_copy(update={name: held})
-            recipe = recipe.model_copy(update={table: new})
-    return recipe
 
 
 def _check_scores(found: list[Combination]) -> None:

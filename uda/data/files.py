@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import tempfile
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from io import BytesIO
@@ -170,8 +171,14 @@ def _in_workers(
 def workers_for(block: int) -> int:
     """How many processes decode blocks of so many bytes; 0: the main process does.
 
-    Blocks pass through shared memory, which a container may have little of: half of what is free is enough for all of them.
+    Blocks pass through shared memory, which a container may have little of: half of what is free is enough for all of them. They
+    are handed over at sockets in a temporary folder; where none can be made, a process would wait for them for ever.
     """
+    try:
+        with tempfile.TemporaryDirectory():
+            pass
+    except OSError:
+        return 0
     try:
         free = os.statvfs("/dev/shm")
     except OSError:  # a system that has it elsewhere

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import AliasChoices, ValidationError
 
-from uda.data.names import is_url
+from uda.data.names import absolute, is_url
 from uda.errors import UserError
 from uda.evaluation.selection import OF_SOURCE
 from uda.methods import find_method
 from uda.models.published import LIBRARIES
+from uda.plugins import anchored
 from uda.recipe import presets
 from uda.recipe.schema import Recipe
 
@@ -46,6 +47,12 @@ class _Said(NamedTuple):
 CODE = ("method", "name"), ("classifier", "backbone")
 """where a recipe may name code"""
 ROLES = "source", "target", "source_test", "target_test"
+PLACES: dict[str, Callable[[str], str]] = {
+    **dict.fromkeys((f"data.{role}" for role in ROLES), absolute),
+    **dict.fromkeys(map(".".join, CODE), anchored),
+    **dict.fromkeys(("classifier.weights", "classifier.backbone_weights"), lambda path: str(Path(path).absolute())),
+}
+"""settings that say where something lies, and how a path among them is made absolute"""
 _Layer = dict[str, _Said]
 """what is said of settings, by dotted key"""
 
@@ -77,7 +84,9 @@ def resolve(
     Raises:
         UserError: for an unknown recipe, key or method, or a value of the wrong kind.
     """
-    given = {key: _Said(value, (flags or {}).get(key, "--set")) for key, value in flatten(overrides or {}).items()}
+    given = {
+        key: _Said(_anchored(key, value), (flags or {}).get(key, "--set")) for key, value in flatten(overrides or {}).items()
+    }
     layer: _Layer = {}
     notes: list[str] = []
     for file in _files(recipe, _value(given, "method.name")):
@@ -135,7 +144,7 @@ def named_code(tables: Mapping[str, Any]) -> list[str]:
 def _files(recipe: str | Path | Recipe, method: str | None) -> list[_Layer]:
     """What a recipe says, and before it what the files say that it extends."""
     if isinstance(recipe, Recipe):
-        return [{key: _Said(value, "the recipe given") for key, value in flatten(recipe.model_dump()).items()}]
+        return [{key: _Said(_anchored(key, value), "the recipe given") for key, value in flatten(recipe.model_dump()).items()}]
     path = presets.find(str(recipe))
     if method is not None:
         path = presets.variant(path, method)
@@ -145,8 +154,13 @@ def _files(recipe: str | Path | Recipe, method: str | None) -> list[_Layer]:
         origin = f"recipe {own or file.stem}" + ("" if file == path else " (extended)")
         # What is extended lends its settings, not its name.
         tables = {"name": path.stem, **tables} if file == path else {**tables, "name": path.stem, "description": ""}
-        layers.append({key: _Said(value, origin, own) for key, value in flatten(tables).items()})
+        layers.append({key: _Said(_anchored(key, value), origin, own) for key, value in flatten(tables).items()})
     return layers
+
+
+def _anchored(key: str, value: Any) -> Any:
+    """A setting's value, in which a path is absolute: the run may be gone on with, and used, from any other folder."""
+    return PLACES[key](value) if key in PLACES and isinstance(value, str) else value
 
 
 def _lay(below: _Layer, above: _Layer) -> _Layer:
