@@ -21,14 +21,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from PIL import Image
 
-from tests.attacks.harness import Outcome, attack, forked
-from tests.attacks.kills import compare, content, write_data
-from tests.attacks.signals import SECONDS, commands, undisturbed
+from tests.attacks.harness import Outcome, attack, forked, listed
+from tests.attacks.kills import compare, content
+from tests.attacks.signals import SECONDS, commands, prepare, undisturbed
 from uda.cli import main as uda_main
-from uda.evaluation import study
 from uda.training import fit, loop
 
 PHASES = {"source": "refining", "adaptation": "adaptation", "finishing": ""}
@@ -242,7 +240,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("faults.jsonl"))
     given = parser.parse_args()
-    rows = [json.loads(line) for line in given.out.read_text().splitlines()] if given.out.exists() else []
+    rows = listed(given.out)
     known = {(row["fault"], row["phase"]) for row in rows}
     unshare()
     mount(Path("/dev/shm"), SHARED)
@@ -253,14 +251,7 @@ def main() -> None:
             (root / folder).mkdir()
             (root / folder).chmod(0o777)
         tempfile.tempdir = str(root / "tmp")  # where nobody may write, too
-        os.environ |= {"XDG_STATE_HOME": str(root / "state"), "UDA_DATA": str(root / "data")}
-        if os.fork() == 0:  # what has computed is not forked
-            write_data(root / "data")
-            os._exit(0)
-        os.wait()
-        torch.set_num_threads(1)
-        loop.SAVE_EVERY = 0.3
-        study.shipped()
+        prepare(root)
         words = commands(root / "data")["lazy"]
         whole = undisturbed(words, root / "whole").content
         for number, (name, phase) in enumerate((name, phase) for name in FAULTS for phase in PHASES):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import signal
@@ -11,6 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from uda.cli import main
 
@@ -54,6 +56,11 @@ class Sent:
 
     def to(self, child: int) -> None:
         (os.killpg if self.group else os.kill)(child, self.number)
+
+
+def listed(path: Path) -> list[dict[str, Any]]:
+    """The rows of a list (JSON lines) that is gone on with; none where there is no such file yet."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def forked(task: Callable[[], object], folder: Path, seconds: float = 20, sent: Sent | None = None) -> Outcome:

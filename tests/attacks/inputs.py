@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 
 from tests.attacks import test_inputs
-from tests.attacks.harness import attack
+from tests.attacks.harness import attack, listed
 from tests.attacks.kills import import_what_is_imported
 from tests.attacks.test_edited import changed
 from tests.attacks.test_inputs import ATTACKS, image
@@ -267,7 +267,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("inputs.jsonl"))
     parser.add_argument("--only", nargs="*", default=["single", "arguments", "data", "run_files", "settings"])
     given = parser.parse_args()
-    rows = [json.loads(line) for line in given.out.read_text().splitlines()] if given.out.exists() else []
+    rows = listed(given.out)
     known = {(row["kind"], row["name"]) for row in rows}
     with tempfile.TemporaryDirectory() as made, given.out.open("a") as log:
         root = Path(made)

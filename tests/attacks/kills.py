@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 
+from tests.attacks.harness import listed
 from tests.conftest import NETS, SHORT, TINY, domain, write_folder
 from tests.models.nets import SmallResNet
 from uda import UserError
@@ -75,13 +76,20 @@ def cases(data: Path) -> dict[str, tuple[Callable[[Path], Any], Callable[[Path],
 
 
 def write_data(data: Path) -> None:
-    """What the cases read: a recipe, folders of drawn digits, and a network's weights."""
+    """What the cases read: a recipe, folders of drawn digits, and a network's weights.
+
+    By a process of its own: what draws has computed, and what has computed is not forked.
+    """
+    if os.fork():
+        os.wait()
+        return
     data.mkdir(parents=True, exist_ok=True)
     (data / "tiny.toml").write_text(TINY)
     for seed, (name, classes) in enumerate({"source": True, "target": False, "test": True}.items()):
         write_folder(domain(name, 48, seed), data / name, classes)
     torch.manual_seed(0)
     torch.save(SmallResNet().state_dict(), data / "net.pt")
+    os._exit(0)
 
 
 class Killer:
@@ -229,16 +237,10 @@ def main() -> None:
     parser.add_argument("--cases", nargs="*")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no attack after so long")
     given = parser.parse_args()
-    began, known = time.monotonic(), {}
-    if given.out.exists():
-        rows = [json.loads(line) for line in given.out.read_text().splitlines()]
-        known = {(row["case"], row["operation"]): row["outcome"] for row in rows}
+    began, known = time.monotonic(), {(row["case"], row["operation"]): row["outcome"] for row in listed(given.out)}
     with tempfile.TemporaryDirectory() as made, given.out.open("a") as log:
         root = Path(made)
-        if os.fork() == 0:  # what draws has computed, and what has computed is not forked
-            write_data(root / "data")
-            os._exit(0)
-        os.wait()
+        write_data(root / "data")
         study.shipped()  # the same for all, and computed without threads
         for name in given.cases or cases(root):
             import_what_is_imported(partial(cases(root / "data")[name][0], root / "first" / name), root / f"{name}-first")

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from tests.attacks.harness import Outcome, Sent, attack
+from tests.attacks.harness import Outcome, Sent, attack, listed
 from tests.attacks.kills import compare, content, import_what_is_imported, write_data
 from tests.conftest import NETS
 from uda.cli import main as uda_main
@@ -131,22 +131,24 @@ def undisturbed(words: list[str], place: Path) -> Whole:
     return Whole(content(place), outcome.seconds)
 
 
+def prepare(root: Path) -> None:
+    """Writes the data below `root`, and has this process begin nothing that a fork of it would wait for."""
+    os.environ |= {"XDG_STATE_HOME": str(root / "state"), "UDA_DATA": str(root / "data")}
+    write_data(root / "data")
+    torch.set_num_threads(1)
+    loop.SAVE_EVERY = 0.3
+    study.shipped()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("signals.jsonl"))
     parser.add_argument("--count", type=int, default=200)
     given = parser.parse_args()
-    rows = [json.loads(line) for line in given.out.read_text().splitlines()] if given.out.exists() else []
+    rows = listed(given.out)
     with tempfile.TemporaryDirectory() as made, given.out.open("a") as log:
         root = Path(made)
-        os.environ |= {"XDG_STATE_HOME": str(root / "state"), "UDA_DATA": str(root / "data")}
-        if os.fork() == 0:  # what has computed is not forked
-            write_data(root / "data")
-            os._exit(0)
-        os.wait()
-        torch.set_num_threads(1)
-        loop.SAVE_EVERY = 0.3
-        study.shipped()
+        prepare(root)
         wholes: dict[str, Whole] = {}
         known = commands(root / "data")
         number = rows[-1]["number"] if rows else 0
