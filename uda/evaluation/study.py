@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -62,15 +62,15 @@ class Verdict:
 
 
 class Regression:
-    """A truth (N,) on witnesses (N, W).
-
-    Attributes:
-        left_out: what was predicted of each run by a regression on the runs of other pairs (N,).
-    """
+    """A truth (N,) on witnesses (N, W)."""
 
     def __init__(self, witnesses: Numbers, truth: Numbers, pairs: NDArray[np.str_]) -> None:
-        self.left_out = left_out(pairs, witnesses, truth, self._predict)
-        self.witnesses, self.truth = witnesses, truth
+        self.witnesses, self.truth, self.pairs = witnesses, truth, pairs
+
+    @cached_property
+    def left_out(self) -> Numbers:
+        """What is predicted of each run by a regression on the runs of other pairs (N,). It takes as many fits as pairs."""
+        return left_out(self.pairs, self.witnesses, self.truth, self._predict)
 
     def predict(self, witnesses: Numbers) -> Numbers:
         """What follows from the witnesses of other runs (n, W): (n,)."""
