@@ -72,6 +72,14 @@ SetKeys = Annotated[list[str] | None, typer.Option("--set", help="Any key: --set
 Trust = Annotated[bool, typer.Option("--trust", help="Agree to run the code that the run's recipe names, from now on.")]
 Address = Annotated[str | None, typer.Option(help="Of a Ray cluster: auto or HOST:PORT. Left out, this machine is one.")]
 Engine = Annotated[str, typer.Option(help="For shards: here, one after another, or ray, side by side (needs it).")]
+Source = Annotated[str | None, typer.Option("--source", help="Labelled images: a folder CLASS/IMAGE.png, .csv, .npz, or a name.")]
+Model = Annotated[str | None, typer.Option("--model", help="FILE.py:FACTORY, MODULE:FACTORY, timm:NAME, torchvision:NAME.")]
+Weights = Annotated[Path | None, typer.Option("--weights", help="Its trained weights: a state dict, .pt or .safetensors.")]
+BackboneWeights = Annotated[
+    Path | None, typer.Option("--backbone-weights", help="A pretrained body's weights; its head is made anew.")
+]
+Size = Annotated[int | None, typer.Option("--size", help="Side that images are brought to, pixels; else the source's own.")]
+Method = Annotated[str | None, typer.Option("--method", help="Another method: a name from `uda methods`, or FILE.py:CLASS.")]
 Seed = Annotated[int | None, typer.Option("--seed", min=0, max=2**63 - 2, help="Seed of everything random.")]
 
 
@@ -126,16 +134,16 @@ def fit(
         str | None, typer.Option(help="A name from `uda recipes` or a .toml file; with --source: photos or folders.")
     ] = None,
     resume: Annotated[Path | None, typer.Option(help="Continue an interrupted run folder instead.")] = None,
-    source: Annotated[str | None, typer.Option(help="Labelled images: a folder CLASS/IMAGE.png, .csv, .npz, or a name.")] = None,
+    source: Source = None,
     target: Annotated[str | None, typer.Option(help="Images without labels: a folder, .csv, .npz, or a name.")] = None,
     source_test: Annotated[str | None, typer.Option(help="Labelled source images to test on; else a tenth of --source.")] = None,
     target_test: Annotated[str | None, typer.Option(help="Labelled target images to test on; else a named set's own.")] = None,
-    model: Annotated[str | None, typer.Option(help="FILE.py:FACTORY, MODULE:FACTORY, timm:NAME, torchvision:NAME.")] = None,
-    weights: Annotated[Path | None, typer.Option(help="Its trained weights: a state dict, .pt or .safetensors.")] = None,
-    backbone_weights: Annotated[Path | None, typer.Option(help="A pretrained body's weights; its head is made anew.")] = None,
+    model: Model = None,
+    weights: Weights = None,
+    backbone_weights: BackboneWeights = None,
     split: Annotated[str | None, typer.Option(help="The last module of its stem; else found, and printed.")] = None,
-    size: Annotated[int | None, typer.Option(help="Side that images are brought to, pixels; else the source's own.")] = None,
-    method: Annotated[str | None, typer.Option(help="Another method: a name from `uda methods`, or FILE.py:CLASS.")] = None,
+    size: Size = None,
+    method: Method = None,
     seed: Seed = None,
     seeds: Annotated[int | None, typer.Option(help="So many runs, with seeds from --seed on, and their mean and spread.")] = None,
     out: OutOrNone = None,
@@ -648,12 +656,12 @@ def cache_build(
     context: typer.Context,
     target: Annotated[str, typer.Argument(metavar="SHARDS", help="The target, in tar shards: 'shards/{0000..0999}.tar'.")],
     recipe: Annotated[str, typer.Option(help="As for `uda fit`.")] = "photos",
-    source: Annotated[str | None, typer.Option(help="As for `uda fit`: its classes and frame count.")] = None,
-    model: Annotated[str | None, typer.Option(help="As for `uda fit`.")] = None,
-    weights: Annotated[Path | None, typer.Option(help="As for `uda fit`.")] = None,
-    backbone_weights: Annotated[Path | None, typer.Option(help="As for `uda fit`.")] = None,
-    size: Annotated[int | None, typer.Option(help="As for `uda fit`.")] = None,
-    method: Annotated[str | None, typer.Option(help="As for `uda fit`.")] = None,
+    source: Source = None,
+    model: Model = None,
+    weights: Weights = None,
+    backbone_weights: BackboneWeights = None,
+    size: Size = None,
+    method: Method = None,
     set_: SetKeys = None,
     engine: Engine = "here",
     address: Address = None,
