@@ -224,10 +224,11 @@ def share(count: int, what: str) -> int:
     return count // world_size()
 
 
-def common_generator() -> torch.Generator | None:
-    """For what all draw alike after their global generators, which it goes on from, have parted; None: the global one."""
-    if not several():
-        return None
+def common_generator() -> torch.Generator:
+    """A generator that goes on from where the global one is, and leaves that alone.
+
+    So processes whose global ones are about to part draw alike, and it changes nothing else how far ahead something is drawn.
+    """
     import torch
 
     generator = torch.Generator()

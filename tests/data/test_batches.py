@@ -1,10 +1,18 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.conftest import domain, write_folder
 from uda.data.augment import Augment, to_float
-from uda.data.batches import Batches, Shuffle
+from uda.data.batches import Batches, Shuffle, Stream
 from uda.data.domain import Pair
+from uda.data.files import ImageFiles, in_order, read
+from uda.data.frame import Frame
 from uda.runtime import Runtime
 
 
@@ -85,3 +93,18 @@ def test_classes_come_in_proportion_to_their_shares(shares: list[float]) -> None
 def test_a_class_without_images_has_no_share() -> None:
     labels = torch.tensor([0] * 50 + [2] * 50)
     assert labels[Shuffle(100, labels, torch.ones(3)).order].bincount(minlength=3).tolist() == [50, 0, 50]
+
+
+def test_batches_are_the_same_however_many_processes_read_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over several epochs, with augmentation that draws from the generator that the order once came from."""
+    write_folder(domain("d", 6, 0), tmp_path, False)
+    names = np.array([os.fsencode(path.name) for path in sorted(tmp_path.iterdir())])
+    files, found = ImageFiles(tmp_path, names, Frame(16, 3)), []
+    for images, readers in ((next(read(files, in_order(6))), 0), (files, 0), (files, 1), (files, 3)):
+        monkeypatch.setattr("uda.data.files.READERS", readers)
+        torch.manual_seed(0)
+        stream = Stream(images, 4)
+        found.append([stream.next(lambda part: part + torch.rand(len(part), 1, 1, 1))[1] for _ in range(6)])
+        stream.close()
+    for other in found[1:]:
+        assert all(torch.equal(*pair) for pair in zip(found[0], other, strict=True))

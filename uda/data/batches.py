@@ -63,9 +63,11 @@ class Batch:
 
 
 class Shuffle:
-    """Endless indices 0..count-1, each once per epoch, in an order drawn from torch's global generator.
+    """Endless indices 0..count-1, each once per epoch, in a random order.
 
-    Several processes of one run, whose global generators are alike when it is made and not later, draw one order.
+    The first epoch's is drawn from torch's global generator, and the others' from one of its own, which goes on from there. So
+    several processes of one run, whose global generators are alike when it is made and not later, draw one order, and it makes no
+    difference how far ahead files are read, by how many processes.
 
     With `labels` (count,) and `shares` (K,), an epoch holds the classes in proportion to their shares: of a class that is to come
     more often than it has images, they come several times.

@@ -15,12 +15,13 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from io import BytesIO
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from uda.data.frame import Frame, View, decode, draw_views, open_image
 from uda.data.kept import Kept
@@ -30,6 +31,7 @@ from uda.errors import UserError
 GREY_MODES = frozenset(("1", "L", "LA", "I", "I;16", "I;16B"))
 AHEAD = 2  # batches that each worker process decodes ahead
 READERS = min(8, os.cpu_count() or 1)  # worker processes
+Made = TypeVar("Made")
 BLOCK = 256  # files that are decoded together where no batch size is asked for
 
 
@@ -99,7 +101,7 @@ def reason(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-class _Decoder(Dataset[tuple[Tensor, list[tuple[int, str]]]]):
+class _Decoder(Dataset[tuple[Tensor | np.ndarray, list[tuple[int, str]]]]):
     """What a worker process holds: names in one array, which it shares with its parent instead of copying."""
 
     def __init__(self, files: ImageFiles) -> None:
@@ -108,7 +110,7 @@ class _Decoder(Dataset[tuple[Tensor, list[tuple[int, str]]]]):
     def make(self, position: int) -> Tensor:
         return decode(self.files.source(position), self.files.frame)
 
-    def __getitem__(self, block: Tensor) -> tuple[Tensor, list[tuple[int, str]]]:
+    def __getitem__(self, block: Tensor) -> tuple[Tensor | np.ndarray, list[tuple[int, str]]]:
         failed = []
         made = torch.zeros((len(block), *self.shape), dtype=torch.uint8)
         for row, position in enumerate(block.tolist()):
@@ -116,7 +118,25 @@ class _Decoder(Dataset[tuple[Tensor, list[tuple[int, str]]]]):
                 made[row] = self.make(position)
             except Exception as error:  # a damaged file makes a decoder raise almost anything
                 failed.append((position, reason(error)))
-        return made, failed
+        return _handed_over(made), failed
+
+
+def _handed_over(made: Tensor) -> Tensor | np.ndarray:
+    """Images as a reader process hands them to the main one: in shared memory or, where that is full, through a pipe.
+
+    An array goes through the pipe. A tensor would be put into shared memory after this, where an error is lost, and waited for.
+    """
+    if get_worker_info() is None:
+        return made
+    try:
+        made.share_memory_()
+    except RuntimeError:
+        return made.numpy()
+    return made
+
+
+def _as_it_is(made: Made) -> Made:
+    return made
 
 
 class _Viewer(_Decoder):
@@ -159,9 +179,11 @@ def _in_workers(
         prefetch_factor=AHEAD if workers else None,
         generator=torch.Generator(),  # it draws a seed for its workers; the global random state is not its business
         worker_init_fn=_leave_signals_to_the_main_process,
+        collate_fn=_as_it_is,
     )
     try:
-        yield from loader
+        for made, failed in loader:
+            yield torch.as_tensor(made), failed
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise

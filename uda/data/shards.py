@@ -122,7 +122,8 @@ class Members:
 class ShardShuffle:
     """Endless positions, each once per epoch: shards in a random order, and the images of some of them mixed in a buffer.
 
-    Memory is that of `BUFFER` positions and of one for each shard. What is drawn comes from torch's global generator.
+    Memory is that of `BUFFER` positions and of one for each shard. What is drawn comes from the
+    global generator at first, then from its own.
     """
 
     def __init__(self, starts: np.ndarray) -> None:
