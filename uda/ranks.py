@@ -224,18 +224,6 @@ def share(count: int, what: str) -> int:
     return count // world_size()
 
 
-def common_generator() -> torch.Generator:
-    """A generator that goes on from where the global one is, and leaves that alone.
-
-    So processes whose global ones are about to part draw alike, and it changes nothing else how far ahead something is drawn.
-    """
-    import torch
-
-    generator = torch.Generator()
-    generator.set_state(torch.get_rng_state())
-    return generator
-
-
 def own(rows: torch.Tensor) -> torch.Tensor:
     """This process's rows of a batch (N, ...): every world-size-th, so that the first images of all are the first of each."""
     return rows[rank() :: world_size()]

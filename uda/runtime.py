@@ -178,6 +178,14 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+def own_generator() -> torch.Generator:
+    """A generator whose seed is drawn from torch's global one, which it leaves alone afterwards.
+
+    What it draws is the same however far ahead it is drawn, and in all of a run's processes whose global ones are alike now.
+    """
+    return torch.Generator().manual_seed(int(torch.randint(2**63 - 1, ())))
+
+
 def part_ways() -> None:
     """Of a run's processes, each but the first draws other numbers from now on: noise and augmentations of its own."""
     if not ranks.first():

@@ -108,3 +108,17 @@ def test_batches_are_the_same_however_many_processes_read_ahead(tmp_path: Path, 
         stream.close()
     for other in found[1:]:
         assert all(torch.equal(*pair) for pair in zip(found[0], other, strict=True))
+
+
+def test_images_come_through_a_pipe_where_shared_memory_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_folder(domain("d", 6, 0), tmp_path, False)
+    names = np.array([os.fsencode(path.name) for path in sorted(tmp_path.iterdir())])
+    files = ImageFiles(tmp_path, names, Frame(16, 3))
+
+    def full(_: torch.Tensor) -> None:
+        raise RuntimeError("unable to allocate shared memory(shm)")
+
+    monkeypatch.setattr("uda.data.files.READERS", 1)
+    ample = list(read(files, in_order(6)))
+    monkeypatch.setattr(torch.Tensor, "share_memory_", full)
+    assert all(torch.equal(*pair) for pair in zip(read(files, in_order(6)), ample, strict=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -131,7 +132,8 @@ def test_of_too_many_some_are_looked_at_and_a_damaged_one_is_replaced_with_its_l
     path = write_tar(tmp_path / "0.tar", content)
     images, unreadable = check_some(files(str(path)), 2, lambda done: None)
     assert unreadable == []  # 0 and 4 were looked at
-    drawn, _, positions = Stream(images, 8).next(Augment())
+    with closing(Stream(images, 8)) as stream:
+        drawn, _, positions = stream.next(Augment())
     assert 3 not in positions.tolist()
     assert ((drawn[:, 0, 0, 0] + 1) * 127.5).round().int().tolist() == positions.tolist()
 

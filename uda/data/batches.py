@@ -17,7 +17,7 @@ from uda.data.domain import Domain, LabelledDomain
 from uda.data.files import ImageFiles, Inputs, read_and_replace
 from uda.data.kept import Kept, Kind
 from uda.data.shards import Members, ShardShuffle
-from uda.runtime import Runtime
+from uda.runtime import Runtime, own_generator
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,10 @@ class Batch:
 
 
 class Shuffle:
-    """Endless indices 0..count-1, each once per epoch, in a random order.
+    """Endless indices 0..count-1, each once per epoch, in an order drawn from a generator of its own.
 
-    The first epoch's is drawn from torch's global generator, and the others' from one of its own, which goes on from there. So
-    several processes of one run, whose global generators are alike when it is made and not later, draw one order, and it makes no
-    difference how far ahead files are read, by how many processes.
+    So it makes no difference how far ahead files are read, and by how many processes; and several processes of one run draw one
+    order, though their global generators part.
 
     With `labels` (count,) and `shares` (K,), an epoch holds the classes in proportion to their shares: of a class that is to come
     more often than it has images, they come several times.
@@ -81,9 +80,8 @@ class Shuffle:
             there = [(own, float(share)) for own, share in zip(members, shares, strict=True) if len(own)]
             total = sum(share for _, share in there)
             self.parts = [(own, math.ceil(count * share / total)) for own, share in there]
-        self.generator: torch.Generator | None = None
+        self.generator = own_generator()
         self.order, self.position = self._epoch(), 0
-        self.generator = ranks.common_generator()
 
     def _epoch(self) -> Tensor:
         if not self.parts:
@@ -108,10 +106,11 @@ class Shuffle:
         return taken
 
     def state_dict(self) -> dict[str, Any]:
-        return {"order": self.order, "position": self.position}
+        return {"order": self.order, "position": self.position, "generator": self.generator.get_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.order, self.position = state["order"], state["position"]
+        self.generator.set_state(state["generator"])
 
 
 class Stream:
@@ -159,15 +158,11 @@ class Stream:
             self.decoded = None
 
     def state_dict(self) -> dict[str, Any]:
-        generator = self.shuffle.generator
-        drawn = {} if generator is None else {"generator": generator.get_state()}
-        return {**self.shuffle.state_dict(), "ahead": list(self.ahead), **drawn}
+        return {**self.shuffle.state_dict(), "ahead": list(self.ahead)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.shuffle.load_state_dict(state)
         self.ahead, self.decoded = deque(state["ahead"]), None
-        if self.shuffle.generator is not None and "generator" in state:
-            self.shuffle.generator.set_state(state["generator"])
 
 
 class Batches:

@@ -24,10 +24,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from uda import ranks
 from uda.atomic import TEMPORARY, atomic_write, temporary_beside
 from uda.data.names import is_url, shards_root
 from uda.errors import UserError
+from uda.runtime import own_generator
 
 EXTENSIONS = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"))
 MISSING = "this needs WebDataset, which is not installed: pip install 'uda-toolkit[shards]'"
@@ -122,16 +122,15 @@ class Members:
 class ShardShuffle:
     """Endless positions, each once per epoch: shards in a random order, and the images of some of them mixed in a buffer.
 
-    Memory is that of `BUFFER` positions and of one for each shard. What is drawn comes from the
-    global generator at first, then from its own.
+    Memory is that of `BUFFER` positions and of one for each shard. What is drawn comes from a
+    generator of its own, so that it makes no difference how far ahead it is read.
     """
 
     def __init__(self, starts: np.ndarray) -> None:
         self.starts = torch.from_numpy(np.array(starts))
         self.shards, self.next_shard = torch.zeros(0, dtype=torch.int64), 0
-        self.generator: torch.Generator | None = None
+        self.generator = own_generator()
         self._fill()
-        self.generator = ranks.common_generator()
 
     def _fill(self) -> None:
         if self.next_shard >= len(self.shards):
@@ -157,11 +156,13 @@ class ShardShuffle:
         return taken
 
     def state_dict(self) -> dict[str, Any]:
-        return {"order": self.order, "position": self.position, "shards": self.shards, "next_shard": self.next_shard}
+        where = {"order": self.order, "position": self.position, "shards": self.shards, "next_shard": self.next_shard}
+        return {**where, "generator": self.generator.get_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.order, self.position = state["order"], state["position"]
         self.shards, self.next_shard = state["shards"], state["next_shard"]
+        self.generator.set_state(state["generator"])
 
 
 def expand(pattern: str) -> tuple[str, ...]:
