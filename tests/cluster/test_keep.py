@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ import pytest
 from tests.data.test_shards import write_tar
 from tests.training.test_keep import settings, without_seconds
 from uda import UserError
-from uda.cluster import engine
 from uda.cluster.keep import Where, build
 from uda.console import Display
 from uda.data.names import data_roots
@@ -80,10 +78,8 @@ def test_parts_that_are_there_stay_and_damaged_images_are_listed(folders: Path, 
     assert made(folders, shards) == 0
 
 
-def test_on_ray_the_parts_are_the_same(
-    folders: Path, shards: str, takes: dict[str, float], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(engine, "cluster", lambda *given: nullcontext(takes))
+@pytest.mark.usefixtures("takes")
+def test_on_ray_the_parts_are_the_same(folders: Path, shards: str) -> None:
     contents = []
     for where in (HERE, HERE._replace(engine="ray")):
         assert made(folders, shards, where) == 96

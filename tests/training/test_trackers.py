@@ -82,7 +82,7 @@ def test_mlflow_goes_on_in_the_run_that_was_interrupted(tmp_path: Path, monkeypa
     from mlflow import MlflowClient
 
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    tracked("mlflow", tmp_path, ROWS[:1])
+    tracked("mlflow", tmp_path, ROWS[:2])  # one more than the checkpoint has
     finish(tracked("mlflow", tmp_path, ROWS[1:], start=1))
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("uda")

@@ -23,6 +23,8 @@ AHEAD = 2
 def cluster(address: str | None, cpus: int = 1, gpus: float | None = None) -> Iterator[dict[str, float]]:
     """Holds a connection to Ray, on this machine where there is no `address`; yields what a task takes of a node.
 
+    One that is held already serves here, too, and stays.
+
     Args:
         address: of a cluster's head, ``"auto"`` or ``HOST:PORT``.
         cpus: cores of a task, which are also its threads.
@@ -38,8 +40,10 @@ def cluster(address: str | None, cpus: int = 1, gpus: float | None = None) -> It
     except ImportError:
         raise UserError("this needs Ray, which is not installed: pip install 'uda-toolkit[ray]'") from None
     own: dict[str, Any] = {} if address else {"include_dashboard": False, "object_store_memory": STORE}
+    held = ray.is_initialized()
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR", **own)
+        if not held:
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR", **own)
     except Exception as error:  # whatever it is: a slow machine makes Ray raise a bare one
         where = f"no Ray cluster answers at {address}" if address else "Ray does not start on this machine"
         raise UserError(f"{where} ({str(error).splitlines()[0]}); start one with: ray start --head") from None
@@ -51,7 +55,8 @@ def cluster(address: str | None, cpus: int = 1, gpus: float | None = None) -> It
             raise UserError(f"no node has {cpus} cores and {takes['num_gpus']:g} GPUs for one task; ask for fewer (cpus, gpus)")
         yield takes
     finally:
-        ray.shutdown()
+        if not held:
+            ray.shutdown()
 
 
 def check_engine(engine: str, address: str | None) -> None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from uda.cluster.engine import check_engine
+from uda.cluster.engine import check_engine, cluster
 from uda.cluster.shards import UNREADABLE, over_shards
 from uda.console import Display
 from uda.data.files import READERS, ImageFiles
@@ -101,7 +102,8 @@ def build(recipe: Recipe, roots: Sequence[Path], where: Where, display: Display)
         asked = Asked(recipe.model_dump_json(), len(classes), Path(), where.device, where.precision, readers)
         return keeper, _build_parts(keeper, asked, members, what, where)
 
-    with runtime.computing():
+    held = cluster(where.address, where.cpus) if where.engine == "ray" else nullcontext()
+    with runtime.computing(), held:  # once for both bodies
         keeper, images = made_by(networks.body, f"features of tar shards by {recipe.classifier.backbone}")
         if networks.target_body is not None:
             kept = keeper.keep(target, recipe.data.views.all)

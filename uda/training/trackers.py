@@ -123,6 +123,10 @@ class MLflow(Tracker):
 
     package = "mlflow"
 
+    def __init__(self, folder: Path, recipe: Recipe, run: str) -> None:
+        super().__init__(folder, recipe, run)
+        self.told: dict[str, int] = {}  # the last step of each number that is there already
+
     def open(self) -> None:
         from mlflow import MlflowClient
         from mlflow.entities import Param
@@ -132,8 +136,10 @@ class MLflow(Tracker):
         known = self.client.get_experiment_by_name("uda")
         experiment = known.experiment_id if known else self.client.create_experiment("uda")
         earlier = self.client.search_runs([experiment], f"tags.uda = '{self.run}'", max_results=1)
-        if earlier:
+        if earlier:  # nothing can be taken back there: what an interrupted part has told is not told again
             self.id = earlier[0].info.run_id
+            for name in earlier[0].data.metrics:
+                self.told[name] = max(metric.step for metric in self.client.get_metric_history(self.id, name))
             return
         self.id = self.client.create_run(experiment, tags={"uda": self.run}, run_name=self.folder.name).info.run_id
         params = [Param(name, str(value)) for name, value in self.settings.items()]
@@ -144,7 +150,8 @@ class MLflow(Tracker):
         from mlflow.entities import Metric
 
         now = int(1000 * time.time())
-        self.client.log_batch(self.id, [Metric(name, value, now, step) for name, value in numbers.items()])
+        new = {name: value for name, value in numbers.items() if step > self.told.get(name, -1)}
+        self.client.log_batch(self.id, [Metric(name, value, now, step) for name, value in new.items()])
 
     def close(self, figures: Mapping[str, float], steps: int) -> None:
         self.log({f"result/{name}": value for name, value in figures.items()}, steps)
