@@ -80,7 +80,8 @@ BackboneWeights = Annotated[
 ]
 Size = Annotated[int | None, typer.Option("--size", help="Side that images are brought to, pixels; else the source's own.")]
 Method = Annotated[str | None, typer.Option("--method", help="Another method: a name from `uda methods`, or FILE.py:CLASS.")]
-Seed = Annotated[int | None, typer.Option("--seed", min=0, max=2**63 - 2, help="Seed of everything random.")]
+LAST_SEED = 2**63 - 2  # numbers of 64 bits, and one more for what is seeded beside
+Seed = Annotated[int | None, typer.Option("--seed", min=0, max=LAST_SEED, help="Seed of everything random.")]
 
 
 FLAGS = {
@@ -359,7 +360,7 @@ def shards(
     folder: Path,
     out: Out = Path("shards"),
     images: Annotated[int, typer.Option("--images", min=1, help="So many images in a shard.")] = 1000,
-    seed: Annotated[int, typer.Option(min=0, help="Of the order that they are packed in.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LAST_SEED, help="Of the order that they are packed in.")] = 0,
 ) -> None:
     """Pack a folder of images into tar shards, in random order: DIR/0000.tar and on. Class folders are kept as they are."""
     from uda.console import Display
@@ -403,7 +404,7 @@ def evaluate(
 def check(
     run: Path,
     labels: Annotated[int, typer.Option(help="So many target images to look at.")] = 50,
-    seed: Annotated[int, typer.Option(help="Of the draw of these images.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LAST_SEED, help="Of the draw of these images.")] = 0,
     csv: Annotated[
         Path | None, typer.Option(help="Write them to a table path,predicted,label, to be filled in elsewhere.")
     ] = None,
@@ -470,7 +471,7 @@ def translate(
     whole: Annotated[
         bool, typer.Option("--whole", help="Images in their own shape, not their central squares (unit_translation, drit).")
     ] = False,
-    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the styles that are drawn.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LAST_SEED, help="Of the styles that are drawn.")] = 0,
     device: Device = "auto",
     precision: Precision = None,
     trust: Trust = False,
@@ -712,6 +713,8 @@ def main() -> None:
 def _run(words: list[str]) -> int:
     """The exit code of a command; what was wrong with its input is said."""
     try:
+        if "" in words:  # as "$UNSET" leaves it; an empty path would be the present folder
+            raise UserError("an argument is empty, perhaps of a variable that is not set; give it a value, or leave it out")
         command = typer.main.get_command(app)
         with command.make_context("uda", words) as context:
             command.invoke(context)

@@ -299,6 +299,7 @@ ATTACKS: dict[str, Attack] = {
             labels_between_numbers, a_recipe_of_brackets, weights_from_a_pipe,
         )
     },
+    "an_empty_word": lambda folder, run: predict(run, str(image(folder / "a.png")), "-o", ""),
     "a_seed_beyond_64_bits": setting("--seed", str(2**70)),
     "a_seed_below_zero": setting("--set", "seed=-1"),
     "a_table_for_a_seed": setting("--set", "seed={a=1}"),

@@ -29,6 +29,13 @@ def test_every_image_has_a_translation_of_its_name_and_size(own_run: Run, folder
     assert grid_path(tmp_path / "out").exists()
 
 
+def test_the_grid_lies_beside_the_present_folder_where_translations_go_into_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert grid_path(Path()) == tmp_path.with_name(f"{tmp_path.name}-grid.png")
+
+
 def test_both_directions_differ(own_run: Run, folders: Path, tmp_path: Path) -> None:
     one = next((folders / "target").iterdir())
     for to in ("source", "target"):

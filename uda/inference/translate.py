@@ -123,7 +123,8 @@ def _check(method: Translating, name: str, samples: int, reference: Path | None,
 
 def grid_path(out: Path) -> Path:
     """Where the grid of a folder of translations is: beside it, so that it has no image's name."""
-    return out.with_name(f"{out.name}-grid.png")
+    out = Path(os.path.abspath(out))  # of ".", too, which has no name
+    return out.parent / f"{out.name}-grid.png"
 
 
 def domain_number(to: str) -> int:
