@@ -189,6 +189,14 @@ def a_hundred_million_pixels(folder: Path, run: str) -> list[str]:
     return predict(run, ".")
 
 
+def too_many_pixels_to_inspect(folder: Path, run: str) -> list[str]:
+    (folder / "t").mkdir()
+    black_png(folder / "t" / "a.png", 20_000)
+    image(folder / "s" / "a" / "1.png")
+    image(folder / "s" / "b" / "2.png")
+    return ["inspect", "--source", "./s", "--target", "./t", "-o", "page.html", "--device", "cpu"]
+
+
 def one_array_by_another_name(folder: Path, run: str) -> list[str]:
     with (folder / "a.npz").open("wb") as file:
         np.save(file, np.zeros((2, 16, 16), np.uint8))
@@ -295,7 +303,7 @@ ATTACKS: dict[str, Attack] = {
             below_a_file, too_long_a_name, only_broken_images, only_broken_images_to_translate, floats,
             whole_numbers_of_32_bits, a_pipe, a_device, a_table_that_is_a_pipe, a_table_with_semicolons,
             a_table_with_labels_first, a_table_with_zero_bytes, four_hundred_million_pixels, a_hundred_million_pixels,
-            one_array_by_another_name, encrypted, nine_hundred_tebibytes, a_zip_bomb, no_side, labels_in_two_columns,
+            too_many_pixels_to_inspect,            one_array_by_another_name, encrypted, nine_hundred_tebibytes, a_zip_bomb, no_side, labels_in_two_columns,
             labels_between_numbers, a_recipe_of_brackets, weights_from_a_pipe,
         )
     },

@@ -253,8 +253,8 @@ def peek(found: Found) -> tuple[list[tuple[int, int]], bool]:
             with opened(source(found.root, found.names, int(index))) as image:
                 sizes.append(image.size)
                 grey = grey and image.mode in GREY_MODES
-        except (OSError, SyntaxError, ValueError, Warning):
-            continue  # it is counted and named when all files are decoded
+        except Exception:  # a damaged file makes a decoder raise almost anything; it is named when all files are decoded
+            continue
     return sizes, grey
 
 

@@ -69,13 +69,15 @@ def opened(path: Source) -> Iterator[Image.Image]:
 
     Raises:
         OSError, ValueError, SyntaxError: where it is no file, no image of a kind that is read, or has too many pixels.
-        Warning: where it has many, though not quite as many.
     """
     if not isinstance(path, io.BytesIO):
         regular(path)
     with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)  # at 89 million pixels
-        file = Image.open(path, formats=FORMATS)
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            file = Image.open(path, formats=FORMATS)
+        except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+            raise ValueError("it has more than 89 million pixels; make it smaller") from None
     with file:
         yield file
 
