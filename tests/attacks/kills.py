@@ -59,7 +59,7 @@ def cases(data: Path) -> dict[str, tuple[Callable[[Path], Any], Callable[[Path],
     return {
         "ours": (one(tiny, **FEW | {"method.name": "dann"}), resume),
         "own": (one("folders", **SHORT | own), resume),
-        "lazy": (one("folders", **SHORT | own | {"method.name": "dann", "data.memory": 0}), resume),
+        "lazy": (one("folders", **FEW | {"classifier.steps": 0} | own | {"method.name": "dann", "data.memory": 0}), resume),
         "seeds": (
             lambda out: fit_seeds(tiny, 2, out=out, data_root=data, overrides=FEW | {"method.name": "dann"}, **WHERE),
             resume_seeds,

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,14 @@ def test_a_failed_prediction_leaves_the_old_file(own_run: Run, tmp_path: Path) -
     with pytest.raises(UserError, match="no images at"):
         write_predictions(own_run, tmp_path / "nothing", tmp_path / "p.csv", "last", QUIET)
     assert (tmp_path / "p.csv").read_text() == "old"
+
+
+def test_what_a_run_lacks_is_said_before_anything_is_written(own_run: Run, folders: Path, tmp_path: Path) -> None:
+    run = Run(shutil.copytree(own_run.path, tmp_path / "run"), device="cpu", precision="fp32")
+    (run.path / "outputs" / "last.safetensors").unlink()
+    with pytest.raises(UserError, match=r"last\.safetensors"):
+        write_predictions(run, folders / "test", tmp_path / "p.csv", "last", QUIET)
+    assert not (tmp_path / "p.csv").exists()
 
 
 def test_evaluation_agrees_with_the_run(own_run: Run, folders: Path) -> None:

@@ -89,6 +89,9 @@ def write_predictions(
     found, seen, count = find(images, labelled=False), Seen(), 0
     if note := run.note_on(which):
         display.say(note)
+    # Of `selected`, it is not known what it says of the target.
+    kept = {"last": "last", "source": "source_only"}.get(run.chosen(which))
+    adapted_to = run.outputs(kept).target_logits if kept else None
     rows = _classified(run, found, which, unknown, seen, display)
     columns = 4 if reject or unknown else 3
     with (
@@ -105,8 +108,7 @@ def write_predictions(
             raise UserError(f"none of the images at {images} can be read, for example {example}; mend them or give others")
     if seen.unreadable:
         display.say(f"  {len(seen.unreadable)} images cannot be read and have no row: {', '.join(seen.unreadable[:3])}")
-    kept = {"last": "last", "source": "source_only"}.get(run.chosen(which))  # of `selected`, what it says of the target is not
-    if kept and (note := unlike(run.outputs(kept).target_logits, torch.cat(seen.compared))):
+    if adapted_to is not None and (note := unlike(adapted_to, torch.cat(seen.compared))):
         display.say(note)
     return count
 
