@@ -1,6 +1,29 @@
 """Rows of the tables in terminal and report."""
 
-from uda.report.tables import diversity_rows
+import copy
+import json
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+from uda.evaluation.results import read_result
+from uda.report.tables import diversity_rows, result_table
+from uda.runs.run import Run
+
+
+def less_by_one(given: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A nested table without one of its keys, each in turn."""
+    for key, value in given.items():
+        yield {name: other for name, other in given.items() if name != key}
+        if isinstance(value, dict):
+            yield from (given | {key: less} for less in less_by_one(value))
+
+
+def test_a_result_that_lacks_a_figure_is_shown_or_refused_when_it_is_read(own_run: Run) -> None:
+    assert "feature_distance" in own_run.result["translation"]["backward"]
+    for less in less_by_one(copy.deepcopy(own_run.result)):
+        with suppress(ValueError):
+            result_table(read_result(json.dumps(less).encode(), classifies=True))
 
 
 def test_diversity_stands_beside_that_of_real_images_each_way() -> None:

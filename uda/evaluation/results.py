@@ -56,6 +56,37 @@ def _holds(*names: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+class Judged(TypedDict):
+    """What is said of translations one way, as `uda.evaluation.translation.judge_translations` and its neighbours return it."""
+
+    feature_network: str
+    class_consistency: NotRequired[float]
+    judge_accuracy: NotRequired[float]
+    untranslated_consistency: NotRequired[float]
+    feature_distance: NotRequired[float]
+    untranslated_distance: NotRequired[float]
+    diversity: NotRequired[float]
+    real_diversity: NotRequired[float]
+    lpips: NotRequired[float]
+    real_lpips: NotRequired[float]
+
+
+def _measured_whole(given: Any) -> Any:
+    pairs = ("feature_distance", "untranslated_distance"), ("real_lpips", "lpips"), ("backward", "reconstruction_error")
+    for name, beside in pairs:
+        if name in given and beside not in given:
+            raise ValueError(f"it has {name}, and lacks {beside}")
+    return given
+
+
+class Translations(Judged):
+    """What is said of translated source images, and of the way back."""
+
+    pixel_accuracy: NotRequired[float]
+    backward: NotRequired[Annotated[Judged, AfterValidator(_measured_whole)]]
+    reconstruction_error: NotRequired[Annotated[dict[str, float], _holds("source", "target")]]
+
+
 class Estimated(TypedDict):
     """Accuracy on the target, 0..1, as far as it can be told without labels."""
 
@@ -118,8 +149,8 @@ class Result(TypedDict):
     ]
     open_set: NotRequired[Annotated[dict[str, OpenSet], _holds("source_only", "last")]]
     """where test images of unknown classes were asked for (`data.unknown`); accuracies above are of known ones"""
-    translation: NotRequired[dict[str, Any]]
-    """what `uda.evaluation.translation.evaluate_translation` returns"""
+    translation: NotRequired[Annotated[Translations, AfterValidator(_measured_whole)]]
+    """where the method translates"""
 
 
 def read_result(given: bytes, classifies: bool) -> Result:

@@ -79,9 +79,8 @@ def write_report(material: Material, out: Path) -> Path:
         "seconds": {name: duration(value) for name, value in result["seconds"].items()},
         "translations": _uri(material.translations) if material.translations else None,
     }  # fmt: skip
-    translation = result.get("translation", {})
-    backward = backward_rows(translation) if "backward" in translation else []  # older runs did not look back
-    values["further"] = [*diversity_rows(translation), *backward]
+    if (translation := result.get("translation")) is not None:
+        values["further"] = [*diversity_rows(translation), *backward_rows(translation)]
     if classifies:
         values |= _about_the_classifier(material)
     template = _environment().get_template("run.html.j2" if classifies else "translation.html.j2")

@@ -7,7 +7,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from uda.evaluation.results import Result
+from uda.evaluation.results import Judged, Result, Translations
 from uda.evaluation.unknown import OpenSet
 
 MEANINGS = {
@@ -43,7 +43,7 @@ def result_table(result: Result) -> Table:
             table.add_row(*row)
     for name, told in result.get("open_set", {}).items():
         table.add_row(f"{name}, open set", f"{told['harmonic_mean']:.4f}", open_set_told(told))
-    if translation := result.get("translation", {}):
+    if (translation := result.get("translation")) is not None:
         if "class_consistency" in translation:
             table.add_row(
                 "class consistency", f"{translation['class_consistency']:.4f}",
@@ -56,8 +56,8 @@ def result_table(result: Result) -> Table:
                 "feature distance", f"{translation['feature_distance']:.1f}",
                 f"of translated to real target images (Fréchet; untranslated: {translation['untranslated_distance']:.1f})",
             )  # fmt: skip
-    for row in [*diversity_rows(translation), *(backward_rows(translation) if "backward" in translation else [])]:
-        table.add_row(*row)
+        for row in [*diversity_rows(translation), *backward_rows(translation)]:
+            table.add_row(*row)
     return table
 
 
@@ -79,7 +79,7 @@ def estimated_rows(result: Result) -> list[tuple[str, str, str]]:
     return rows
 
 
-def diversity_rows(translation: dict[str, Any]) -> list[tuple[str, str, str]]:
+def diversity_rows(translation: Translations) -> list[tuple[str, str, str]]:
     """Name, figure and meaning of how much translations of one image differ, each way, where they are drawn."""
     rows = []
     for name, way in (("diversity", translation), ("diversity, back", translation.get("backward", {}))):
@@ -92,8 +92,10 @@ def diversity_rows(translation: dict[str, Any]) -> list[tuple[str, str, str]]:
     return rows
 
 
-def backward_rows(translation: dict[str, Any]) -> list[tuple[str, str, str]]:
+def backward_rows(translation: Translations) -> list[tuple[str, str, str]]:
     """Name, figure and meaning of what is known of the way back, and of reconstructions."""
+    if "backward" not in translation:  # older runs did not look back
+        return []
     back, error, rows = translation["backward"], translation["reconstruction_error"], []
     if "class_consistency" in back:
         told = _told(back, "target", "a judge of the source", "source")
@@ -105,7 +107,7 @@ def backward_rows(translation: dict[str, Any]) -> list[tuple[str, str, str]]:
     return [*rows, ("reconstruction error", f"{error['source']:.4f}", told)]
 
 
-def _told(found: dict[str, Any], images: str, judge: str, home: str) -> str:
+def _told(found: Judged, images: str, judge: str, home: str) -> str:
     """What a class consistency is, and what to hold it against; unless the source classifier judges, `judge` knows `home`."""
     beside = f" ({found['judge_accuracy']:.3f} on {home})" if "judge_accuracy" in found else ""
     if "untranslated_consistency" in found:
