@@ -303,8 +303,8 @@ ATTACKS: dict[str, Attack] = {
             below_a_file, too_long_a_name, only_broken_images, only_broken_images_to_translate, floats,
             whole_numbers_of_32_bits, a_pipe, a_device, a_table_that_is_a_pipe, a_table_with_semicolons,
             a_table_with_labels_first, a_table_with_zero_bytes, four_hundred_million_pixels, a_hundred_million_pixels,
-            too_many_pixels_to_inspect,            one_array_by_another_name, encrypted, nine_hundred_tebibytes, a_zip_bomb, no_side, labels_in_two_columns,
-            labels_between_numbers, a_recipe_of_brackets, weights_from_a_pipe,
+            too_many_pixels_to_inspect, one_array_by_another_name, encrypted, nine_hundred_tebibytes, a_zip_bomb, no_side,
+            labels_in_two_columns, labels_between_numbers, a_recipe_of_brackets, weights_from_a_pipe,
         )
     },
     "an_empty_word": lambda folder, run: predict(run, str(image(folder / "a.png")), "-o", ""),
