@@ -115,10 +115,10 @@ def test_images_come_through_a_pipe_where_shared_memory_is_full(tmp_path: Path, 
     names = np.array([os.fsencode(path.name) for path in sorted(tmp_path.iterdir())])
     files = ImageFiles(tmp_path, names, Frame(16, 3))
 
-    def full(_: torch.Tensor) -> None:
+    def full(*_: object) -> None:
         raise RuntimeError("unable to allocate shared memory(shm)")
 
     monkeypatch.setattr("uda.data.files.READERS", 1)
     ample = list(read(files, in_order(6)))
-    monkeypatch.setattr(torch.Tensor, "share_memory_", full)
+    monkeypatch.setattr(torch.UntypedStorage, "_share_fd_cpu_", full)
     assert all(torch.equal(*pair) for pair in zip(read(files, in_order(6)), ample, strict=True))

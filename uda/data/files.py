@@ -110,7 +110,7 @@ class _Decoder(Dataset[tuple[Tensor | np.ndarray, list[tuple[int, str]]]]):
     def make(self, position: int) -> Tensor:
         return decode(self.files.source(position), self.files.frame)
 
-    def __getitem__(self, block: Tensor) -> tuple[Tensor | np.ndarray, list[tuple[int, str]]]:
+    def __getitem__(self, block: np.ndarray) -> tuple[Tensor | np.ndarray, list[tuple[int, str]]]:
         failed = []
         made = torch.zeros((len(block), *self.shape), dtype=torch.uint8)
         for row, position in enumerate(block.tolist()):
@@ -174,7 +174,7 @@ def _in_workers(
     loader = DataLoader(
         decoder,
         batch_size=None,
-        sampler=itertools.chain((first,), waiting),
+        sampler=(block.numpy() for block in itertools.chain((first,), waiting)),  # a tensor would go by shared memory, too
         num_workers=workers,
         prefetch_factor=AHEAD if workers else None,
         generator=torch.Generator(),  # it draws a seed for its workers; the global random state is not its business
