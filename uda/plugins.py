@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from uda.errors import OwnCodeError, UserError
+from uda.errors import OwnCodeError, ReaderKilled, UserError
 
 OURS = os.path.dirname(__file__) + os.sep
 
@@ -34,6 +34,8 @@ def own_code(what: str) -> Iterator[None]:
     except UserError:
         raise
     except (Exception, SystemExit) as error:
+        if (killed := ReaderKilled.of(error)) is not None:
+            raise killed from None
         raise OwnCodeError(f"{what} ({named(error)})", own_frames(error)) from error
 
 

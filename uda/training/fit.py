@@ -28,7 +28,7 @@ from uda.runs.folder import RESULT, RunFolder, default_path, open_folder, shared
 from uda.runs.run import Run
 from uda.runtime import Runtime, choose_runtime, scoped_seed
 from uda.training.loop import Checkpoints, Loop, Metrics, Observer, Progress, Signals, resumable
-from uda.training.stages import Job, adapt, keep_inputs, keep_target, labelled_images, measure, train_source
+from uda.training.stages import Job, adapt, keep_inputs, keep_target, labelled_images, measure, predict_last, train_source
 from uda.training.trackers import check_trackers, trackers_of
 
 
@@ -243,9 +243,10 @@ def carry_out(job: Job, report: bool) -> None:
     source = train_source(job)
     job = keep_target(job)
     method = adapt(job, source)
+    after = predict_last(job, method)
     if ranks.first():
         with ranks.alone():
-            material = measure(job, source, method)
+            material = measure(job, source, method, after)
             finish(job, material, report)
     ranks.wait()
 
