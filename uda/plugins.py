@@ -120,7 +120,7 @@ def load(name: str) -> Any:
 
 
 def _import_file(path: Path) -> ModuleType:
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UserError(f"no file {path}; give FILE.py:NAME or PACKAGE.MODULE:NAME")
     # A name of its own, which stays the same, so that what it defines can be pickled and found again.
     name = f"{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"

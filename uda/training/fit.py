@@ -169,7 +169,7 @@ def resume(
             if ranks.first():
                 environment = folder.read_environment()
                 check_trackers(environment.track)
-                close(folder, material_of(Run(folder.path)), report, display, trackers_of(folder, environment))
+                close(folder, material_of(Run(folder.path)), report, display, trackers_of(folder, environment, display))
             ranks.wait()
         else:
             _go_on(folder, display, model, report, observers)
@@ -228,7 +228,7 @@ def new_job(
     metrics, pair = Metrics(folder), pair.to(runtime.device)
     own = Progress(display), metrics, Checkpoints(folder), Signals()
     environment, evaluator = folder.read_environment(), Evaluator(pair, runtime, recipe.kept_aside)
-    trackers = trackers_of(folder, environment)
+    trackers = trackers_of(folder, environment, display)
     watching = [*own, *trackers, *observers] if ranks.first() else own
     loop = Loop(folder, recipe.training.log_every, watching, environment.run)
     cache = user_cache(environment.cache)
@@ -290,7 +290,7 @@ def finish(job: Job, material: Material, report: bool) -> None:
 def close(folder: RunFolder, material: Material, report: bool, display: Display, observers: Sequence[Observer]) -> None:
     """What is left to do where there is a result: the report, and to say what came out. The checkpoint goes last.
 
-    Trackers hear of the result after the report is there: a server of theirs may be down. Until they have heard, one can resume.
+    Trackers hear of the result after the report is there. Until they have been told, one can resume.
     """
     result = material.result
     if report:
