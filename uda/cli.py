@@ -715,6 +715,10 @@ def _run(words: list[str]) -> int:
     try:
         if "" in words:  # as "$UNSET" leaves it; an empty path would be the present folder
             raise UserError("an argument is empty, perhaps of a variable that is not set; give it a value, or leave it out")
+        if ranks.several():
+            if words[:1] != ["fit"] or "--dry-run" in words:
+                raise UserError("torchrun starts one run in several processes: uda fit; give this command without torchrun")
+            ranks.join()
         command = typer.main.get_command(app)
         with command.make_context("uda", words) as context:
             command.invoke(context)

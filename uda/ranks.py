@@ -103,11 +103,11 @@ def _await_all(store: Store) -> None:
 
 @contextmanager
 def meeting() -> Iterator[None]:
-    """While processes exchange something: an error of that is the death of one of them."""
+    """While processes exchange something: an error of that is, as a rule, the death of one of them."""
     try:
         yield
-    except RuntimeError:
-        raise ProcessLost("another process of this run has ended") from None
+    except RuntimeError as error:
+        raise ProcessLost("another process of this run has ended") from error
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from uda.report.page import Material, material_of, write_report
 from uda.report.tables import result_table
 from uda.runs.build import Networks, build_checked, published_frame
 from uda.runs.cache import user_cache
-from uda.runs.environment import Environment, compare, describe_environment
+from uda.runs.environment import Environment, check_alike, compare, describe_environment
 from uda.runs.folder import RESULT, RunFolder, default_path, open_folder, shared_folder
 from uda.runs.run import Run
 from uda.runtime import Runtime, choose_runtime, scoped_seed
@@ -129,6 +129,7 @@ def start(
         check_data(recipe, pair)
         networks = build_checked(recipe, len(pair.source.classes), runtime, model)
         environment = {**describe_environment(recipe, pair, runtime, join_roots(roots), cache), "track": list(track)}
+        check_alike(environment)
         # The folder is made last: what is wrong with the input leaves nothing behind.
         path = ranks.agreed(Path(out) if out is not None else default_path(recipe, str(recipe.seed)))
         folder = shared_folder(path, recipe, environment)
