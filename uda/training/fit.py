@@ -231,8 +231,8 @@ def check_memory(recipe: Recipe) -> None:
     least = images * math.prod(recipe.data.shape) * (1 + 3 * 4)
     if free is not None and least > free:
         raise UserError(
-            f"a batch of {images:,} images takes {least / 2**30:.1f} GiB of memory at least, and {free / 2**30:.1f} GiB are free; "
-            "lower training.batch, training.target_batch, classifier.batch or --size"
+            f"a batch of {images:,} images takes at least {least / 2**30:.1f} GiB of memory, and {free / 2**30:.1f} GiB are free;"
+            " lower training.batch, training.target_batch, classifier.batch or --size"
         )
 
 
