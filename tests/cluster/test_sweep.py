@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from uda import UserError
 from uda.cluster import sweep as module
 from uda.cluster.spec import SweepSpec, combinations
 from uda.cluster.sweep import check_all, sweep
-from uda.cluster.trials import Ended, Trial, run_trial, sources_first
+from uda.cluster.trials import Trial, run_trial, sources_first
 from uda.console import Display
 from uda.data.names import data_roots
 from uda.runs.folder import SEEDS, RunFolder
@@ -36,7 +35,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """Tasks run in this process, one after another; their arguments."""
     ran: list[tuple[Any, ...]] = []
 
-    def completed(function: Any, tasks: Any, takes: Any, tick: Any) -> Any:
+    def completed(function: Any, tasks: Any, takes: Any, lost: Any, tick: Any) -> Any:
         for number, task in enumerate(tasks):
             ran.append(task)
             tick()
@@ -105,6 +104,19 @@ def test_a_failed_trial_is_a_row_with_its_reason_and_the_others_run(tiny: Path, 
     assert "not finite" in failed["note"] or "nan" in failed["note"] or "inf" in failed["note"]
 
 
+def test_a_trial_whose_process_dies_again_and_again_is_a_failed_one(
+    tiny: Path, tmp_path: Path, here: list, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def completed(function: Any, tasks: Any, takes: Any, lost: Any, tick: Any) -> Any:
+        yield 0, lost("its process died 6 times")
+
+    monkeypatch.setattr(module, "completed", completed)
+    with pytest.raises(UserError, match=r"1 of 1 trials failed, .*seed-0: its process died 6 times"):
+        run(spec_of(tiny), tmp_path / "out")
+    (row,) = results(tmp_path / "out")
+    assert (row["state"], row["note"]) == ("failed", "its process died 6 times")
+
+
 def test_other_settings_in_the_same_folder_are_refused(tiny: Path, tmp_path: Path, here: list) -> None:
     run(spec_of(tiny), tmp_path / "out")
     tiny.write_text(tiny.read_text().replace("width = 8", "width = 4"))
@@ -166,26 +178,3 @@ def test_a_folder_that_a_node_does_not_see_is_said(tmp_path: Path) -> None:
     state, note = run_trial(tmp_path / "not-shared", 0)
     assert state == "failed"
     assert "all nodes share" in note
-
-
-def test_without_ray_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    from uda.cluster.engine import cluster
-
-    monkeypatch.setitem(__import__("sys").modules, "ray", None)
-    with pytest.raises(UserError, match=r"uda-toolkit\[ray\]"), cluster(None):
-        pass
-
-
-def first_time_fails(folder: Path) -> str:
-    """Ends its process, as a node that dies does, unless it has done so before."""
-    mark = folder / "died"
-    if not mark.exists():
-        mark.touch()
-        os._exit(1)
-    return str(Ended("done"))
-
-
-def test_a_task_whose_process_dies_is_run_again(tmp_path: Path, takes: dict[str, float]) -> None:
-    from uda.cluster.engine import completed
-
-    assert list(completed(first_time_fails, [(tmp_path,)], takes)) == [(0, str(Ended("done")))]

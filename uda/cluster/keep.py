@@ -157,7 +157,7 @@ def _keep(asked: Asked, shard: str) -> Done | str:
         with keeper.runtime.computing():
             return keeper.keep_shard(shard, parts)
     except (UserError, OSError, torch.OutOfMemoryError) as error:
-        return f"{shard}: {error}"
+        return str(error)
 
 
 @lru_cache(maxsize=1)

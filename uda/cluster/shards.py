@@ -14,7 +14,7 @@ from uda.errors import UserError
 
 UNREADABLE = "unreadable.txt"
 Task = Callable[..., Done | str]
-"""what is done with a shard: what came of it, or in one line why nothing did"""
+"""what is done with a shard, its second argument: what came of it, or in one line why nothing did"""
 
 
 def over_shards(
@@ -31,7 +31,7 @@ def over_shards(
 
     Args:
         task: a module's own function.
-        left: its arguments, for each shard that is not done.
+        left: its arguments, for each shard that is not done, which is the second of them.
         count: of all shards.
         listing: a file with a line for each image that cannot be read.
         display: shows how it goes on.
@@ -44,10 +44,11 @@ def over_shards(
         display.say(f"  {count - len(left)} of {count} shards are done already")
     images, unreadable, failed, done = 0, list[str](), list[str](), count - len(left)
     with display.stage("shards", done, count) as bar:
-        for ended in each(task, left, engine, address, cpus):
+        for number, ended in each(task, left, str, engine, address, cpus):
             done += 1
             if isinstance(ended, str):
-                failed.append(ended)
+                shard = left[number][1]
+                failed.append(ended if shard in ended else f"{shard}: {ended}")
                 continue
             images += ended.images
             unreadable += ended.unreadable

@@ -16,7 +16,7 @@ from uda.atomic import lock
 from uda.cluster.engine import cluster, completed
 from uda.cluster.progress import Standing
 from uda.cluster.spec import Combination, SweepSpec, problem, stops
-from uda.cluster.trials import Trial, run_trial, sources_first
+from uda.cluster.trials import Ended, Trial, run_trial, sources_first
 from uda.console import Display
 from uda.data.names import data_roots, join_roots
 from uda.errors import UserError
@@ -99,8 +99,13 @@ def _run(spec: SweepSpec, trials: list[Trial], standing: Standing, address: str 
         for until, going in _rungs(spec, trials, standing):
             left = [trial for trial in going if not _has_come(trial, until)]
             tasks = [(trial.group, trial.seed, until, spec.reports) for trial in left]
-            for number, ended in completed(run_trial, tasks, takes, standing.show):
+            for number, ended in completed(run_trial, tasks, takes, _lost, standing.show):
                 standing.end(left[number], ended)
+
+
+def _lost(why: str) -> Ended:
+    """How a trial ended whose process has died again and again."""
+    return Ended("failed", why)
 
 
 @contextmanager
