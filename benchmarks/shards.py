@@ -112,7 +112,7 @@ def _is_worker(process: Path, driver: int) -> bool:
         for _ in range(4):
             parent = int((above / "stat").read_text().rpartition(")")[2].split()[1])
             if parent == driver:
-                return name.startswith(b"ray::_predict")
+                return name.startswith(b"ray::_attempt")
             above = Path("/proc") / str(parent)
     except (OSError, ValueError, IndexError):
         pass

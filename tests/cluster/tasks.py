@@ -1,9 +1,15 @@
-"""Tasks for tests, in a module that a worker imports at once: each death costs a worker's start."""
+"""Tasks for tests, in a module that workers import."""
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
+
+import torch
+
+from uda.data.shards import Done
+from uda.errors import UserError
 
 
 def die_once(folder: Path) -> str:
@@ -24,3 +30,20 @@ def die(folder: Path, name: str) -> str:
     if name == "raises":
         raise LookupError("of two\nlines")
     return "done"
+
+
+def over(folder: Path, shard: str) -> Done:
+    """What becomes of a shard by its name; any other is done, and holds one image."""
+    match shard:
+        case "kills.tar":
+            os._exit(1)
+        case "full.tar":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        case "large.tar":
+            raise torch.OutOfMemoryError("no memory\nat all")
+        case "ours.tar":
+            raise KeyError(1)
+        case "wrong.tar":
+            raise UserError("wrong.tar is no tar")
+    (folder / shard).touch()
+    return Done(1, [])

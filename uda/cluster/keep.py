@@ -145,19 +145,16 @@ def _build_parts(keeper: Keeper, asked: Asked, members: Members, what: str, wher
         cache.bound(key)
 
 
-def _keep(asked: Asked, shard: str) -> Done | str:
-    """What came of a shard, or in one line why nothing did."""
-    try:
-        parts = PartsFolder(asked.folder)
-        if not parts.path.is_dir():
-            raise UserError(f"{parts.path} is not there on this node; give $XDG_CACHE_HOME a folder that all nodes share")
-        if parts.has(parts.name(shard)):  # by a task that is run again, since its node died
-            return Done(0, [])
-        keeper = _keeper(asked)
-        with keeper.runtime.computing():
-            return keeper.keep_shard(shard, parts)
-    except (UserError, OSError, torch.OutOfMemoryError) as error:
-        return str(error)
+def _keep(asked: Asked, shard: str) -> Done:
+    """What came of a shard."""
+    parts = PartsFolder(asked.folder)
+    if not parts.path.is_dir():
+        raise UserError(f"{parts.path} is not there on this node; give $XDG_CACHE_HOME a folder that all nodes share")
+    if parts.has(parts.name(shard)):  # by a task that is run again, since its node died
+        return Done(0, [])
+    keeper = _keeper(asked)
+    with keeper.runtime.computing():
+        return keeper.keep_shard(shard, parts)
 
 
 @lru_cache(maxsize=1)

@@ -43,12 +43,9 @@ def predict_shards(asked: Asked, pattern: str, out: Path, display: Display, engi
     return over_shards(_predict, left, len(tasks), out / UNREADABLE, display, engine, address)
 
 
-def _predict(asked: Asked, shard: str, path: Path) -> Done | str:
-    """What came out of a shard, or in one line why nothing did."""
-    try:
-        if not path.parent.is_dir():
-            raise UserError(f"{path.parent} is not there on this node; give -o a folder that all nodes share")
-        # A task that is run again, since its node died, may have been done.
-        return Done(0, []) if is_done(asked, path) else predict_shard(asked, shard, path)
-    except UserError as error:
-        return str(error)
+def _predict(asked: Asked, shard: str, path: Path) -> Done:
+    """What came out of a shard."""
+    if not path.parent.is_dir():
+        raise UserError(f"{path.parent} is not there on this node; give -o a folder that all nodes share")
+    # A task that is run again, since its node died, may have been done.
+    return Done(0, []) if is_done(asked, path) else predict_shard(asked, shard, path)

@@ -6,15 +6,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from uda.atomic import atomic_write
 from uda.cluster.engine import each
 from uda.console import Display
 from uda.data.shards import Done
 from uda.errors import UserError
+from uda.plugins import named
 
 UNREADABLE = "unreadable.txt"
-Task = Callable[..., Done | str]
-"""what is done with a shard, its second argument: what came of it, or in one line why nothing did"""
+Task = Callable[..., Done]
+"""what is done with a shard, its second argument"""
 
 
 def over_shards(
@@ -38,13 +41,13 @@ def over_shards(
         engine, address, cpus: as in `uda.cluster.engine`.
 
     Raises:
-        UserError: for shards that cannot be read, after all others are done.
+        UserError: for shards of which nothing came, after all others are done.
     """
     if len(left) < count:
         display.say(f"  {count - len(left)} of {count} shards are done already")
     images, unreadable, failed, done = 0, list[str](), list[str](), count - len(left)
     with display.stage("shards", done, count) as bar:
-        for number, ended in each(task, left, str, engine, address, cpus):
+        for number, ended in each(_attempt, [(task, *given) for given in left], str, engine, address, cpus):
             done += 1
             if isinstance(ended, str):
                 shard = left[number][1]
@@ -62,6 +65,18 @@ def over_shards(
             f"{len(failed)} of {len(left)} shards failed, for example: {failed[0]}; the same command does these alone"
         )
     return images
+
+
+def _attempt(task: Task, *given: Any) -> Done | str:
+    """What came of a shard, or in one line why nothing did: whatever it was, the other shards are done."""
+    try:
+        return task(*given)
+    except UserError as error:
+        return str(error)
+    except (OSError, MemoryError, torch.OutOfMemoryError) as error:
+        return named(error)
+    except Exception as error:
+        return f"an error of ours ({named(error)})"
 
 
 def _list(unreadable: list[str], path: Path) -> None:
