@@ -47,3 +47,8 @@ def over(folder: Path, shard: str) -> Done:
             raise UserError("wrong.tar is no tar")
     (folder / shard).touch()
     return Done(1, [])
+
+
+def found(folder: Path, shard: str) -> Done | None:
+    """Of a shard that `over` is done with, an image that cannot be read."""
+    return Done(0, [f"{shard}/1.png: damaged"]) if (folder / shard).exists() else None

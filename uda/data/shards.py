@@ -49,7 +49,7 @@ class Member(NamedTuple):
 
 
 class Done(NamedTuple):
-    """What came of a shard: how many images it holds, and the name of each that cannot be read, with the reason."""
+    """What came of a shard: how many images were read, and a line ``SHARD/NAME: REASON`` for each that cannot be."""
 
     images: int
     unreadable: list[str]

@@ -51,9 +51,10 @@ class PartsFolder:
         """A shard's part: another one where the shard has changed."""
         return digest(state_of(shard))
 
-    def has(self, name: str) -> bool:
-        """Whether a part is there."""
-        return (self.path / f"{name}.json").is_file()
+    def unreadable(self, name: str) -> list[str] | None:
+        """A line for each image that a part lacks; None where the part is not there."""
+        about = self._about(name)
+        return None if about is None else list(about["unreadable"])
 
     def write(self, name: str, blocks: Iterable[Tensor], lost: dict[int, str], computed: str) -> None:
         """Writes a part.
