@@ -101,7 +101,7 @@ def reason(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-class _Decoder(Dataset[tuple[Tensor | np.ndarray, list[tuple[int, str]]]]):
+class _Decoder(Dataset[tuple[Tensor | np.ndarray, list[tuple[int, str]]] | UserError]):
     """What a worker process holds: names in one array, which it shares with its parent instead of copying."""
 
     def __init__(self, files: ImageFiles) -> None:
@@ -110,12 +110,15 @@ class _Decoder(Dataset[tuple[Tensor | np.ndarray, list[tuple[int, str]]]]):
     def make(self, position: int) -> Tensor:
         return decode(self.files.source(position), self.files.frame)
 
-    def __getitem__(self, block: np.ndarray) -> tuple[Tensor | np.ndarray, list[tuple[int, str]]]:
+    def __getitem__(self, block: np.ndarray) -> tuple[Tensor | np.ndarray, list[tuple[int, str]]] | UserError:
+        """A block; in its place what is wrong with its shard, which would arrive as a traceback if it were raised here."""
         failed = []
         made = torch.zeros((len(block), *self.shape), dtype=torch.uint8)
         for row, position in enumerate(block.tolist()):
             try:
                 made[row] = self.make(position)
+            except UserError as error:
+                return error
             except Exception as error:  # a damaged file makes a decoder raise almost anything
                 failed.append((position, reason(error)))
         return _handed_over(made), failed
@@ -182,7 +185,10 @@ def _in_workers(
         collate_fn=_as_it_is,
     )
     try:
-        for made, failed in loader:
+        for block in loader:
+            if isinstance(block, UserError):
+                raise block
+            made, failed = block
             yield torch.as_tensor(made), failed
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
