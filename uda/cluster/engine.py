@@ -45,11 +45,12 @@ def cluster(address: str | None, cpus: int = 1, gpus: float | None = None) -> It
         import ray
     except ImportError:
         raise UserError("this needs Ray, which is not installed: pip install 'uda-toolkit[ray]'") from None
+    # Without "local", Ray takes the address in $RAY_ADDRESS for its own.
     own: dict[str, Any] = {} if address else {"include_dashboard": False, "object_store_memory": STORE}
     held = ray.is_initialized()
     try:
         if not held:
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR", **own)
+            ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **own)
     except Exception as error:  # whatever it is: a slow machine makes Ray raise a bare one
         where = f"no Ray cluster answers at {address}" if address else "Ray does not start on this machine"
         raise UserError(f"{where} ({str(error).splitlines()[0]}); start one with: ray start --head") from None
