@@ -95,10 +95,13 @@ def test_a_trial_that_was_killed_goes_on_from_its_checkpoint(tiny: Path, tmp_pat
     assert (trial.path / "metrics.jsonl").read_text().startswith(rows)  # with their seconds: they were not taken again
 
 
-def test_a_failed_trial_is_a_row_with_its_reason_and_the_others_run(tiny: Path, tmp_path: Path, here: list) -> None:
+def test_a_failed_trial_is_a_row_with_its_reason_and_the_others_are_compared(
+    tiny: Path, tmp_path: Path, here: list, capsys: pytest.CaptureFixture[str]
+) -> None:
     spec = spec_of(tiny, settings={"method.learning_rate": [1e30, 0.001]})
     with pytest.raises(UserError, match="1 of 2 trials failed"):
-        run(spec, tmp_path / "out")
+        sweep(spec, combinations(spec), tmp_path / "out", Display(), WHERE)
+    assert f"see {tmp_path / 'out' / 'comparison.html'}" in "".join(capsys.readouterr().out.split("\n"))
     failed, done = results(tmp_path / "out")
     assert (failed["state"], done["state"]) == ("failed", "done")
     assert "not finite" in failed["note"] or "nan" in failed["note"] or "inf" in failed["note"]

@@ -46,7 +46,7 @@ def sweep(
         spec: what was asked for.
         found: its `combinations`.
         out: a folder that all nodes share: a folder for each combination, with a run folder for each seed, and ``results.csv``.
-        display: shows one table while it goes on.
+        display: shows one table while it goes on, and names the pages.
         where: ``data_root``, ``device`` and ``precision`` as in `uda.fit`, the same on every node.
         address: of a Ray cluster; left out, this machine is one.
 
@@ -65,6 +65,8 @@ def sweep(
             if not all(trial.is_done for trial in trials):
                 _run(spec, trials, standing, address)
         pages = _compare(found, spec.seeds, out)
+    for page in pages:
+        display.say(f"see {page}")
     if standing.failed:
         trial, note = next(iter(standing.failed.items()))
         raise UserError(
