@@ -12,10 +12,12 @@ import pytest
 from tests.conftest import StopAfter
 from uda import UserError
 from uda.cluster import sweep as module
+from uda.cluster import trials
 from uda.cluster.spec import SweepSpec, combinations
 from uda.cluster.sweep import check_all, sweep
 from uda.cluster.trials import Trial, run_trial, sources_first
 from uda.console import Display
+from uda.data import files
 from uda.data.names import data_roots
 from uda.runs.folder import SEEDS, RunFolder
 from uda.training.loop import Interrupted
@@ -175,6 +177,19 @@ def test_trials_that_begin_together_have_different_source_classifiers(tiny: Path
     trials = [Trial(one, seed, tmp_path) for one in found for seed in (0, 1)]
     order = [(trial.combination.recipe.method.name, trial.seed) for trial in sources_first(trials)]
     assert order == [("source_only", 0), ("source_only", 1), ("dann", 0), ("dann", 1)]
+
+
+@pytest.mark.parametrize(("cpus", "most"), [(1, 1), (2, 1), (4, 3)])
+def test_a_trial_reads_images_by_no_more_processes_than_it_has_cores(
+    tiny: Path, tmp_path: Path, here: list, monkeypatch: pytest.MonkeyPatch, cpus: int, most: int
+) -> None:
+    def run_seed(*given: object, **more: object) -> None:
+        raise UserError(f"{files.READERS} readers")
+
+    monkeypatch.setattr(files, "READERS", 8)
+    monkeypatch.setattr(trials, "run_seed", run_seed)
+    with pytest.raises(UserError, match=f"{most} readers"):
+        run(spec_of(tiny, cpus=cpus), tmp_path / "out")
 
 
 def test_a_folder_that_a_node_does_not_see_is_said(tmp_path: Path) -> None:

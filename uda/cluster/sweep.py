@@ -100,7 +100,7 @@ def _run(spec: SweepSpec, trials: list[Trial], standing: Standing, address: str 
     with cluster(address, spec.cpus, spec.gpus) as takes:
         for until, going in _rungs(spec, trials, standing):
             left = [trial for trial in going if not _has_come(trial, until)]
-            tasks = [(trial.group, trial.seed, until, spec.reports) for trial in left]
+            tasks = [(trial.group, trial.seed, until, spec.reports, spec.cpus) for trial in left]
             for number, ended in completed(run_trial, tasks, takes, _lost, standing.show):
                 standing.end(left[number], ended)
 

@@ -35,6 +35,12 @@ Made = TypeVar("Made")
 BLOCK = 256  # files that are decoded together where no batch size is asked for
 
 
+def bound_readers(most: int) -> None:
+    """Has this process read images by at most so many others from now on. What they read is the same, however many they are."""
+    global READERS
+    READERS = min(READERS, most)
+
+
 class ImageFiles:
     """Files that stand for a uint8 tensor (N, C, S, S) and are decoded when its rows are asked for.
 
