@@ -23,6 +23,8 @@ from uda.runs.run import Run
 
 OF, SHARD, STATE = b"uda", b"uda shard", b"uda shard's state"
 """under which a Parquet file says whose predictions it holds, of which shard, and of what size and time of change that was"""
+ERROR = 3
+"""the column that says why an image cannot be read"""
 
 
 class Asked(NamedTuple):
@@ -49,13 +51,15 @@ def found_done(asked: Asked, shard: str, path: Path) -> Done | None:
     if not path.exists():
         return None
     try:
-        from pyarrow import compute, parquet
+        from pyarrow import parquet
     except ImportError:
         raise UserError(MISSING) from None
     try:
-        found = parquet.read_schema(path).metadata or {}
-        unreadable = compute.field("error").is_valid()  # files where there are none are passed over by their statistics
-        rows = parquet.read_table(path, columns=["path", "error"], filters=unreadable, partitioning=None).to_pylist()
+        with parquet.ParquetFile(path) as file:
+            found, groups = file.schema_arrow.metadata or {}, [file.metadata.row_group(n) for n in range(file.num_row_groups)]
+            # Of blocks without an error, which most are, the footer says so.
+            some = [n for n, group in enumerate(groups) if group.column(ERROR).statistics.null_count < group.num_rows]
+            rows = file.read_row_groups(some, ["path", "error"]).to_pylist()
     except Exception as error:  # a damaged file makes the reader raise almost anything
         raise UserError(f"{path} cannot be read ({error}); delete it, and it is made anew") from error
     wanted = _described(asked, shard)
