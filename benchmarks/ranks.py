@@ -26,13 +26,15 @@ from tests.two_processes import TRAINED, weights_after
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
 
 
-def equal(names: list[str]) -> dict[str, float]:
+def equal(names: list[str], double: bool) -> dict[str, float]:
     """By method, the largest difference of a weight between one process and two, after five steps without augmentation."""
     with tempfile.TemporaryDirectory() as folder:
         of_two = Path(folder) / "two.pt"
-        subprocess.run([*TORCHRUN, "-m", "tests.two_processes", str(of_two)], check=True)
+        subprocess.run([*TORCHRUN, "-m", "tests.two_processes", str(of_two), *(["double"] if double else [])], check=True)
         found = torch.load(of_two)
-    return {name: max(apart(value, found[name][key]) for key, value in weights_after(name).items()) for name in names}
+    return {
+        name: max(apart(value, found[name][key]) for key, value in weights_after(name, double=double).items()) for name in names
+    }
 
 
 def apart(a: Tensor, b: Tensor) -> float:
@@ -89,8 +91,9 @@ def main() -> None:
     asked = parser.parse_args()
     options = [word for setting in asked.options for word in ("--set", setting)]
     if asked.what == "equal":
-        for name, difference in equal(asked.methods).items():
-            print(f"| {name} | {difference:.1e} |")
+        single, double = (equal(asked.methods, double) for double in (False, True))
+        for name, difference in single.items():
+            print(f"| {name} | {difference:.1e} | {double[name]:.1e} |")
     elif asked.what == "kill":
         kill(asked.times, options, asked.longest)
     else:

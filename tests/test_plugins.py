@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from uda import UserError, plugins
+from uda.errors import OwnCodeError, ReaderKilled
 
 
 @pytest.fixture(autouse=True)
@@ -42,3 +43,10 @@ def test_where_nothing_can_be_kept_it_asks_again(tmp_path: Path) -> None:
     plugins.trust(["nets.py:Net"])
     with pytest.raises(UserError):
         plugins.require_trust(["nets.py:Net"], "the recipe")
+
+
+def test_a_reader_that_is_killed_while_own_code_runs_is_not_its_fault() -> None:
+    with pytest.raises(ReaderKilled, match="then resume"), plugins.own_code("nets.py failed"):
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+    with pytest.raises(OwnCodeError), plugins.own_code("nets.py failed"):
+        raise RuntimeError("no such size")

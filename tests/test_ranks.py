@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from tests.conftest import CHECKOUT, domain, write_folder
-from tests.two_processes import TRAINED, weights_after
+from tests.two_processes import TRAINED, evaluated, weights_after
 from uda import UserError, ranks
+from uda.cli import main
 from uda.collectives import average, gather
 
 
@@ -42,23 +43,26 @@ def free_port() -> int:
 def of_two(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Tensor]]:
     """What two processes have come to, by what they did."""
     out, port = tmp_path_factory.mktemp("two") / "found.pt", free_port()
-    running = [start(rank, port, "-m", "tests.two_processes", str(out)) for rank in range(2)]
+    running = [start(rank, port, "-m", "tests.two_processes", str(out), "double") for rank in range(2)]
     assert [process.wait(300) for process in running] == [0, 0]
     found: dict[str, dict[str, Tensor]] = torch.load(out, weights_only=True)
     return found
 
 
-ROUNDED = {"cogan": 1e-4, "drit": 1e-2, "unit_translation": 1e-3}
-"""methods whose weights differ by more: Adam moves a weight whose gradient is nothing but rounding as far as any other, such as
-a bias before instance norm"""
-
-
 @pytest.mark.parametrize("name", TRAINED)
 def test_two_processes_come_to_the_weights_of_one(name: str, of_two: dict[str, dict[str, Tensor]]) -> None:
-    for key, value in weights_after(name).items():
-        torch.testing.assert_close(
-            of_two[name][key], value, atol=ROUNDED.get(name, 1e-5), rtol=0, msg=lambda text, key=key: f"{key}: {text}"
-        )
+    for key, value in weights_after(name, double=True).items():
+        torch.testing.assert_close(of_two[name][key], value, atol=1e-8, rtol=0, msg=lambda text, key=key: f"{key}: {text}")
+
+
+def test_images_that_are_shared_out_are_read_as_by_one_process(of_two: dict[str, dict[str, Tensor]]) -> None:
+    logits, labels = evaluated(7)
+    torch.testing.assert_close(of_two["evaluated"]["logits"], logits)
+    assert torch.equal(of_two["evaluated"]["labels"], labels)
+
+
+def test_a_gradient_that_one_process_lacks_counts_as_nothing(of_two: dict[str, dict[str, Tensor]]) -> None:
+    assert float(of_two["missing"]["gradient"]) == 1.5
 
 
 def test_a_batch_is_put_together_as_it_was_taken_apart(of_two: dict[str, dict[str, Tensor]]) -> None:
@@ -94,6 +98,16 @@ def test_a_batch_that_cannot_be_shared_evenly_is_refused(monkeypatch: pytest.Mon
     monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(UserError, match="64, which 3 processes cannot share evenly; set it to 63"):
         ranks.share(64, "training.batch")
+
+
+def test_torchrun_is_for_fit_alone(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    for words in (["predict", "run", "images"], ["fit", "--recipe", "synth2digits", "--dry-run"]):
+        monkeypatch.setattr(sys, "argv", ["uda", *words])
+        with pytest.raises(SystemExit, match="2"):
+            main()
+        assert "give this command without torchrun" in capsys.readouterr().err
 
 
 def test_processes_that_do_not_meet_end_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,6 +152,17 @@ def test_a_run_of_two_processes_comes_to_its_result_and_says_so_once(finished: t
     result = json.loads((folder / "run" / "result.json").read_text())
     assert 0 < result["estimated"]["accuracy"] < 1
     assert len([line for line in (folder / "run" / "metrics.jsonl").read_text().splitlines() if '"scores"' in line]) == 2
+
+
+def test_processes_of_other_settings_end_in_one_line(tmp_path: Path) -> None:
+    port, words = free_port(), words_of_a_fit(tmp_path, FEW)
+    told = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    both = [start(rank, port, *words, "--seed", str(rank), **told) for rank in range(2)]
+    said = [process.communicate(timeout=200)[1] for process in both]
+    assert [process.returncode for process in both] == [2, 2], said
+    (line,) = "".join(said).splitlines()
+    assert "do not have the same settings and images" in line
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.fixture(scope="module")

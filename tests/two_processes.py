@@ -1,6 +1,6 @@
 """A few steps of every method on small images, by one process or by several: what `tests/test_ranks.py` compares.
 
-Run as ``python tests/two_processes.py FILE`` with torchrun's variables set, it writes the weights to FILE.
+Run as ``python -m tests.two_processes FILE [double]`` with torchrun's variables set, it writes the weights to FILE.
 """
 
 from __future__ import annotations
@@ -8,26 +8,38 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tests.conftest import domain, small_classifier
 from uda import ranks
-from uda.collectives import gather
+from uda.collectives import average_gradients, gather
 from uda.data.augment import Augment
 from uda.data.batches import Batches
 from uda.data.domain import LabelledDomain
+from uda.evaluation.evaluator import on_labelled
 from uda.methods import METHODS
+from uda.methods.base import Method
 from uda.players import Players
 from uda.runtime import Runtime
 
 BATCH, STEPS = 8, 5
-SMALL: dict[str, dict[str, Any]] = {"unit_translation": {"discriminator_depth": 3, "width": 8}}
+SMALL: dict[str, dict[str, Any]] = {
+    "unit_translation": {"discriminator_depth": 3, "width": 8},
+    # An untrained classifier is sure of nothing: terms of confident images would be 0.
+    "mean_teacher": {"confidence": 0.0},
+    "supcon": {"confidence": 0.0},
+    "fixmatch": {"confidence": 0.01},
+    "shot": {"confidence": 0.0, "refresh": 2},
+    "latent_mapping": {"confidence": 0.0, "vae_share": 0.2},
+    "unit": {"confidence": 0.0},
+    "drit": {"confidence": 0.0, "drawn_batch": 4, "discriminator_scales": 2, "mode_seeking_weight": 1.0},
+}
 TRAINED = [name for name in METHODS if name != "adabn"]
 """adabn trains nothing"""
 
@@ -54,15 +66,34 @@ def noise_alike() -> Iterator[None]:
         yield
 
 
-def weights_after(name: str, steps: int = STEPS) -> dict[str, Tensor]:
+@contextmanager
+def in_double() -> Iterator[None]:
+    """While it is open, numbers are of 64 bits.
+
+    In 32, Adam moves a weight whose gradient is nothing but rounding, such as a bias before instance norm, as far as any other.
+    """
+    torch.set_default_dtype(torch.float64)
+    try:
+        with mock.patch.object(torch.Tensor, "float", torch.Tensor.double):
+            yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def weights_after(name: str, steps: int = STEPS, double: bool = False) -> dict[str, Tensor]:
     """All that a method holds after some steps on batches of `BATCH` images, of all processes together."""
     source, target = domain("source", 48, 0), domain("target", 48, 1)
     target = LabelledDomain(target.name, 255 - target.images, target.classes, target.note, target.labels)
+    with in_double() if double else nullcontext():
+        return _weights_after(METHODS[name], SMALL.get(name, {}), steps, source, target)
+
+
+def _weights_after(
+    kind: type[Method], settings: dict[str, Any], steps: int, source: LabelledDomain, target: LabelledDomain
+) -> dict[str, Tensor]:
     runtime = Runtime(torch.device("cpu"), "fp32", True, "test")
     torch.manual_seed(0)
-    kind = METHODS[name]
-    settings = kind.Settings(**SMALL.get(name, {}))
-    method = kind(settings, small_classifier() if kind.classifies else None, (3, 16, 16), steps, runtime)
+    method = kind(kind.Settings(**settings), small_classifier() if kind.classifies else None, (3, 16, 16), steps, runtime)
     players = Players(runtime, steps)
     with noise_alike():
         method.setup(target.without_labels(), players)
@@ -81,13 +112,33 @@ def gradient_of_gathered() -> Tensor:
     return gradient
 
 
+def evaluated(count: int) -> tuple[Tensor, Tensor]:
+    """Logits and labels of so many images, which all processes share out, by a classifier that is the same in all."""
+    torch.manual_seed(0)
+    runtime = Runtime(torch.device("cpu"), "fp32", True, "test")
+    return on_labelled(small_classifier(), domain("d", count, 0), runtime)
+
+
+def gradient_of_some() -> Tensor:
+    """Of a weight that the second process's loss alone reads, beside one that no loss reads: the mean of all processes'."""
+    read, unread = (nn.Parameter(torch.ones(())) for _ in range(2))
+    if not ranks.first():
+        (3 * read).backward()
+    average_gradients([read, unread])
+    assert unread.grad is None
+    assert read.grad is not None
+    return read.grad
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     ranks.join()
-    found: dict[str, Any] = {name: weights_after(name) for name in TRAINED}
+    found: dict[str, Any] = {name: weights_after(name, double="double" in sys.argv) for name in TRAINED}
     found["gathered"] = {"rows": gather(ranks.own(torch.arange(6))), "gradient": gradient_of_gathered()}
     found["agreed"] = {"rank": torch.tensor(ranks.agreed(ranks.rank() + 7))}
     found["anywhere"] = {"second": torch.tensor(ranks.anywhere(ranks.rank() == 1))}
+    found["evaluated"] = dict(zip(("logits", "labels"), evaluated(7), strict=True))
+    found["missing"] = {"gradient": gradient_of_some()}
     found["of_others"] = {"ranks": torch.tensor(ranks.of_others(ranks.rank()))}
     if ranks.first():
         torch.save(found, Path(sys.argv[1]))

@@ -17,7 +17,7 @@ import typer
 import uda
 from uda import ranks, signals
 from uda.data.names import absolute, data_roots, is_shards
-from uda.errors import OwnCodeError, ProcessLost, Terminated, UserError
+from uda.errors import OwnCodeError, ProcessLost, ReaderKilled, Terminated, UserError
 from uda.paths import new_file, new_folder
 from uda.plugins import named, own_frames
 from uda.recipe import presets
@@ -714,6 +714,10 @@ def _run(words: list[str]) -> int:
     try:
         if "" in words:  # as "$UNSET" leaves it; an empty path would be the present folder
             raise UserError("an argument is empty, perhaps of a variable that is not set; give it a value, or leave it out")
+        if ranks.several():
+            if words[:1] != ["fit"] or "--dry-run" in words:
+                raise UserError("torchrun starts one run in several processes: uda fit; give this command without torchrun")
+            ranks.join()
         command = typer.main.get_command(app)
         with command.make_context("uda", words) as context:
             command.invoke(context)
@@ -740,6 +744,7 @@ def _run(words: list[str]) -> int:
 
 def _explained(error: BaseException) -> tuple[str | None, str]:
     """What was wrong with the input, and where in the user's own code, if there; None where it was not the input."""
+    error = ReaderKilled.of(error) or error
     if isinstance(error, UserError):
         return str(error), error.frames if isinstance(error, OwnCodeError) else ""
     if isinstance(error, MemoryError) or "allocate memory" in str(error) or type(error).__name__ == "OutOfMemoryError":  # torch's

@@ -63,8 +63,27 @@ def average(tensors: Sequence[Tensor]) -> None:
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Gives all parameters that have a gradient the mean of all processes'. Every process has gradients of the same ones."""
-    average([parameter.grad for parameter in parameters if parameter.grad is not None])
+    """Gives all parameters that have a gradient in some process the mean of all processes'; one that is missing counts as 0."""
+    if not ranks.several():
+        return
+    own = list(parameters)
+    there = torch.tensor([parameter.grad is not None for parameter in own], dtype=torch.uint8)
+    with ranks.meeting():
+        dist.all_reduce(there, dist.ReduceOp.MAX)
+    for parameter in (own[number] for number in there.nonzero().flatten().tolist()):
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    average([parameter.grad for parameter in own if parameter.grad is not None])
+
+
+def from_all(parts: list[Tensor]) -> list[Tensor]:
+    """Every process's parts, on the CPU, in the order in which `uda.ranks.own` takes a list apart; no gradients pass."""
+    if not ranks.several():
+        return parts
+    held: list[list[Tensor]] = [[] for _ in range(ranks.world_size())]
+    with ranks.meeting():
+        dist.all_gather_object(held, [part.cpu() for part in parts])
+    return [held[number % len(held)][number // len(held)] for number in range(sum(map(len, held)))]
 
 
 def averaged(values: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -30,6 +30,17 @@ class OwnCodeError(UserError):
         self.frames = frames
 
 
+class ReaderKilled(UserError):
+    """A process that reads images has been killed. torch raises it by a signal, wherever the main process happens to be."""
+
+    @classmethod
+    def of(cls, error: BaseException) -> ReaderKilled | None:
+        """What torch has raised, said in our words; None for any other error."""
+        if not isinstance(error, RuntimeError) or "DataLoader worker" not in str(error):
+            return None
+        return cls("a process that reads images was killed, perhaps for want of memory; free some, then resume")
+
+
 class NotFinite(UserError):
     """A loss, a weight or what a network returns is infinite or not a number."""
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from uda.errors import OwnCodeError, UserError
+from uda.errors import OwnCodeError, ReaderKilled, UserError
 
 OURS = os.path.dirname(__file__) + os.sep
 
@@ -34,6 +34,8 @@ def own_code(what: str) -> Iterator[None]:
     except UserError:
         raise
     except (Exception, SystemExit) as error:
+        if (killed := ReaderKilled.of(error)) is not None:
+            raise killed from None
         raise OwnCodeError(f"{what} ({named(error)})", own_frames(error)) from error
 
 
@@ -118,7 +120,7 @@ def load(name: str) -> Any:
 
 
 def _import_file(path: Path) -> ModuleType:
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UserError(f"no file {path}; give FILE.py:NAME or PACKAGE.MODULE:NAME")
     # A name of its own, which stays the same, so that what it defines can be pickled and found again.
     name = f"{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"

@@ -1,7 +1,7 @@
 """One run in several processes: who takes part in it, and what they agree on.
 
 ``torchrun`` starts the processes and says to each, in its environment, which it is: its rank, 0..N - 1. All of them run the same
-story on images of their own; the first alone writes, shows and evaluates. A single process meets nobody: all that is here is then
+story on images of their own; the first alone writes and shows. A single process meets nobody: all that is here is then
 nothing. `uda.collectives` is the same for tensors that take gradients.
 """
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch.distributed.distributed_c10d import Store
 
 Value = TypeVar("Value")
+Rows = TypeVar("Rows", "torch.Tensor", "tuple[torch.Tensor, ...]")
 MEETING = 300.0
 """seconds in which all processes have to be there"""
 WAITING = timedelta(days=1)
@@ -53,7 +54,7 @@ def several() -> bool:
 
 
 def first() -> bool:
-    """Whether this process is the one that writes, shows and evaluates."""
+    """Whether this process is the one that writes and shows."""
     return rank() == 0
 
 
@@ -102,11 +103,11 @@ def _await_all(store: Store) -> None:
 
 @contextmanager
 def meeting() -> Iterator[None]:
-    """While processes exchange something: an error of that is the death of one of them."""
+    """While processes exchange something: an error of that is, as a rule, the death of one of them."""
     try:
         yield
-    except RuntimeError:
-        raise ProcessLost("another process of this run has ended") from None
+    except RuntimeError as error:
+        raise ProcessLost("another process of this run has ended") from error
 
 
 @contextmanager
@@ -224,6 +225,6 @@ def share(count: int, what: str) -> int:
     return count // world_size()
 
 
-def own(rows: torch.Tensor) -> torch.Tensor:
+def own(rows: Rows) -> Rows:
     """This process's rows of a batch (N, ...): every world-size-th, so that the first images of all are the first of each."""
     return rows[rank() :: world_size()]

@@ -113,7 +113,8 @@ def _device(name: str) -> torch.device:
         if torch.cuda.is_available():
             name = "cuda"
         else:
-            return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+            mps = torch.backends.mps.is_available() and not ranks.several()  # which processes cannot exchange by
+            return torch.device("mps" if mps else "cpu")
     try:
         chosen = torch.device(name)
         if chosen.type == "cuda" and ranks.several():
@@ -121,6 +122,11 @@ def _device(name: str) -> torch.device:
         torch.empty(1, device=chosen)
     except (RuntimeError, AssertionError, NotImplementedError):
         have = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+        if name == "cuda" and ranks.several() and torch.cuda.is_available():
+            raise UserError(
+                f"this machine has {torch.cuda.device_count()} GPUs, and each process of a run takes one; start as many "
+                "(--nproc-per-node), or give --device cpu"
+            ) from None
         raise UserError(f"device {name!r} is not available here; choose one of: auto, {', '.join(have)}") from None
     return chosen
 

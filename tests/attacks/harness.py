@@ -66,6 +66,8 @@ def listed(path: Path) -> list[dict[str, Any]]:
 def forked(task: Callable[[], object], folder: Path, seconds: float = 20, sent: Sent | None = None) -> Outcome:
     """Runs `task` in a forked child, which has all modules at hand, in `folder`."""
     began, logs = time.monotonic(), [folder.parent / f"{folder.name}.{name}" for name in ("out", "err")]
+    for log in logs:
+        log.write_text("")  # a signal may end the child before it has opened them
     sys.stdout.flush()
     sys.stderr.flush()
     if (child := os.fork()) == 0:

@@ -4,17 +4,31 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from uda import UserError
+from uda.console import Display
 from uda.recipe.load import load_recipe
 from uda.training.loop import Stage
-from uda.training.trackers import TRACKERS, Tracker, check_trackers
+from uda.training.trackers import TRACKERS, Careful, Tracker, check_trackers
 
 ROWS = [(1, {"stage": "adaptation", "step": 1, "class": 0.5}), (2, {}), (3, {"class": 0.25, "scores": {"entropy": -1.5}})]
+
+
+class Noted(Tracker):
+    """One that only has a name."""
+
+    package = "board"
+
+    def open(self) -> None:
+        pass
+
+    def log(self, numbers: Mapping[str, float], step: int) -> None:
+        pass
 
 
 def tracked(name: str, folder: Path, rows: list[tuple[int, dict[str, Any]]] = ROWS, start: int = 0) -> Tracker:
@@ -82,7 +96,7 @@ def test_mlflow_goes_on_in_the_run_that_was_interrupted(tmp_path: Path, monkeypa
     from mlflow import MlflowClient
 
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    tracked("mlflow", tmp_path, ROWS[:2])  # one more than the checkpoint has
+    tracked("mlflow", tmp_path)  # two steps more than the checkpoint has
     finish(tracked("mlflow", tmp_path, ROWS[1:], start=1))
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("uda")
@@ -92,6 +106,34 @@ def test_mlflow_goes_on_in_the_run_that_was_interrupted(tmp_path: Path, monkeypa
     assert run.data.params["method.name"] == "unit"
     assert run.data.metrics == {"adaptation/class": 0.25, "adaptation/scores.entropy": -1.5, "result/last": 0.75}
     assert [metric.step for metric in client.get_metric_history(run.info.run_id, "adaptation/class")] == [1, 3]
+
+
+def test_steps_that_are_taken_again_are_told_once_to_what_cannot_take_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Numerical trouble begins a stage again from its last evaluation, in one process."""
+    told: list[tuple[int, float]] = []
+    monkeypatch.setattr(Noted, "log", lambda self, numbers, step: told.append((step, numbers["adaptation/class"])))
+    tracker = Noted(tmp_path, load_recipe("synth2digits"), "a run")
+    for start in (0, 1):
+        tracker.begin(Stage("adaptation", start, 4, dict))  # type: ignore[arg-type]
+        for step in range(start + 1, 4 if start else 3):
+            tracker.step(step, {"class": 0.1 * step + start})
+    assert told == [(1, 0.1), (2, 0.2), (3, pytest.approx(1.3))]
+
+
+def test_a_tracker_that_fails_is_told_no_more_and_the_run_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class Down(Noted):
+        def log(self, numbers: Mapping[str, float], step: int) -> None:
+            raise ConnectionError("no route to host")
+
+    careful = Careful(Down(tmp_path, load_recipe("synth2digits"), "a run"), Display())
+    careful.begin(Stage("adaptation", 0, 4, dict))  # type: ignore[arg-type]
+    for step in (1, 2):
+        careful.step(step, {"class": 0.5})
+    careful.result({"steps": 4})  # type: ignore[typeddict-item]
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "board is told no more (ConnectionError: no route to host)" in line
 
 
 def test_wandb_writes_an_offline_run_into_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

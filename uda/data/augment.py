@@ -19,7 +19,7 @@ def to_float(images: Tensor) -> Tensor:
     """
     if images.is_floating_point():
         return images.float()
-    return images.to(torch.float32).div_(127.5).sub_(1.0)
+    return images.float().div_(127.5).sub_(1.0)
 
 
 def to_pixels(images: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from uda.data.frame import Frame, View, decode, draw_views, open_image
 from uda.data.kept import Kept
 from uda.data.shards import Members
-from uda.errors import UserError
+from uda.errors import ReaderKilled, UserError
 
 GREY_MODES = frozenset(("1", "L", "LA", "I", "I;16", "I;16B"))
 AHEAD = 2  # batches that each worker process decodes ahead
@@ -197,9 +197,7 @@ def _in_workers(
             made, failed = block
             yield torch.as_tensor(made), failed
     except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise UserError("a process that reads images was killed, perhaps for want of memory; free some, then resume") from None
+        raise (ReaderKilled.of(error) or error) from None
 
 
 def workers_for(block: int) -> int:

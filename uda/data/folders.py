@@ -93,9 +93,9 @@ def find(path: Path, labelled: bool) -> Found:
         found = _find_csv(path, labelled)
     elif path.suffix == ".tar":
         found = find_shards(str(path), labelled)
-    elif path.is_dir():
+    elif os.path.isdir(path):  # of a name that is too long, too, where pathlib raises
         found = _find_folder(path, labelled)
-    elif path.suffix.lower() in EXTENSIONS and path.is_file() and not labelled:
+    elif path.suffix.lower() in EXTENSIONS and os.path.isfile(path) and not labelled:
         found = Found(path, np.array([os.fsencode(path.name)]), path.parent, None, None, f"the image {path.name}")
     else:
         raise UserError(f"no images at {path}; give a folder of images, a .csv of path,label, an .npz file or shards (.tar)")

@@ -77,7 +77,7 @@ def is_domain(name: str) -> bool:
     """Whether a name is SET/DOMAIN, photographs to be looked for under the data roots; a folder of that name here is not."""
     parts = name.split("/")
     plain = len(parts) == 2 and all(part not in ("", ".", "..", "~") for part in parts)
-    return plain and not name.endswith((".npz", ".csv", ".tar")) and not is_url(name) and not Path(name).exists()
+    return plain and not name.endswith((".npz", ".csv", ".tar")) and not is_url(name) and not os.path.exists(name)
 
 
 def is_url(name: str) -> bool:
@@ -104,7 +104,7 @@ def is_path(name: str) -> bool:
     """Whether images are given by their place, and not by a data set's name."""
     if name in DATA_SETS or is_domain(name):
         return False
-    return name.endswith((".npz", ".csv", ".tar")) or is_url(name) or "/" in name or os.sep in name or Path(name).exists()
+    return name.endswith((".npz", ".csv", ".tar")) or is_url(name) or "/" in name or os.sep in name or os.path.exists(name)
 
 
 def split_roots(text: str) -> tuple[Path, ...]:

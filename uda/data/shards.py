@@ -189,7 +189,7 @@ def expand(pattern: str) -> tuple[str, ...]:
     except ValueError as error:  # its own, for braces that do not match
         raise UserError(f"{pattern}: {error}; write shards as shards/{{0000..0999}}.tar") from None
     for shard in shards:
-        if not is_url(shard) and not Path(shard).is_file():
+        if not is_url(shard) and not os.path.isfile(shard):
             raise UserError(f"no shard {shard}; give those that are there, as shards/{{0000..0999}}.tar")
     return shards
 

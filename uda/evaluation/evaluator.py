@@ -1,5 +1,6 @@
 """Predictions that leave no trace, and the evaluator, which reads the labels of the target's test images.
 
+A run's several processes share the images out, and all have what comes of it. They come here together, with the same weights.
 Its figures are written down and shown. No step, no schedule and no choice of a checkpoint depends on them.
 """
 
@@ -8,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from uda import ranks
+from uda.collectives import from_all
 from uda.data.augment import to_float
 from uda.data.domain import LabelledDomain, Pair, count_kept_aside
 from uda.data.files import Inputs, in_order, read
@@ -26,12 +29,13 @@ def predict(classifier: nn.Module, images: Inputs, runtime: Runtime) -> Tensor:
     Raises:
         NotFinite: where one of them is infinite or not a number.
     """
-    return _finite(torch.cat([_logits(classifier, part, runtime) for part in read(images, _blocks(images))]))
+    return _whole([_logits(classifier, part, runtime) for part in read(images, _own_blocks(images))]).to(runtime.device)
 
 
-def _blocks(images: Inputs) -> tuple[Tensor, ...]:
-    """All positions, in parts that take as much memory as a thousand small images."""
-    return in_order(len(images), max(16, 1000 * 32 * 32 // images.shape[2:].numel()))
+def _own_blocks(images: Inputs) -> tuple[Tensor, ...]:
+    """This process's share of all positions, in parts that take no more memory than a thousand small images."""
+    size = max(16, 1000 * 32 * 32 // images.shape[2:].numel())
+    return ranks.own(in_order(len(images), min(size, -(-len(images) // ranks.world_size()))))
 
 
 def _logits(classifier: nn.Module, part: Tensor, runtime: Runtime) -> Tensor:
@@ -50,19 +54,20 @@ def features_and_logits(classifier: nn.Module, images: Tensor, runtime: Runtime)
         return only, only
     features: list[Tensor] = []
     logits: list[Tensor] = []
-    for part in images.split(1000):
+    for part in ranks.own(images.split(min(1000, -(-len(images) // ranks.world_size())))):
         with evaluating(classifier), runtime.computing(), runtime.autocast():
             features.append(classifier.backbone(runtime.arrange(to_float(part))))
             logits.append(classifier.head(features[-1]).float())
-    return _finite(torch.cat(features)), _finite(torch.cat(logits))
+    return _whole(features).to(runtime.device), _whole(logits).to(runtime.device)
 
 
-def _finite(values: Tensor) -> Tensor:
-    """The values as they are.
+def _whole(parts: list[Tensor]) -> Tensor:
+    """What all processes have made of all images (N, ...), of what each has made of its share.
 
     Raises:
-        NotFinite: where one is infinite or not a number: no class can be read from such.
+        NotFinite: in all of them, where a number is infinite or not one: no class can be read from such.
     """
+    values = torch.cat(from_all(parts))
     if not values.isfinite().all():
         raise NotFinite("the network returns numbers that are infinite or not numbers; try --precision fp32")
     return values
@@ -70,9 +75,12 @@ def _finite(values: Tensor) -> Tensor:
 
 def on_labelled(classifier: nn.Module, domain: LabelledDomain, runtime: Runtime) -> tuple[Tensor, Tensor]:
     """A classifier's logits (N, K) for a labelled domain, and the labels (N,), both on the CPU."""
-    read_parts = domain.read(_blocks(domain.inputs))
-    logits, labels = zip(*((_logits(classifier, part, runtime), own) for part, own in read_parts), strict=True)
-    return _finite(torch.cat(logits)).cpu(), torch.cat(labels).cpu()
+    logits: list[Tensor] = []
+    labels: list[Tensor] = []
+    for part, own in domain.read(_own_blocks(domain.inputs)):
+        logits.append(_logits(classifier, part, runtime))
+        labels.append(own)
+    return _whole(logits).cpu(), torch.cat(from_all(labels)).cpu()
 
 
 class Evaluator:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ def find(recipe: str, folder: Path = Path()) -> Path:
     """
     if recipe.endswith(".toml"):
         path = folder / recipe
-        if not path.is_file():
+        if not os.path.isfile(path):  # of a name that is too long, too, where pathlib raises
             raise UserError(f"no recipe file {path}; give a path to a .toml file or one of: {', '.join(names())}")
         return path
     if recipe not in names():

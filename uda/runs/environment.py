@@ -83,6 +83,17 @@ def describe_environment(recipe: Recipe, pair: Pair, runtime: Runtime, data_root
     }
 
 
+def check_alike(environment: dict[str, Any]) -> None:
+    """Whether all processes of a run have the same settings and images; they come here together.
+
+    Raises:
+        UserError: in all of them, where they have not: they would train on positions of other images.
+    """
+    mine = environment["recipe"], environment["data"]
+    if ranks.anywhere(ranks.agreed(mine) != mine):
+        raise UserError("the processes of this run do not have the same settings and images; start all with one command and data")
+
+
 def versions() -> dict[str, str]:
     """The versions of uda, Python and the packages that numbers depend on."""
     found = {"uda": uda.__version__, "python": platform.python_version()}

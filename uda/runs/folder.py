@@ -417,11 +417,12 @@ class FollowersFolder(RunFolder):
 
 def shared_folder(path: Path, recipe: Recipe, environment: dict[str, Any], names: tuple[str, str] = RUN) -> RunFolder:
     """A new run folder, which the first process of a run makes as `RunFolder.create` does, and the others then open."""
-    if ranks.first():
-        folder = RunFolder.create(path, recipe, environment, names)
-        ranks.wait()
-        return folder
+    folder = RunFolder.create(path, recipe, environment, names) if ranks.first() else None
     ranks.wait()
+    if ranks.anywhere(not path.is_dir()):
+        raise UserError(f"not all processes of this run see {path}; give an --out on a disk that all machines share")
+    if folder is not None:
+        return folder
     plugins.trust(named_code(recipe.model_dump()))
     return FollowersFolder(path, names)
 

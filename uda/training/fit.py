@@ -23,12 +23,12 @@ from uda.report.page import Material, material_of, write_report
 from uda.report.tables import result_table
 from uda.runs.build import Networks, build_checked, published_frame
 from uda.runs.cache import user_cache
-from uda.runs.environment import Environment, compare, describe_environment
+from uda.runs.environment import Environment, check_alike, compare, describe_environment
 from uda.runs.folder import RESULT, RunFolder, default_path, open_folder, shared_folder
 from uda.runs.run import Run
 from uda.runtime import Runtime, choose_runtime, scoped_seed
 from uda.training.loop import Checkpoints, Loop, Metrics, Observer, Progress, Signals, resumable
-from uda.training.stages import Job, adapt, keep_inputs, keep_target, labelled_images, measure, train_source
+from uda.training.stages import Job, adapt, keep_inputs, keep_target, labelled_images, measure, predict_last, train_source
 from uda.training.trackers import check_trackers, trackers_of
 
 
@@ -129,6 +129,7 @@ def start(
         check_data(recipe, pair)
         networks = build_checked(recipe, len(pair.source.classes), runtime, model)
         environment = {**describe_environment(recipe, pair, runtime, join_roots(roots), cache), "track": list(track)}
+        check_alike(environment)
         # The folder is made last: what is wrong with the input leaves nothing behind.
         path = ranks.agreed(Path(out) if out is not None else default_path(recipe, str(recipe.seed)))
         folder = shared_folder(path, recipe, environment)
@@ -169,7 +170,7 @@ def resume(
             if ranks.first():
                 environment = folder.read_environment()
                 check_trackers(environment.track)
-                close(folder, material_of(Run(folder.path)), report, display, trackers_of(folder, environment))
+                close(folder, material_of(Run(folder.path)), report, display, trackers_of(folder, environment, display))
             ranks.wait()
         else:
             _go_on(folder, display, model, report, observers)
@@ -228,7 +229,7 @@ def new_job(
     metrics, pair = Metrics(folder), pair.to(runtime.device)
     own = Progress(display), metrics, Checkpoints(folder), Signals()
     environment, evaluator = folder.read_environment(), Evaluator(pair, runtime, recipe.kept_aside)
-    trackers = trackers_of(folder, environment)
+    trackers = trackers_of(folder, environment, display)
     watching = [*own, *trackers, *observers] if ranks.first() else own
     loop = Loop(folder, recipe.training.log_every, watching, environment.run)
     cache = user_cache(environment.cache)
@@ -243,9 +244,10 @@ def carry_out(job: Job, report: bool) -> None:
     source = train_source(job)
     job = keep_target(job)
     method = adapt(job, source)
+    after = predict_last(job, method)
     if ranks.first():
         with ranks.alone():
-            material = measure(job, source, method)
+            material = measure(job, source, method, after)
             finish(job, material, report)
     ranks.wait()
 
@@ -289,7 +291,7 @@ def finish(job: Job, material: Material, report: bool) -> None:
 def close(folder: RunFolder, material: Material, report: bool, display: Display, observers: Sequence[Observer]) -> None:
     """What is left to do where there is a result: the report, and to say what came out. The checkpoint goes last.
 
-    Trackers hear of the result after the report is there: a server of theirs may be down. Until they have heard, one can resume.
+    Trackers hear of the result after the report is there. Until they have been told, one can resume.
     """
     result = material.result
     if report:

@@ -290,13 +290,13 @@ def _class_shares(job: Job, source: SourceStage | None, method: Method) -> Tenso
         return method.target_shares.cpu()
     if wanted in ("even", "target"):
         return torch.ones(len(job.pair.source.classes))
-    return source.before.target_logits.softmax(1).mean(0).cpu()
+    return ranks.agreed(source.before.target_logits.softmax(1).mean(0).cpu())  # a rounding apart, and epochs part
 
 
 class Evaluate:
     """Evaluates the method while it trains: its label-free scores, and beside them, for the eyes alone, target accuracy.
 
-    The weights of each evaluation are kept until one of all is selected. The first process does it, and others of the run wait.
+    The weights of each evaluation are kept until one of all is selected.
     """
 
     def __init__(self, job: Job, method: Method) -> None:
@@ -306,27 +306,42 @@ class Evaluate:
         training = self.job.recipe.training
         if step % training.evaluate_every and step != training.steps:
             return None
-        return ranks.from_first(lambda: self._row(step))
-
-    def _row(self, step: int) -> Row:
-        recipe, evaluator, folder = self.job.recipe, self.job.evaluator, self.job.folder
-        classifier, wanted = self.method.classifier(), recipe.selection
+        evaluator, wanted = self.job.evaluator, self.job.recipe.selection
+        classifier = _alike(self.method.classifier())
         outputs = evaluator.outputs(classifier, wanted.reads_source or wanted.keep, test=False)
+        accuracy = evaluator.target_accuracy(classifier)
+        return ranks.from_first(lambda: self._row(step, classifier, outputs, accuracy))
+
+    def _row(self, step: int, classifier: nn.Module, outputs: Outputs, accuracy: float | None) -> Row:
+        folder, wanted = self.job.folder, self.job.recipe.selection
         folder.write_weights(f"evaluation-{step}", classifier)
         if wanted.keep:
             folder.write_outputs(f"evaluation-{step}", outputs)
         scores = {name: SCORES[name](outputs) for name in wanted.score}
         row: Row = {"scores": scores, "target_mean_entropy": entropy(outputs.target_logits)}
-        accuracy = evaluator.target_accuracy(classifier)
         return row if accuracy is None else row | {"target_test_accuracy": accuracy}
 
 
-def measure(job: Job, source: SourceStage | None, method: Method) -> Material:
-    """All figures of the run, and what its report shows; what they were taken from is written down."""
+def _alike(classifier: nn.Module) -> nn.Module:
+    """The same in all processes: statistics of batch norm are of each one's own images, and the first's count."""
+    copy_from_first(classifier)
+    return classifier
+
+
+def predict_last(job: Job, method: Method) -> Outputs | None:
+    """What the adapted classifier says of the images, after the last step; None where the method does not classify."""
+    return job.evaluator.outputs(_alike(method.classifier())) if method.classifies else None
+
+
+def measure(job: Job, source: SourceStage | None, method: Method, after: Outputs | None) -> Material:
+    """All figures of the run, and what its report shows; what they were taken from is written down.
+
+    `after` is what `predict_last` has returned.
+    """
     recipe, pair, folder = job.recipe, job.pair, job.folder
     folder.write_sample(pair.target)
     rows = job.metrics.of(ADAPTATION_STAGE)
-    figures, outputs, examples = _measure_classifier(job, source, method, rows) if source else ({}, {}, None)
+    figures, outputs, examples = _measure_classifier(job, source, method, rows, after) if source and after else ({}, {}, None)
     translations = _measure_translations(job, method)
     if source and translations and (sign := class_not_kept(translations["translation"])) is not None:
         figures["warnings"].append(asdict(sign))
@@ -359,12 +374,11 @@ def measure(job: Job, source: SourceStage | None, method: Method) -> Material:
 
 
 def _measure_classifier(
-    job: Job, source: SourceStage, method: Method, rows: list[Row]
+    job: Job, source: SourceStage, method: Method, rows: list[Row], after: Outputs
 ) -> tuple[dict[str, Any], dict[str, Outputs], Examples]:
     folder, recipe, adapted = job.folder, job.recipe, method.classifier()
     folder.write_weights("last", adapted)
     folder.keep_weights(f"evaluation-{select(rows)['step']}", "selected")
-    after = job.evaluator.outputs(adapted)
     outputs = {"source_only": source.before.kept(), "last": after.kept()}
     for name, kept in outputs.items():
         folder.write_outputs(name, kept)

@@ -11,12 +11,14 @@ import importlib.util
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from uda.console import Display
 from uda.errors import UserError
 from uda.evaluation.results import Result, Row
+from uda.plugins import named
 from uda.recipe.schema import Recipe
 from uda.runs.cache import digest
 from uda.runs.environment import Environment
@@ -39,18 +41,23 @@ class Tracker(Observer):
     """
 
     package: ClassVar[str]
+    takes_back: ClassVar[bool] = False
+    """whether what it was told can be taken back; else, of steps that are taken again, the first telling stays"""
 
     def __init__(self, folder: Path, recipe: Recipe, run: str) -> None:
         self.folder, self.recipe, self.run = folder, recipe, digest(run)
         self.settings = flat(recipe.model_dump(mode="json"))
         self.opened = False
+        self.told: dict[str, int] = {}  # the last step of each stage that it knows
 
     def begin(self, stage: Stage) -> None:
         self.open_once()
         self.enter(stage.name.replace(" ", "_"), stage.start)
 
     def step(self, step: int, row: Row) -> None:
-        if numbers := {name: value for name, value in flat(row).items() if isinstance(value, float)}:
+        numbers = {name: value for name, value in flat(row).items() if isinstance(value, float)}
+        if numbers and (self.takes_back or step > self.told.get(self.stage, 0)):
+            self.told[self.stage] = step
             self.log({f"{self.stage}/{name}": value for name, value in numbers.items()}, step)
 
     def result(self, result: Result) -> None:
@@ -87,6 +94,7 @@ class TensorBoard(Tracker):
     """
 
     package = "tensorboard"
+    takes_back = True
 
     def open(self) -> None:
         writer = self._writer("recipe", 0)
@@ -123,10 +131,6 @@ class MLflow(Tracker):
 
     package = "mlflow"
 
-    def __init__(self, folder: Path, recipe: Recipe, run: str) -> None:
-        super().__init__(folder, recipe, run)
-        self.told: dict[str, int] = {}  # the last step of each number that is there already
-
     def open(self) -> None:
         from mlflow import MlflowClient
         from mlflow.entities import Param
@@ -136,10 +140,11 @@ class MLflow(Tracker):
         known = self.client.get_experiment_by_name("uda")
         experiment = known.experiment_id if known else self.client.create_experiment("uda")
         earlier = self.client.search_runs([experiment], f"tags.uda = '{self.run}'", max_results=1)
-        if earlier:  # nothing can be taken back there: what an interrupted part has told is not told again
+        if earlier:
             self.id = earlier[0].info.run_id
             for name in earlier[0].data.metrics:
-                self.told[name] = max(metric.step for metric in self.client.get_metric_history(self.id, name))
+                stage, last = name.partition("/")[0], self.client.get_metric_history(self.id, name)[-1].step
+                self.told[stage] = max(last, self.told.get(stage, 0))
             return
         self.id = self.client.create_run(experiment, tags={"uda": self.run}, run_name=self.folder.name).info.run_id
         params = [Param(name, str(value)) for name, value in self.settings.items()]
@@ -150,11 +155,11 @@ class MLflow(Tracker):
         from mlflow.entities import Metric
 
         now = int(1000 * time.time())
-        new = {name: value for name, value in numbers.items() if step > self.told.get(name, -1)}
-        self.client.log_batch(self.id, [Metric(name, value, now, step) for name, value in new.items()])
+        self.client.log_batch(self.id, [Metric(name, value, now, step) for name, value in numbers.items()])
 
     def close(self, figures: Mapping[str, float], steps: int) -> None:
-        self.log({f"result/{name}": value for name, value in figures.items()}, steps)
+        if "result" not in self.told:
+            self.log({f"result/{name}": value for name, value in figures.items()}, steps)
         self.client.set_terminated(self.id)
 
 
@@ -185,6 +190,7 @@ class WeightsAndBiases(Tracker):
     def enter(self, stage: str, start: int) -> None:
         super().enter(stage, start)
         self.board.define_metric(f"{self.stage}/*", step_metric=f"{self.stage}/step")  # each stage counts from 1
+        self.told.setdefault(self.stage, int(self.board.summary.get(f"{self.stage}/step") or 0))  # of a run that goes on online
 
     def log(self, numbers: Mapping[str, float], step: int) -> None:
         self.board.log({**numbers, f"{self.stage}/step": step})
@@ -197,9 +203,38 @@ class WeightsAndBiases(Tracker):
 TRACKERS: dict[str, type[Tracker]] = {"tensorboard": TensorBoard, "mlflow": MLflow, "wandb": WeightsAndBiases}
 
 
-def trackers_of(folder: RunFolder, environment: Environment) -> list[Tracker]:
+class Careful(Observer):
+    """Tells a tracker what it is told; where that fails, as where its server is down, says so once, and the run goes on."""
+
+    def __init__(self, tracker: Tracker, display: Display) -> None:
+        self.tracker, self.display, self.there = tracker, display, True
+
+    def begin(self, stage: Stage) -> None:
+        self._try(lambda: self.tracker.begin(stage))
+
+    def step(self, step: int, row: Row) -> None:
+        self._try(lambda: self.tracker.step(step, row))
+
+    def end(self, reason: EndReason) -> None:
+        self._try(lambda: self.tracker.end(reason))
+
+    def result(self, result: Result) -> None:
+        self._try(lambda: self.tracker.result(result))
+
+    def _try(self, tell: Callable[[], None]) -> None:
+        if not self.there:
+            return
+        try:
+            tell()
+        except Exception as error:  # whatever a client of somebody's server raises
+            self.there = False
+            place = self.tracker.folder
+            self.display.say(f"  note: {self.tracker.package} is told no more ({named(error)}); all of it is in {place}")
+
+
+def trackers_of(folder: RunFolder, environment: Environment, display: Display) -> list[Careful]:
     """Those that a run was begun with."""
-    return [TRACKERS[name](folder.path, folder.recipe, environment.run) for name in environment.track]
+    return [Careful(TRACKERS[name](folder.path, folder.recipe, environment.run), display) for name in environment.track]
 
 
 def check_trackers(names: Sequence[str]) -> None:
