@@ -51,4 +51,4 @@ def over(folder: Path, shard: str) -> Done:
 
 def found(folder: Path, shard: str) -> Done | None:
     """Of a shard that `over` is done with, an image that cannot be read."""
-    return Done(0, [f"{shard}/1.png: damaged"]) if (folder / shard).exists() else None
+    return Done(1, [f"{shard}/1.png: damaged"]) if (folder / shard).exists() else None

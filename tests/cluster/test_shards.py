@@ -45,7 +45,7 @@ def test_of_what_was_made_before_the_unreadable_are_listed_too_and_other_shards_
 
 def test_a_task_that_is_run_again_finds_what_it_has_done(tmp_path: Path) -> None:
     over(tmp_path, "a.tar")
-    assert module._attempt(found, over, tmp_path, "a.tar") == Done(0, ["a.tar/1.png: damaged"])
+    assert module._attempt(found, over, tmp_path, "a.tar") == Done(1, ["a.tar/1.png: damaged"])
 
 
 @pytest.mark.usefixtures("takes")

@@ -80,6 +80,14 @@ def test_another_classifiers_predictions_are_not_mixed_in(tiny_run: Run, shards:
         predict_shards(asked(tiny_run, "source"), shards, tmp_path / "out", QUIET, "here")
 
 
+def test_what_is_found_of_a_shard_is_what_was_made_of_it(tiny_run: Run, shards: str, tmp_path: Path) -> None:
+    shard, path = str(tmp_path / "in" / "0.tar"), tmp_path / "0.parquet"
+    assert module.found_done(asked(tiny_run), shard, path) is None
+    made = module.predict_shard(asked(tiny_run), shard, path)
+    assert (made.images, len(made.unreadable)) == (3, 1)
+    assert module.found_done(asked(tiny_run), shard, path) == made
+
+
 def test_a_shard_that_was_written_anew_is_predicted_anew(tiny_run: Run, shards: str, tmp_path: Path) -> None:
     predict_shards(asked(tiny_run), shards, tmp_path / "out", QUIET, "here")
     write_tar(tmp_path / "in" / "0.tar", {"0.png": png(0), "9.png": png(9)})

@@ -148,8 +148,7 @@ def _build_parts(keeper: Keeper, asked: Asked, members: Members, what: str, wher
 def _found_kept(asked: Asked, shard: str) -> Done | None:
     """What was made of a shard before; None where there is nothing."""
     parts = PartsFolder(asked.folder)
-    unreadable = parts.unreadable(parts.name(shard))
-    return None if unreadable is None else Done(0, unreadable)
+    return parts.found(parts.name(shard))
 
 
 def _keep(asked: Asked, shard: str) -> Done:

@@ -54,21 +54,26 @@ def found_done(asked: Asked, shard: str, path: Path) -> Done | None:
         from pyarrow import parquet
     except ImportError:
         raise UserError(MISSING) from None
+    wanted = _described(asked, shard)
     try:
         with parquet.ParquetFile(path) as file:
-            found, groups = file.schema_arrow.metadata or {}, [file.metadata.row_group(n) for n in range(file.num_row_groups)]
-            # Of blocks without an error, which most are, the footer says so.
-            some = [n for n, group in enumerate(groups) if group.column(ERROR).statistics.null_count < group.num_rows]
-            rows = file.read_row_groups(some, ["path", "error"]).to_pylist()
+            found = file.schema_arrow.metadata or {}
+            done = _told_by(file, shard) if found.get(OF) == wanted[OF] else None
     except Exception as error:  # a damaged file makes the reader raise almost anything
         raise UserError(f"{path} cannot be read ({error}); delete it, and it is made anew") from error
-    wanted = _described(asked, shard)
-    if found.get(OF) != wanted[OF]:
+    if done is None:
         raise UserError(f"{path} holds predictions of another run; give another -o")
     if found.get(SHARD) != wanted[SHARD]:
         other = os.fsdecode(found.get(SHARD, b"another shard"))
         raise UserError(f"{path} holds predictions of {other}, and not of {shard}; give another -o")
-    return Done(0, _lines(shard, rows)) if found.get(STATE) == wanted[STATE] else None
+    return done if found.get(STATE) == wanted[STATE] else None
+
+
+def _told_by(file: Any, shard: str) -> Done:
+    """What a Parquet file says came of a shard. Of blocks without an error, which most are, the footer says so."""
+    groups = [file.metadata.row_group(n) for n in range(file.num_row_groups)]
+    some = [n for n, group in enumerate(groups) if group.column(ERROR).statistics.null_count < group.num_rows]
+    return Done(file.metadata.num_rows, _lines(shard, file.read_row_groups(some, ["path", "error"]).to_pylist()))
 
 
 def predict_shard(asked: Asked, shard: str, path: Path) -> Done:
