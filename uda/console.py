@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,9 +32,16 @@ def next_steps(run: Path, classifies: bool) -> str:
     return f"look at {run / 'report.html'}; then use it: {use}"
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Whoever read the output has seen enough; the work goes on, where rich would end it."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def new_console(quiet: bool = False, soft_wrap: bool = False) -> Console:
     """A console for text of any origin: no name or note in it is taken for markup, or for the name of an emoji."""
-    return Console(quiet=quiet, soft_wrap=soft_wrap, highlight=False, markup=False, emoji=False)
+    return _Console(quiet=quiet, soft_wrap=soft_wrap, highlight=False, markup=False, emoji=False)
 
 
 class StageDisplay:
