@@ -283,8 +283,7 @@ def sweep(
         for one in found:
             display.say(f"  {one.name}: seeds {', '.join(map(str, asked.seeds))}")
         return
-    for page in run_sweep(asked, found, out, display, where, address):
-        display.say(f"see {page}")
+    run_sweep(asked, found, out, display, where, address)
 
 
 @app.command()
