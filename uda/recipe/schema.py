@@ -102,7 +102,7 @@ def _add(table: Table | tomlkit.TOMLDocument, values: dict[str, Any], comments: 
         elif value is not None:
             item = tomlkit.item(value)
             if prefix + key in comments:
-                item.comment(comments[prefix + key])
+                item.comment(" ".join(comments[prefix + key].split()))  # a file's name may hold the end of a line
             table.add(key, item)
         elif comments.get(prefix + key, "default") != "default":
             table.add(tomlkit.comment(f"{key} is left open: {comments[prefix + key]}"))

@@ -181,7 +181,10 @@ def resume(
 def _go_on(folder: RunFolder, display: Display, model: nn.Module | None, report: bool, observers: Sequence[Observer]) -> None:
     environment, recipe = folder.read_environment(), folder.recipe
     check_trackers(environment.track)
-    runtime = choose_runtime(environment.device, environment.precision)
+    try:
+        runtime = choose_runtime(environment.device, environment.precision)
+    except UserError as error:
+        raise UserError(f"the run began on {environment.device}, which is not here; go on where it is, or fit anew") from error
     with runtime.computing(), ranks.in_turn():
         roots, look = split_roots(environment.data_root), not recipe.classifier.freezes
         pair = load_pair(recipe.data, roots, display, recipe.classifies, look)

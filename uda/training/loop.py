@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import signal
 import time
@@ -268,6 +269,7 @@ class Loop:
             return before + time.perf_counter() - began
 
         def state() -> Checkpoint:
+            finite_weights(method, players.done)  # nothing else is gone on from
             self.seconds[name] = seconds()
             return {
                 "run": self.run, "stage": name, "seconds": self.seconds, "spent": self.spent, "troubles": self.troubles,
@@ -354,13 +356,15 @@ def finite(kind: str, step: int, values: Mapping[str, Any]) -> Row:
 
 
 def finite_weights(method: Method, step: int) -> None:
-    """Whether the weights that a method trains are finite.
+    """Whether the weights that a method trains, and its statistics of batch norm, are finite.
 
     Raises:
         NotFinite: where they are not.
     """
-    for name, weight in method.named_parameters():
-        if weight.requires_grad and not weight.isfinite().all():
+    trained = ((name, weight) for name, weight in method.named_parameters() if weight.requires_grad)
+    statistics = ((name, value) for name, value in method.named_buffers() if name.endswith(("running_mean", "running_var")))
+    for name, value in itertools.chain(trained, statistics):
+        if not value.isfinite().all():
             raise NotFinite(f"the weight {name} is not finite at step {step}")
 
 
