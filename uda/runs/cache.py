@@ -26,6 +26,7 @@ from uda.atomic import atomic_write, lock, saying
 from uda.data.files import Images
 from uda.data.shards import Members
 from uda.errors import UserError
+from uda.paths import regular
 
 LIMIT = 20.0  # GiB, where $UDA_CACHE_GIB names no other
 POLL = 0.2  # seconds between two looks at whether another process is done
@@ -81,10 +82,17 @@ def digest_of_images(images: Images) -> str:
         return images.names.key
     for number in range(len(images)):
         try:
-            sum_.update(hashlib.blake2b(images.path(number).read_bytes(), digest_size=16).digest())
+            sum_.update(_digest_of_file(images.path(number)))
         except OSError:
             sum_.update(b"unreadable")
     return sum_.hexdigest()
+
+
+def _digest_of_file(path: Path) -> bytes:
+    """A name for a file's content, 16 bytes, which is read in blocks."""
+    regular(path)
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest()
 
 
 def versions_of(*packages: str) -> str:
