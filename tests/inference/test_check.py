@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -128,6 +129,12 @@ def test_a_wrong_table_is_refused(text: str, said: str, own_run: Run, tmp_path: 
     (tmp_path / "t.csv").write_text(text.format(name=drawn.names[0]))
     with pytest.raises(UserError, match=said):
         read_table(drawn, tmp_path / "t.csv")
+
+
+def test_answers_that_have_no_end_are_refused(own_run: Run, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "t.csv")
+    with pytest.raises(UserError, match="it is a pipe"):
+        read_table(draw(own_run, 10, 0), tmp_path / "t.csv")
 
 
 def test_the_figures_are_kept_in_the_run_folder(own_run: Run) -> None:

@@ -155,6 +155,16 @@ def test_a_damaged_line_among_others_is_named(line: str, tmp_path: Path) -> None
         RunFolder(tmp_path).read_metrics()
 
 
+def test_a_list_that_is_not_text_and_a_picture_that_is_a_pipe_are_one_line_each(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    (tmp_path / "unreadable.txt").write_bytes(b"\xff")
+    with pytest.raises(UserError, match=r"unreadable\.txt is damaged"):
+        folder.read_unreadable()
+    os.mkfifo(tmp_path / "translations.png")
+    with pytest.raises(UserError, match=r"translations\.png cannot be read \(it is a pipe"):
+        folder.read_picture("translations.png")
+
+
 def test_the_chosen_evaluations_weights_are_left_alone(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     for step in (2, 4):

@@ -24,6 +24,7 @@ from uda.data.domain import Domain
 from uda.data.files import ImageFiles
 from uda.errors import UserError
 from uda.evaluation.sampling import Estimate, accuracy_of, difference_of, doubt, order, stratify
+from uda.paths import regular
 from uda.runs.run import Run
 
 NONE = "none of them"
@@ -100,6 +101,7 @@ def read_table(drawn: Drawn, path: Path) -> Answers:
         UserError: for a file that is no such table, images that were not drawn, or labels that are no class.
     """
     try:
+        regular(path)
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:

@@ -37,7 +37,7 @@ from uda.runs.environment import Environment
 Read = TypeVar("Read")
 RUN, SEEDS = ("recipe.toml", "environment.json"), ("seeds.toml", "seeds.json")
 """what a run folder begins with, and a folder of several seeds"""
-METRICS, CHECKPOINT, RESULT = "metrics.jsonl", "checkpoint.pt", "result.json"
+METRICS, CHECKPOINT, RESULT, UNREADABLE = "metrics.jsonl", "checkpoint.pt", "result.json", "unreadable.txt"
 EXAMPLES = ("images", "labels", "predicted", "confidence")
 GOOD = "good.pt"
 """a checkpoint that all was well in, to go back to"""
@@ -167,7 +167,7 @@ class RunFolder:
         before_formats = not (path / names[1]).exists() and (path / "setting.json").exists()
         if not before_formats and not (path / names[1]).is_file():
             raise UserError(f"{path} has no {names[1]}, and cannot be gone on with; delete it, and fit again")
-        found = 1 if before_formats else folder._json(names[1], _Formatted.model_validate_json).format
+        found = 1 if before_formats else folder._parsed(names[1], _Formatted.model_validate_json).format
         if found != FORMAT:
             raise UserError(
                 f"{path} has run-folder format {found}, and this version of uda reads {FORMAT}; fit again, or use the version "
@@ -217,11 +217,11 @@ class RunFolder:
 
     def read_environment(self) -> Environment:
         """What the run is computed with."""
-        return self._json(self.names[1], Environment.model_validate_json)
+        return self._parsed(self.names[1], Environment.model_validate_json)
 
     def read_asked(self) -> Asked:
         """What a folder of seeds was begun with."""
-        return self._json(self.names[1], Asked.model_validate_json)
+        return self._parsed(self.names[1], Asked.model_validate_json)
 
     def read_result(self, recipe: Recipe) -> Result:
         """The figures.
@@ -229,12 +229,12 @@ class RunFolder:
         Raises:
             UserError: where there are none yet, some are missing or of another kind, or they are of another run.
         """
-        result = self._json(RESULT, lambda text: read_result(text, recipe.classifies))
+        result = self._parsed(RESULT, lambda text: read_result(text, recipe.classifies))
         if (result["method"], result["seed"], result["steps"]) != (recipe.method.name, recipe.seed, recipe.training.steps):
             raise UserError(f"{self.path / RESULT} and recipe.toml are of two runs; put the right one back, or fit again")
         return result
 
-    def _json(self, name: str, read: Callable[[bytes], Read]) -> Read:
+    def _parsed(self, name: str, read: Callable[[bytes], Read]) -> Read:
         try:
             regular(self.path / name)
             return read((self.path / name).read_bytes())
@@ -276,9 +276,21 @@ class RunFolder:
         return images
 
     def read_unreadable(self) -> list[str]:
-        """The lines of ``unreadable.txt``, ``PATH: REASON``; none where all images could be read."""
-        path = self.path / "unreadable.txt"
-        return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        """The lines of ``unreadable.txt``, ``PATH: REASON``; none where all images could be read.
+
+        Raises:
+            UserError: where it is a file of another kind.
+        """
+        there = os.path.lexists(self.path / UNREADABLE)
+        return self._parsed(UNREADABLE, lambda content: content.decode("utf-8").splitlines()) if there else []
+
+    def read_picture(self, name: str) -> bytes | None:
+        """The content of a picture; None where the run has none of this name.
+
+        Raises:
+            UserError: where it is no file.
+        """
+        return self._parsed(name, bytes) if os.path.lexists(self.path / name) else None
 
     def write_outputs(self, name: str, outputs: Outputs) -> None:
         """Keeps what a classifier says in ``outputs/name.safetensors``, features as float16."""

@@ -94,8 +94,7 @@ class Run:
     @property
     def translations(self) -> bytes | None:
         """``translations.png``; None where the method makes no images."""
-        path = self.path / "translations.png"
-        return path.read_bytes() if path.exists() else None
+        return self._folder.read_picture("translations.png")
 
     @property
     def metrics(self) -> list[Row]:
