@@ -165,6 +165,59 @@ def test_a_list_that_is_not_text_and_a_picture_that_is_a_pipe_are_one_line_each(
         folder.read_picture("translations.png")
 
 
+def edited(folder: Path, keys: list[Any], value: Any) -> Path:
+    """A run folder whose result has another value at these keys, one within the other."""
+    whole = at = json.loads((folder / "result.json").read_text())
+    for key in keys[:-1]:
+        at = at[key]
+    at[keys[-1]] = value
+    (folder / "result.json").write_text(json.dumps(whole))
+    return folder
+
+
+WARNING = {"name": "n", "what": "w", "meaning": "m", "advice": "a"}
+
+
+@pytest.mark.parametrize(
+    ("keys", "value"),
+    [
+        (["calibration", "temperature"], 0.0),
+        (["calibration", "temperature"], float("nan")),
+        (["seconds", "total"], float("inf")),
+        (["accuracy", "source"], float("nan")),
+        (["estimated", "interval"], [0.0, float("nan")]),
+        (["warnings"], [WARNING | {"what": ""}]),
+        (["warnings"], [WARNING | {"advice": ""}]),
+    ],
+)
+def test_figures_that_are_none_are_refused(keys: list[Any], value: Any, copy: Path) -> None:
+    with pytest.raises(UserError, match=r"result\.json is damaged \("):
+        Run(edited(copy, keys, value))
+
+
+def test_a_result_with_a_number_too_large_for_one_is_refused(copy: Path) -> None:
+    text = edited(copy, ["seconds", "total"], 12345.5).joinpath("result.json").read_text()
+    (copy / "result.json").write_text(text.replace("12345.5", "1e999"))
+    with pytest.raises(UserError, match="infinite or not a number"):
+        Run(copy)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_row_that_is_not_finite_is_neither_read_nor_written(value: float, tmp_path: Path) -> None:
+    row = {"stage": "adaptation", "step": 1, "loss": value}
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        RunFolder(tmp_path).append_metrics(row)
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+    with pytest.raises(UserError, match=r"metrics\.jsonl is damaged \(line 1,"):
+        RunFolder(tmp_path).read_metrics()
+
+
+def test_a_result_that_is_not_finite_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        RunFolder(tmp_path).write_json("result.json", {"accuracy": float("nan")})
+    assert not (tmp_path / "result.json").exists()
+
+
 def test_the_chosen_evaluations_weights_are_left_alone(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     for step in (2, 4):

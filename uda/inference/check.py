@@ -151,7 +151,7 @@ def write_judgement(run: Run, drawn: Drawn, answers: Answers, seed: int) -> dict
     """What `judge` returns, which is kept as ``RUN/check.json``."""
     result = judge(run, drawn, answers, seed)
     with atomic_write(run.path / "check.json") as path:
-        path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     return result
 
 

@@ -213,7 +213,7 @@ class RunFolder:
             path.write_text(text, encoding="utf-8")
 
     def write_json(self, name: str, value: Any) -> None:
-        self.write_text(name, json.dumps(value, indent=2) + "\n")
+        self.write_text(name, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
     def read_environment(self) -> Environment:
         """What the run is computed with."""
@@ -383,12 +383,12 @@ class RunFolder:
             (self.path / name).unlink(missing_ok=True)
 
     def write_metrics(self, rows: list[Row]) -> None:
-        self.write_text(METRICS, "".join(json.dumps(row) + "\n" for row in rows))
+        self.write_text(METRICS, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
 
     def append_metrics(self, row: Row) -> None:
         path = self.path / METRICS
         with saying(path), path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+            file.write(json.dumps(row, allow_nan=False) + "\n")
 
     def read_metrics(self) -> list[Row]:
         """All rows; a last one that a kill cut short is left out.
