@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from tests.conftest import NETS, SHORT
 from uda.data.domain import Pair
@@ -129,6 +130,15 @@ def test_a_wrong_table_is_refused(text: str, said: str, own_run: Run, tmp_path: 
     (tmp_path / "t.csv").write_text(text.format(name=drawn.names[0]))
     with pytest.raises(UserError, match=said):
         read_table(drawn, tmp_path / "t.csv")
+
+
+def test_outputs_of_different_images_are_not_drawn_from(own_run: Run, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(own_run.path, copy)
+    file = copy / "outputs" / "source_only.safetensors"
+    save_file({name: value[:5] for name, value in load_file(file).items()}, file)
+    with pytest.raises(UserError, match="are of 5 and of 96 images"):
+        draw(Run(copy), 10, 0)
 
 
 def test_answers_that_have_no_end_are_refused(own_run: Run, tmp_path: Path) -> None:

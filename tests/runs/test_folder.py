@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from uda import Run, UserError
 from uda.evaluation.outputs import Outputs
@@ -163,6 +164,43 @@ def test_a_list_that_is_not_text_and_a_picture_that_is_a_pipe_are_one_line_each(
     os.mkfifo(tmp_path / "translations.png")
     with pytest.raises(UserError, match=r"translations\.png cannot be read \(it is a pipe"):
         folder.read_picture("translations.png")
+
+
+def of_rows(file: Path, change: Any) -> None:
+    """Changes the tensors of a file."""
+    tensors = load_file(file)
+    change(tensors)
+    save_file(tensors, file)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_outputs_that_are_not_finite_are_damaged(value: float, copy: Path) -> None:
+    of_rows(copy / "outputs" / "last.safetensors", lambda tensors: tensors["target_features"][0].fill_(value))
+    with pytest.raises(UserError, match=r"last\.safetensors is missing or damaged"):
+        Run(copy).outputs()
+
+
+def test_outputs_without_what_the_result_says_of_them_are_refused(copy: Path) -> None:
+    of_rows(copy / "outputs" / "last.safetensors", lambda tensors: [tensors.pop(name) for name in ("test_logits", "test_labels")])
+    with pytest.raises(UserError, match="other images than its result"):
+        Run(copy).outputs()
+
+
+@pytest.mark.parametrize(("name", "value"), [("labels", 99), ("predicted", -1), ("labels", -2)])
+def test_examples_of_classes_that_there_are_not_are_refused(name: str, value: int, copy: Path) -> None:
+    of_rows(copy / "outputs" / "examples.safetensors", lambda tensors: tensors[name].fill_(value))
+    with pytest.raises(UserError, match="of other classes"):
+        _ = Run(copy).examples
+
+
+def test_more_outputs_than_images_are_refused(copy: Path) -> None:
+    def more(tensors: dict[str, torch.Tensor]) -> None:
+        for name in ("target_logits", "target_features"):
+            tensors[name] = tensors[name].repeat(3, 1)
+
+    of_rows(copy / "outputs" / "last.safetensors", more)
+    with pytest.raises(UserError, match="more than there are"):
+        Run(copy).target()
 
 
 def edited(folder: Path, keys: list[Any], value: Any) -> Path:

@@ -76,6 +76,8 @@ def draw(run: Run, labels: int, seed: int) -> Drawn:
     if labels < 1:
         raise UserError(f"--labels {labels}: give the number of images that you want to look at, 50 or 100")
     before, after = (run.outputs(which).target_logits for which in ("source_only", "last"))
+    if len(before) != len(after):
+        raise UserError(f"the files in {run.path / 'outputs'} are of {len(before):,} and of {len(after):,} images; fit again")
     target, sampled = run.target()
     strata = stratify(doubt(before, after))
     of = order(strata, seed)[:labels]

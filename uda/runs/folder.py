@@ -304,8 +304,10 @@ class RunFolder:
         """
         file = f"outputs/{name}.safetensors"
         try:
-            return Outputs(**self._load(file))
-        except (TypeError, ValueError, IndexError) as error:  # other names, or shapes that contradict each other
+            outputs = Outputs(**self._load(file))
+            outputs.check()
+            return outputs
+        except (TypeError, ValueError, IndexError) as error:  # other names, or values that contradict each other
             raise self._damaged(file) from error
 
     def write_examples(self, examples: Examples) -> None:
@@ -319,7 +321,9 @@ class RunFolder:
             UserError: where the file is missing or damaged.
         """
         images, labels, predicted, confidence = self._tensors("outputs/examples.safetensors", EXAMPLES)
-        if images.ndim != 4 or {labels.shape, predicted.shape, confidence.shape} != {images.shape[:1]}:
+        alike = {labels.shape, predicted.shape, confidence.shape} == {images.shape[:1]} and images.ndim == 4
+        types = (images.dtype, labels.dtype, predicted.dtype) == (torch.uint8, torch.int64, torch.int64)
+        if not alike or not types or not confidence.isfinite().all():
             raise self._damaged("outputs/examples.safetensors")
         return images, labels, predicted, confidence
 
