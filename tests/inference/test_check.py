@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -139,6 +140,17 @@ def test_outputs_of_different_images_are_not_drawn_from(own_run: Run, tmp_path: 
     save_file({name: value[:5] for name, value in load_file(file).items()}, file)
     with pytest.raises(UserError, match="are of 5 and of 96 images"):
         draw(Run(copy), 10, 0)
+
+
+def test_names_that_are_formulas_or_no_text_come_back(own_run: Run, tmp_path: Path) -> None:
+    names = ("=cmd|x.png", "\udcff.png", "a\nb.png", "'=x.png", "-1")
+    drawn = replace(draw(own_run, 5, 0), names=names, classes=("=1+1", *own_run.classes[1:]))
+    answers = dict(zip(names, ("=1+1", NONE, "7", "3", "2"), strict=True))
+    write_table(drawn, answers, tmp_path / "t.csv")
+    assert read_table(drawn, tmp_path / "t.csv") == answers
+    cells = [cell for row in csv.reader((tmp_path / "t.csv").open(errors="surrogateescape", newline="")) for cell in row]
+    assert not [cell for cell in cells if cell.startswith("=")]
+    assert b"\xff.png" in (tmp_path / "t.csv").read_bytes()
 
 
 def test_answers_that_have_no_end_are_refused(own_run: Run, tmp_path: Path) -> None:

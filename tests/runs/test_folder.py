@@ -256,6 +256,11 @@ def test_a_result_that_is_not_finite_is_not_written(tmp_path: Path) -> None:
     assert not (tmp_path / "result.json").exists()
 
 
+def test_names_of_unreadable_images_that_are_no_text_or_end_lines_have_a_line_each(tmp_path: Path) -> None:
+    RunFolder(tmp_path).write_unreadable(["\udcff.png: broken", "a\nb\u2028.png: cut", "\udcff.png: broken"])
+    assert RunFolder(tmp_path).read_unreadable() == ["\\udcff.png: broken", "a\\nb\\u2028.png: cut"]
+
+
 def test_the_chosen_evaluations_weights_are_left_alone(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     for step in (2, 4):

@@ -33,6 +33,7 @@ from uda.recipe import presets
 from uda.recipe.load import dump_recipe, load_recipe, named_code
 from uda.recipe.schema import Recipe
 from uda.runs.environment import Environment
+from uda.text import printable
 
 Read = TypeVar("Read")
 RUN, SEEDS = ("recipe.toml", "environment.json"), ("seeds.toml", "seeds.json")
@@ -275,8 +276,12 @@ class RunFolder:
             raise self._damaged("sample.safetensors")
         return images
 
+    def write_unreadable(self, lines: list[str]) -> None:
+        """Writes down which images cannot be read, ``PATH: REASON``, each once; what is not `printable` is written out."""
+        self.write_text(UNREADABLE, "".join(f"{line}\n" for line in dict.fromkeys(map(printable, lines))))
+
     def read_unreadable(self) -> list[str]:
-        """The lines of ``unreadable.txt``, ``PATH: REASON``; none where all images could be read.
+        """The lines of ``unreadable.txt``, as `write_unreadable` wrote them; none where all images could be read.
 
         Raises:
             UserError: where it is a file of another kind.

@@ -25,6 +25,7 @@ from uda.recipe.schema import Recipe
 from uda.runs.build import Networks, build_method, build_networks, build_whole
 from uda.runs.folder import RunFolder
 from uda.runtime import Runtime, choose_runtime
+from uda.text import printable
 
 
 class Run:
@@ -151,7 +152,7 @@ class Run:
         ).target.without_labels()
         images, unreadable = target.images, self._folder.read_unreadable()
         if unreadable and isinstance(images, ImageFiles):
-            lost = tuple(f"{images.path(number)}: " for number in range(len(images)))
+            lost = tuple(printable(f"{images.path(number)}: ") for number in range(len(images)))
             kept = [number for number, start in enumerate(lost) if not any(line.startswith(start) for line in unreadable)]
             target = target.only(torch.tensor(kept))
         if len(target) != self.result["target"]["train"]:
