@@ -86,8 +86,9 @@ def test_what_was_not_read_for_longest_is_deleted_first(tmp_path: Path, monkeypa
     assert cache.entries() == []
 
 
-def test_a_limit_that_is_no_number_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("UDA_CACHE_GIB", "much")
+@pytest.mark.parametrize("given", ["much", "inf", "nan", "-5", "1e305"])
+def test_a_limit_that_is_no_size_is_refused(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UDA_CACHE_GIB", given)
     with pytest.raises(UserError, match="UDA_CACHE_GIB"):
         limit()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -26,7 +27,7 @@ from uda.atomic import atomic_write, lock, saying
 from uda.data.files import Images
 from uda.data.shards import Members
 from uda.errors import UserError
-from uda.paths import regular
+from uda.paths import cache_home, regular
 
 LIMIT = 20.0  # GiB, where $UDA_CACHE_GIB names no other
 POLL = 0.2  # seconds between two looks at whether another process is done
@@ -35,7 +36,7 @@ ABOUT, MAPS, WEIGHTS = "about.json", "maps.bin", "weights.safetensors"
 
 def cache_root() -> Path:
     """The folder where things are kept: ``uda/kept`` in the user's cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "uda" / "kept"
+    return cache_home() / "uda" / "kept"
 
 
 def user_cache(wanted: bool = True) -> Cache:
@@ -47,13 +48,13 @@ def limit() -> int:
     """How many bytes may be kept.
 
     Raises:
-        UserError: where $UDA_CACHE_GIB is no number.
+        UserError: where $UDA_CACHE_GIB is no number, or one below 0 or without an end.
     """
     given = os.environ.get("UDA_CACHE_GIB") or LIMIT
-    try:
-        return int(float(given) * 2**30)
-    except ValueError:
-        raise UserError(f"$UDA_CACHE_GIB is {given!r}; set it to a number of GiB, or unset it") from None
+    with suppress(ValueError):
+        if 0 <= (bytes_ := float(given) * 2**30) < math.inf:
+            return int(bytes_)
+    raise UserError(f"$UDA_CACHE_GIB is {given!r}; set it to a number of GiB, 0 or more, or unset it")
 
 
 def digest(*parts: object) -> str:
