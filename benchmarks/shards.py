@@ -1,6 +1,6 @@
 """Shards: memory of a run by their number, and predictions over a hundred of them with a worker killed in mid-work.
 
-    python benchmarks/shards.py memory     # peak memory of uda fit from 10 shards and from 200
+    python benchmarks/shards.py memory     # peak memory of uda fit and of its readers, from 10 shards and from 200
     python benchmarks/shards.py predict    # uda predict --engine ray over 100 shards; a worker is killed
 
 The images are 500 drawn digits, under other names in each shard. Needs the extras ray and shards.
@@ -66,21 +66,26 @@ def write_shards(folder: Path, count: int, each: int) -> str:
 
 
 def memory(out: Path, steps: int) -> None:
-    """Peak resident memory of the training process, each run in a process of its own."""
-    peaks = {}
+    """Peak resident memory of the training process and of the largest of its readers, each run in a process of its own.
+
+    A reader is forked, and what it shares with the training process counts in both.
+    """
+    peaks: dict[int, list[int]] = {}
     for count in (10, 200):
         (out / f"{count}.toml").write_text(RECIPE.format(target=write_shards(out / f"shards-{count}", count, 500), steps=steps))
         code = "import sys; sys.path.insert(0, 'benchmarks'); import shards; shards.one(*sys.argv[1:])"
         command = [sys.executable, "-c", code, str(out / f"{count}.toml"), str(out / f"run-{count}")]
-        peaks[count] = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
-        print(f"{count} shards, {500 * count:,} images: {peaks[count] / 1024:.1f} MiB", flush=True)
-    print(f"{peaks[200] / peaks[10] - 1:+.1%}")
+        said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        peaks[count] = [int(peak) for peak in said.split()[-2:]]
+        own, reader = (f"{peak / 1024:.1f} MiB" for peak in peaks[count])
+        print(f"{count} shards, {500 * count:,} images: {own}, largest reader {reader}", flush=True)
+    print(", ".join(f"{more / few - 1:+.1%}" for few, more in zip(peaks[10], peaks[200], strict=True)))
 
 
 def one(recipe: str, out: str) -> None:
-    """Runs a recipe; says how much memory this process has taken at most, KiB."""
+    """Runs a recipe; says how much memory this process and the largest of its readers have taken at most, KiB."""
     fit(recipe, out=out, device="cpu", precision="fp32", report=False, cache=False)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    print(*(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))
 
 
 def predict(out: Path, steps: int) -> None:
@@ -112,7 +117,7 @@ def _is_worker(process: Path, driver: int) -> bool:
         for _ in range(4):
             parent = int((above / "stat").read_text().rpartition(")")[2].split()[1])
             if parent == driver:
-                return name.startswith(b"ray::_predict")
+                return name.startswith(b"ray::_attempt")
             above = Path("/proc") / str(parent)
     except (OSError, ValueError, IndexError):
         pass

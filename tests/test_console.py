@@ -1,5 +1,7 @@
 import io
 import re
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -145,3 +147,15 @@ def test_the_table_shows_what_the_source_classifier_says_of_translations_both_wa
     for part in ("0.6100", "source images", "(untranslated: 0.7200)", "0.5300", "target images", "(untranslated: 0.4400)"):
         assert part in text
     assert text.count("class consistency") == 2
+
+
+def test_output_that_nobody_reads_any_more_ends_no_work() -> None:
+    """As `uda fit | head` leaves it."""
+    code = "from uda.console import Display\nfor n in range(3000): Display().say('x' * 99)\nimport os; os.write(2, b'done')"
+    work = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert work.stdout is not None
+    assert work.stderr is not None
+    work.stdout.readline()
+    work.stdout.close()
+    assert work.stderr.read() == b"done"
+    assert work.wait(60) == 0

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from uda import UserError
-from uda.paths import cache_home, distinct, new_file, new_folder
+from uda.paths import cache_home, distinct, new_file, new_folder, not_a_run
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ def test_places_are_told_apart(names: list[str], places: list[str]) -> None:
 
 def test_an_earlier_output_is_replaced_and_nothing_else(tmp_path: Path) -> None:
     earlier = tmp_path / "p.csv"
-    earlier.write_text("old")
+    earlier.write_text("path,class,probability\n")
     assert new_file(earlier, ".csv", tmp_path / "images") == earlier
     with pytest.raises(UserError, match=r"no \.json file"):
         new_file(earlier, ".json")
@@ -34,6 +34,20 @@ def test_an_earlier_output_is_replaced_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "recipe.toml").touch()
     with pytest.raises(UserError, match="belongs to a run"):
         new_file(earlier, ".csv")
+
+
+@pytest.mark.parametrize(("name", "content"), [("labels.csv", "path,label\n"), ("page.html", "<p>mine"), ("horse.png", "")])
+def test_a_file_that_is_no_output_of_ours_is_not_replaced(name: str, content: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match="delete it, or give another -o"):
+        new_file(tmp_path / name, Path(name).suffix)
+
+
+def test_outputs_are_not_added_to_a_run(tmp_path: Path) -> None:
+    assert not_a_run(tmp_path) == tmp_path
+    (tmp_path / "recipe.toml").touch()
+    with pytest.raises(UserError, match="is a run"):
+        not_a_run(tmp_path)
 
 
 def test_a_folder_is_new_or_empty(tmp_path: Path) -> None:

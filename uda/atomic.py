@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import secrets
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from uda.errors import UserError
 
 TEMPORARY = ".uda-"
 """what the names of files and folders begin with that are not whole yet"""
+POLL = 0.2
+"""seconds between two looks at whether another process is done"""
 
 
 @contextmanager
@@ -88,3 +91,26 @@ def lock(path: Path) -> Iterator[bool]:
             yield False
         else:
             yield True
+
+
+@contextmanager
+def alone(path: Path, wait: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Holds a file, which is made where it is not there, as soon as no other process does.
+
+    `wait` is called once, where another one does. Processes on several machines see each other through a shared folder.
+
+    Raises:
+        OSError: where the file cannot be written to.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    said = False
+    while True:
+        with lock(path) as free:
+            if free:
+                yield
+                return
+        if not said:
+            wait()
+        said = True
+        time.sleep(POLL)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -18,7 +19,7 @@ import uda
 from uda import ranks, signals
 from uda.data.names import absolute, data_roots, is_shards
 from uda.errors import OwnCodeError, ProcessLost, ReaderKilled, Terminated, UserError
-from uda.paths import new_file, new_folder
+from uda.paths import new_file, new_folder, not_a_run
 from uda.plugins import named, own_frames
 from uda.recipe import presets
 from uda.text import printable
@@ -283,8 +284,7 @@ def sweep(
         for one in found:
             display.say(f"  {one.name}: seeds {', '.join(map(str, asked.seeds))}")
         return
-    for page in run_sweep(asked, found, out, display, where, address):
-        display.say(f"see {page}")
+    run_sweep(asked, found, out, display, where, address)
 
 
 @app.command()
@@ -309,7 +309,10 @@ def inspect(
     flags = {"model": model, "weights": weights, "backbone_weights": backbone_weights, "size": size}
     overrides = dict(parse_override(text) for text in set_ or ())
     overrides |= _settings(flags)
-    display = Display()
+    display, out = (
+        Display(),
+        new_file(out, ".html", Path(source), Path(target), *(place for place in (weights, backbone_weights) if place)),
+    )
     seen = run_inspect(source, target, data_roots(data_root), display, overrides, device)
     display.say(seen["advice"])
     display.say(f"see {write_inspection(seen, out)}")
@@ -344,7 +347,7 @@ def predict(
 
         if reject or unknown:
             raise UserError("--reject and --unknown look at all images at once; they are not for tar shards")
-        asked, out = Asked(run, which, device, precision, trust), out or Path("predictions")
+        asked, out = Asked(run, which, device, precision, trust), not_a_run(out or Path("predictions"))
         count = predict_shards(asked, images, out, display, engine, address)
         display.say(f"{count:,} images classified; they are in {out}")
         return
@@ -425,6 +428,8 @@ def check(
     display, opened = Display(), Run(run)
     drawn = draw(opened, labels, seed)
     if csv is not None:
+        if os.path.lexists(csv):  # it may hold answers
+            raise UserError(f"{csv} is there already; give the table another name, or read what it holds: --answers {csv}")
         write_table(drawn, {}, csv)
         command = f"uda check {run} --labels {labels} --seed {seed} --answers {csv}"
         display.say(f"{csv} lists {len(drawn.names)} images; fill in the column label, then: {command}")
@@ -697,6 +702,7 @@ def cache_clear() -> None:
 def main() -> None:
     """Runs a command. Exit codes: 0 done, 1 an error of ours, 2 wrong input, 130 Ctrl-C, 143 SIGTERM; any but 0 in one line."""
     words = [word for word in sys.argv[1:] if word != "--debug"]
+    debug = "--debug" in sys.argv[1:]
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal need not have every letter of a name
@@ -706,7 +712,7 @@ def main() -> None:
         except Exception as error:
             code = 1
             _say(f"an error of ours ({named(error)}); {_write_traceback()} (--debug shows it); please report it")
-            if len(words) < len(sys.argv) - 1:
+            if debug:
                 traceback.print_exc()
     sys.exit(code)
 
@@ -755,6 +761,8 @@ def _explained(error: BaseException) -> tuple[str | None, str]:
         return f"your own code failed ({named(error)})", frames
     if isinstance(error, OSError) and error.filename is not None:
         return f"{os.fsdecode(error.filename)}: {error.strerror}; mend that, or give another path", ""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EIO):
+        return f"the output cannot be written ({error.strerror}); give it another place", ""
     if isinstance(error, Exception) and hasattr(error, "format_message"):  # typer's own, whose class is not public
         path = getattr(getattr(error, "ctx", None), "command_path", "uda")
         return f"{error.format_message().rstrip('.?')}; see {path} --help", ""

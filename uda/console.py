@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,16 +36,21 @@ def next_steps(run: Path, classifies: bool) -> str:
     return f"look at {run / 'report.html'}; then use it: {use}"
 
 
-class _PlainConsole(Console):
-    """A console that shows what a terminal would obey, in lines, cells and titles, as text; colours of its own stay."""
+class _Console(Console):
+    """Shows what a terminal would obey, in lines, cells and titles, as text; colours of its own stay."""
 
     def render_str(self, text: str, **how: Any) -> Text:
         return super().render_str(printable(text, keep="\n"), **how)
 
+    def on_broken_pipe(self) -> None:
+        """Whoever read the output has seen enough; the work goes on, where rich would end it."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
 
 def new_console(quiet: bool = False, soft_wrap: bool = False) -> Console:
     """A console for text of any origin: nothing in it is taken for markup or the name of an emoji, or moves the cursor."""
-    return _PlainConsole(quiet=quiet, soft_wrap=soft_wrap, highlight=False, markup=False, emoji=False)
+    return _Console(quiet=quiet, soft_wrap=soft_wrap, highlight=False, markup=False, emoji=False)
 
 
 class StageDisplay:

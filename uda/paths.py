@@ -10,6 +10,7 @@ from pathlib import Path
 from uda.errors import UserError
 
 RUN_FILES = ("recipe.toml", "seeds.json")  # what makes a folder one of a run, or of several seeds
+OURS = {".csv": b"path,class,probability", ".json": b"{", ".html": b"<!doctype html>"}  # what outputs begin with
 
 
 def regular(path: str | os.PathLike[str]) -> None:
@@ -37,7 +38,7 @@ def cache_home() -> Path:
 
 
 def new_file(path: Path, ending: str, *inputs: Path) -> Path:
-    """A file that a command may write to. One of this ending that lies there already is taken for the command's earlier output.
+    """A file that a command may write to. One that looks like the command's earlier output is replaced; pictures are not.
 
     Args:
         path: where to write.
@@ -53,10 +54,28 @@ def new_file(path: Path, ending: str, *inputs: Path) -> Path:
         return path
     if not path.is_file() or path.suffix.lower() != ending:
         raise UserError(f"{path} is there already, and no {ending} file that can be replaced; give another -o")
+    if ending == ".png" or not _begins(path, OURS.get(ending, b"")):
+        raise UserError(f"{path} is there already, and may not be an output of this command; delete it, or give another -o")
     if any(path.resolve().is_relative_to(other.resolve()) for other in inputs):
         raise UserError(f"{path} is read by this command and would be replaced; give another -o")
     if any((folder / name).exists() for folder in path.absolute().parents[:2] for name in RUN_FILES):
         raise UserError(f"{path} belongs to a run already; give another -o")
+    return path
+
+
+def _begins(path: Path, with_: bytes) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(with_)).lower() == with_
+
+
+def not_a_run(path: Path) -> Path:
+    """A folder that outputs are added to.
+
+    Raises:
+        UserError: where it is a run's.
+    """
+    if any((path / name).exists() for name in RUN_FILES):
+        raise UserError(f"{path} is a run; give another folder with -o")
     return path
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -231,6 +233,22 @@ def restore_random_state(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state_all(state["cuda"])
     if "mps" in state and torch.backends.mps.is_available():
         torch.mps.set_rng_state(state["mps"])
+
+
+def free_memory() -> int | None:
+    """How many bytes this process may still take, of the machine's memory and of its container's; None where that is not told."""
+    told = re.search(r"MemAvailable: +(\d+) kB", _text("/proc/meminfo"))
+    limit, used = (_text(f"/sys/fs/cgroup/memory.{name}").strip() for name in ("max", "current"))
+    free = [1024 * int(told[1])] if told else []
+    free += [int(limit) - int(used)] if limit.isdecimal() and used.isdecimal() else []
+    return min(free, default=None)
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""
 
 
 def machine() -> str:

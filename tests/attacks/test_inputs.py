@@ -309,6 +309,7 @@ ATTACKS: dict[str, Attack] = {
     },
     "an_empty_word": lambda folder, run: predict(run, str(image(folder / "a.png")), "-o", ""),
     "a_seed_beyond_64_bits": setting("--seed", str(2**70)),
+    "a_batch_beyond_all_memory": lambda folder, run: fit(folder, "--set", "training.batch=1000000000", dry=False),
     "a_seed_below_zero": setting("--set", "seed=-1"),
     "a_table_for_a_seed": setting("--set", "seed={a=1}"),
     "a_learning_rate_of_nan": setting("--set", "method.learning_rate=nan"),

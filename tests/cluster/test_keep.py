@@ -71,6 +71,9 @@ def test_parts_that_are_there_stay_and_damaged_images_are_listed(folders: Path, 
     (kept,) = [path for path in cache_root().iterdir() if (path / "unreadable.txt").exists()]
     (line,) = (kept / "unreadable.txt").read_text().splitlines()
     assert "1.tar" in line
+    (kept / "unreadable.txt").unlink()  # whoever has made the part died before it listed them
+    assert made(folders, shards) == 0
+    assert (kept / "unreadable.txt").read_text() == f"{line}\n"
     parts = sorted(path for path in kept.glob("*.json") if path.name != "about.json")
     assert len(parts) == 4
     parts[0].unlink()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,12 @@ import pytest
 from tests.conftest import StopAfter
 from uda import UserError
 from uda.cluster import sweep as module
+from uda.cluster import trials
 from uda.cluster.spec import SweepSpec, combinations
 from uda.cluster.sweep import check_all, sweep
-from uda.cluster.trials import Ended, Trial, run_trial, sources_first
+from uda.cluster.trials import Trial, run_trial, sources_first
 from uda.console import Display
+from uda.data import files
 from uda.data.names import data_roots
 from uda.runs.folder import SEEDS, RunFolder
 from uda.training.loop import Interrupted
@@ -36,7 +37,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """Tasks run in this process, one after another; their arguments."""
     ran: list[tuple[Any, ...]] = []
 
-    def completed(function: Any, tasks: Any, takes: Any, tick: Any) -> Any:
+    def completed(function: Any, tasks: Any, takes: Any, lost: Any, tick: Any) -> Any:
         for number, task in enumerate(tasks):
             ran.append(task)
             tick()
@@ -96,13 +97,29 @@ def test_a_trial_that_was_killed_goes_on_from_its_checkpoint(tiny: Path, tmp_pat
     assert (trial.path / "metrics.jsonl").read_text().startswith(rows)  # with their seconds: they were not taken again
 
 
-def test_a_failed_trial_is_a_row_with_its_reason_and_the_others_run(tiny: Path, tmp_path: Path, here: list) -> None:
+def test_a_failed_trial_is_a_row_with_its_reason_and_the_others_are_compared(
+    tiny: Path, tmp_path: Path, here: list, capsys: pytest.CaptureFixture[str]
+) -> None:
     spec = spec_of(tiny, settings={"method.learning_rate": [1e30, 0.001]})
     with pytest.raises(UserError, match="1 of 2 trials failed"):
-        run(spec, tmp_path / "out")
+        sweep(spec, combinations(spec), tmp_path / "out", Display(), WHERE)
+    assert f"see {tmp_path / 'out' / 'comparison.html'}" in "".join(capsys.readouterr().out.split("\n"))
     failed, done = results(tmp_path / "out")
     assert (failed["state"], done["state"]) == ("failed", "done")
     assert "not finite" in failed["note"] or "nan" in failed["note"] or "inf" in failed["note"]
+
+
+def test_a_trial_whose_process_dies_again_and_again_is_a_failed_one(
+    tiny: Path, tmp_path: Path, here: list, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def completed(function: Any, tasks: Any, takes: Any, lost: Any, tick: Any) -> Any:
+        yield 0, lost("its process died 6 times")
+
+    monkeypatch.setattr(module, "completed", completed)
+    with pytest.raises(UserError, match=r"1 of 1 trials failed, .*seed-0: its process died 6 times"):
+        run(spec_of(tiny), tmp_path / "out")
+    (row,) = results(tmp_path / "out")
+    assert (row["state"], row["note"]) == ("failed", "its process died 6 times")
 
 
 def test_other_settings_in_the_same_folder_are_refused(tiny: Path, tmp_path: Path, here: list) -> None:
@@ -162,30 +179,20 @@ def test_trials_that_begin_together_have_different_source_classifiers(tiny: Path
     assert order == [("source_only", 0), ("source_only", 1), ("dann", 0), ("dann", 1)]
 
 
+@pytest.mark.parametrize(("cpus", "most"), [(1, 1), (2, 1), (4, 3)])
+def test_a_trial_reads_images_by_no_more_processes_than_it_has_cores(
+    tiny: Path, tmp_path: Path, here: list, monkeypatch: pytest.MonkeyPatch, cpus: int, most: int
+) -> None:
+    def run_seed(*given: object, **more: object) -> None:
+        raise UserError(f"{files.READERS} readers")
+
+    monkeypatch.setattr(files, "READERS", 8)
+    monkeypatch.setattr(trials, "run_seed", run_seed)
+    with pytest.raises(UserError, match=f"{most} readers"):
+        run(spec_of(tiny, cpus=cpus), tmp_path / "out")
+
+
 def test_a_folder_that_a_node_does_not_see_is_said(tmp_path: Path) -> None:
     state, note = run_trial(tmp_path / "not-shared", 0)
     assert state == "failed"
     assert "all nodes share" in note
-
-
-def test_without_ray_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    from uda.cluster.engine import cluster
-
-    monkeypatch.setitem(__import__("sys").modules, "ray", None)
-    with pytest.raises(UserError, match=r"uda-toolkit\[ray\]"), cluster(None):
-        pass
-
-
-def first_time_fails(folder: Path) -> str:
-    """Ends its process, as a node that dies does, unless it has done so before."""
-    mark = folder / "died"
-    if not mark.exists():
-        mark.touch()
-        os._exit(1)
-    return str(Ended("done"))
-
-
-def test_a_task_whose_process_dies_is_run_again(tmp_path: Path, takes: dict[str, float]) -> None:
-    from uda.cluster.engine import completed
-
-    assert list(completed(first_time_fails, [(tmp_path,)], takes)) == [(0, str(Ended("done")))]

@@ -180,15 +180,61 @@ def test_a_shard_that_another_reader_has_just_deleted_is_fetched_again(tmp_path:
     members, _ = members_of(f"pipe:cat {path}")
     content, deleted, original = members.read(0).read(), list[Path](), Path.open
 
-    def opened(self: Path, *given: str) -> object:
+    def opened(self: Path, *given: str, **more: int) -> object:
         if self.parent.name == "fetched" and not deleted:
             deleted.append(self)
             self.unlink()  # as a reader does that has fetched the 33rd
-        return original(self, *given)
+        return original(self, *given, **more)
 
     monkeypatch.setattr(Path, "open", opened)
     assert members.read(0).read() == content
     assert deleted
+
+
+def test_a_shard_that_cannot_be_fetched_is_no_damaged_image(tmp_path: Path, readers: None) -> None:
+    pytest.importorskip("webdataset")
+    path = write_tar(tmp_path / "0.tar", {"1.png": png(1), "2.png": png(2)})
+    members, _ = members_of(f"pipe:cat {path}")
+    path.unlink()
+    with pytest.raises(UserError, match=r"^the shard pipe:cat .*0\.tar cannot be read \(.*exit 1.*\); mend or leave it out$"):
+        list(ImageFiles(Path(), members, FRAME).decoded([torch.arange(2)]))
+
+
+def test_of_a_download_that_fails_at_its_end_nothing_is_kept(tmp_path: Path) -> None:
+    pytest.importorskip("webdataset")
+    path, whole = write_tar(tmp_path / "0.tar", {"1.png": png(1)}), tmp_path / "whole"
+    whole.touch()
+    members, _ = members_of(f"pipe:cat {path}; test -e {whole}")
+    whole.unlink()
+    for _ in range(2):
+        with pytest.raises(UserError, match="cannot be read"):
+            members.read(0)
+    whole.touch()
+    assert members.read(0).read() == png(1)
+
+
+def test_several_readers_fetch_a_shard_once(tmp_path: Path, readers: None) -> None:
+    pytest.importorskip("webdataset")
+    path, log = write_tar(tmp_path / "0.tar", {"1.png": png(1), "2.png": png(2)}), tmp_path / "log"
+    members, _ = members_of(f"pipe:echo fetched >> {log}; sleep 0.5; cat {path}")
+    log.unlink()
+    list(ImageFiles(Path(), members, FRAME).decoded([torch.tensor([0]), torch.tensor([1])]))
+    assert log.read_text() == "fetched\n"
+
+
+def test_a_shard_that_is_deleted_each_time_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    members, _ = members_of(str(write_tar(tmp_path / "0.tar", {"1.png": png(1)})))
+    monkeypatch.setattr(module, "_fetch", lambda shard, path: None)
+    with pytest.raises(UserError, match="have fewer processes read at a time"):
+        Members(("pipe:",), members.starts, members._table, "").read(0)
+
+
+def test_a_shard_that_ends_too_early_by_now_is_no_damaged_image(pattern: str) -> None:
+    images = files(pattern)
+    first = Path(expand(pattern)[0])
+    first.write_bytes(first.read_bytes()[:600])
+    with pytest.raises(UserError, match=r"0\.tar ends too early by now; put it back"):
+        greys(images, [3])
 
 
 @pytest.mark.parametrize(

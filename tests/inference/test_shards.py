@@ -57,6 +57,9 @@ def test_a_damaged_image_is_a_row_and_a_line(tiny_run: Run, shards: str, tmp_pat
     assert damaged["error"]
     (line,) = (tmp_path / "out" / "unreadable.txt").read_text().splitlines()
     assert "0.tar/1.png: " in line
+    (tmp_path / "out" / "unreadable.txt").unlink()  # whoever has predicted died before it listed them
+    assert predict_shards(asked(tiny_run), shards, tmp_path / "out", QUIET, "here") == 0
+    assert (tmp_path / "out" / "unreadable.txt").read_text() == f"{line}\n"
 
 
 def test_shards_that_are_done_are_not_read_again(
@@ -75,6 +78,31 @@ def test_another_classifiers_predictions_are_not_mixed_in(tiny_run: Run, shards:
     predict_shards(asked(tiny_run), shards, tmp_path / "out", QUIET, "here")
     with pytest.raises(UserError, match="holds predictions of another run"):
         predict_shards(asked(tiny_run, "source"), shards, tmp_path / "out", QUIET, "here")
+
+
+def test_what_is_found_of_a_shard_is_what_was_made_of_it(tiny_run: Run, shards: str, tmp_path: Path) -> None:
+    shard, path = str(tmp_path / "in" / "0.tar"), tmp_path / "0.parquet"
+    assert module.found_done(asked(tiny_run), shard, path) is None
+    made = module.predict_shard(asked(tiny_run), shard, path)
+    assert (made.images, len(made.unreadable)) == (3, 1)
+    assert module.found_done(asked(tiny_run), shard, path) == made
+
+
+def test_a_shard_that_was_written_anew_is_predicted_anew(tiny_run: Run, shards: str, tmp_path: Path) -> None:
+    predict_shards(asked(tiny_run), shards, tmp_path / "out", QUIET, "here")
+    write_tar(tmp_path / "in" / "0.tar", {"0.png": png(0), "9.png": png(9)})
+    assert predict_shards(asked(tiny_run), shards, tmp_path / "out", QUIET, "here") == 2
+    assert sorted(rows(tmp_path / "out")) == [f"{n}.png" for n in (0, 3, 4, 5, 9)]
+    assert (tmp_path / "out" / "unreadable.txt").read_text() == ""
+
+
+def test_another_shards_predictions_are_not_taken_for_its_own_and_stay(tiny_run: Run, shards: str, tmp_path: Path) -> None:
+    predict_shards(asked(tiny_run), shards, tmp_path / "out", QUIET, "here")
+    known = rows(tmp_path / "out")
+    other = write_tar(tmp_path / "other" / "0.tar", {"8.png": png(8)})
+    with pytest.raises(UserError, match=r"predictions of .*in/0\.tar, and not of .*other/0\.tar; give another -o"):
+        predict_shards(asked(tiny_run), str(other), tmp_path / "out", QUIET, "here")
+    assert rows(tmp_path / "out") == known
 
 
 def test_names_are_as_they_are_in_the_shard(tiny_run: Run, tmp_path: Path) -> None:

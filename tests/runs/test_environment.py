@@ -9,7 +9,7 @@ from tests.conftest import domain
 from uda import UserError
 from uda.data.domain import LabelledDomain, Pair
 from uda.recipe.load import load_recipe
-from uda.runs.environment import Environment, compare, data_digests, describe_environment
+from uda.runs.environment import Environment, compare, data_digests, describe_environment, files_digests
 from uda.runtime import Runtime
 
 
@@ -44,8 +44,24 @@ def test_other_data_is_refused(what: str, began: Environment) -> None:
         compare(Path("run"), began, other)
 
 
-def test_a_run_of_an_older_version_without_digests_goes_on(began: Environment) -> None:
-    assert compare(Path("run"), began.model_copy(update={"data": {}, "recipe": "", "readers": None}), began) == []
+def test_data_that_no_digest_is_left_of_and_data_that_came_in_addition_are_others(began: Environment) -> None:
+    for before, now in (({}, began.data), (began.data, began.data | {"target_unknown images": "new"})):
+        with pytest.raises(UserError, match="have changed; put the old data back"):
+            compare(Path("run"), began.model_copy(update={"data": before}), began.model_copy(update={"data": now}))
+
+
+def test_own_code_that_has_changed_is_said(began: Environment, tmp_path: Path) -> None:
+    (tmp_path / "nets.py").write_text("a = 1")
+    recipe = load_recipe("svhn2mnist")
+    recipe = recipe.model_copy(
+        update={"classifier": recipe.classifier.model_copy(update={"backbone": f"{tmp_path}/nets.py:Net"})}
+    )
+    before = files_digests(recipe)
+    (tmp_path / "nets.py").write_text("a = 2")
+    (line,) = compare(
+        Path("run"), began.model_copy(update={"files": before}), began.model_copy(update={"files": files_digests(recipe)})
+    )
+    assert line == "the file of classifier.backbone is another than when the run began"
 
 
 def test_pixels_count(small_pair: Pair) -> None:

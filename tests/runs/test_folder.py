@@ -75,14 +75,34 @@ def test_a_folder_without_a_recipe_is_no_run_folder(tmp_path: Path) -> None:
         RunFolder.open(tmp_path)
 
 
-@pytest.mark.parametrize("left", [[], ["recipe.toml"], ["environment.json"]])
+@pytest.mark.parametrize("left", [[], ["recipe.toml"], ["environment.json"], [".uda-1.part/recipe.toml"]])
 def test_less_than_a_whole_beginning_is_begun_anew(left: list[str], tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     for name in left:
+        (tmp_path / "run" / name).parent.mkdir(exist_ok=True)
         (tmp_path / "run" / name).write_text("half")
     recipe = load_recipe("svhn2mnist")
-    assert RunFolder.create(tmp_path / "run", recipe, {}).recipe == recipe
+    folder = RunFolder.create(tmp_path / "run", recipe, {})
+    assert folder.recipe == recipe
+    with folder.locked():
+        pass
     assert {path.name for path in tmp_path.rglob("*")} == {"run", "recipe.toml", "environment.json"}
+
+
+@pytest.mark.parametrize(
+    "hidden", ['extends = "base.toml"', '"classifier.backbone" = "evil.py:Net"', '"method.name" = "evil.py:Net"']
+)
+def test_code_cannot_hide_from_the_question_whether_it_is_trusted(
+    hidden: str, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (copy / "base.toml").write_text('[classifier]\nbackbone = "evil.py:Net"\n')
+    (copy / "evil.py").write_text("import pathlib\npathlib.Path('ran').touch()\n")
+    (copy / "recipe.toml").write_text(f"{hidden}\n{(copy / 'recipe.toml').read_text()}")
+    monkeypatch.chdir(copy)
+    for trust in (False, True):
+        with pytest.raises(UserError, match="not as a run writes it"):
+            Run(copy, trust=trust)
+    assert not (copy / "ran").exists()
 
 
 def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path) -> None:

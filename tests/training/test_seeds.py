@@ -44,7 +44,15 @@ def test_a_folder_that_is_there_is_not_written_over(tiny: Path, tmp_path: Path) 
         fit_seeds(str(tiny), 2, out=tmp_path / "mine", overrides=FEW, **WHERE)
 
 
-@pytest.mark.parametrize("wrong", [{"data.size": 5, "method.name": "unit"}, {"classifier.weights": "nowhere.pt"}])
+@pytest.mark.parametrize("seeds", [0, 1001, 2**70])
+def test_a_slip_of_the_hand_is_no_number_of_seeds(seeds: int, tiny: Path) -> None:
+    with pytest.raises(UserError, match="1 to 1,000"):
+        fit_seeds(str(tiny), seeds)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"data.size": 5, "method.name": "unit"}, {"classifier.weights": "nowhere.pt"}, {"seed": 2**63 - 2}]
+)
 def test_wrong_input_leaves_no_folder(wrong: dict, tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError):
         fit_seeds(str(tiny), 2, out=tmp_path / "run", overrides=FEW | wrong, **WHERE)

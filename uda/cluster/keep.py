@@ -136,28 +136,29 @@ def _build_parts(keeper: Keeper, asked: Asked, members: Members, what: str, wher
                 save_tensors(keeper.body.state_dict(), made / WEIGHTS)
                 write_about(made, {"what": what})
     folder = cache.root.absolute() / key
-    asked, parts = asked._replace(folder=folder), PartsFolder(folder)
+    asked = asked._replace(folder=folder)
     shards = [shard for shard, first, end in zip(members.shards, members.starts, members.starts[1:], strict=False) if end > first]
-    left = [(asked, shard) for shard in shards if not parts.has(parts.name(shard))]
+    tasks, on = [(asked, shard) for shard in shards], (where.engine, where.address, where.cpus)
     try:
-        return over_shards(_keep, left, len(shards), folder / UNREADABLE, keeper.display, where.engine, where.address, where.cpus)
+        return over_shards(_found_kept, _keep, tasks, folder / UNREADABLE, keeper.display, *on)
     finally:
         cache.bound(key)
 
 
-def _keep(asked: Asked, shard: str) -> Done | str:
-    """What came of a shard, or in one line why nothing did."""
-    try:
-        parts = PartsFolder(asked.folder)
-        if not parts.path.is_dir():
-            raise UserError(f"{parts.path} is not there on this node; give $XDG_CACHE_HOME a folder that all nodes share")
-        if parts.has(parts.name(shard)):  # by a task that is run again, since its node died
-            return Done(0, [])
-        keeper = _keeper(asked)
-        with keeper.runtime.computing():
-            return keeper.keep_shard(shard, parts)
-    except (UserError, OSError, torch.OutOfMemoryError) as error:
-        return f"{shard}: {error}"
+def _found_kept(asked: Asked, shard: str) -> Done | None:
+    """What was made of a shard before; None where there is nothing."""
+    parts = PartsFolder(asked.folder)
+    return parts.found(parts.name(shard))
+
+
+def _keep(asked: Asked, shard: str) -> Done:
+    """What came of a shard."""
+    parts = PartsFolder(asked.folder)
+    if not parts.path.is_dir():
+        raise UserError(f"{parts.path} is not there on this node; give $XDG_CACHE_HOME a folder that all nodes share")
+    keeper = _keeper(asked)
+    with keeper.runtime.computing():
+        return keeper.keep_shard(shard, parts)
 
 
 @lru_cache(maxsize=1)

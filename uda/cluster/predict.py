@@ -10,12 +10,12 @@ from uda.console import Display
 from uda.data.names import absolute
 from uda.data.shards import Done, expand
 from uda.errors import UserError
-from uda.inference.shards import Asked, is_done, outputs_of, predict_shard
+from uda.inference.shards import Asked, found_done, outputs_of, predict_shard
 from uda.runs.run import Run
 
 
 def predict_shards(asked: Asked, pattern: str, out: Path, display: Display, engine: str, address: str | None = None) -> int:
-    """Classifies the images of all shards that have no predictions in `out` yet; returns how many images that were.
+    """Classifies the images of all shards that have no predictions in `out`, or were written anew since; returns how many.
 
     Images that cannot be read have rows that say so, and lines in ``OUT/unreadable.txt``.
 
@@ -39,16 +39,11 @@ def predict_shards(asked: Asked, pattern: str, out: Path, display: Display, engi
     shards = [absolute(shard) for shard in expand(pattern)]
     out.mkdir(parents=True, exist_ok=True)
     tasks = [(asked, *pair) for pair in zip(shards, outputs_of(shards, out), strict=True)]
-    left = [task for task in tasks if not is_done(asked, task[2])]
-    return over_shards(_predict, left, len(tasks), out / UNREADABLE, display, engine, address)
+    return over_shards(found_done, _predict, tasks, out / UNREADABLE, display, engine, address)
 
 
-def _predict(asked: Asked, shard: str, path: Path) -> Done | str:
-    """What came out of a shard, or in one line why nothing did."""
-    try:
-        if not path.parent.is_dir():
-            raise UserError(f"{path.parent} is not there on this node; give -o a folder that all nodes share")
-        # A task that is run again, since its node died, may have been done.
-        return Done(0, []) if is_done(asked, path) else predict_shard(asked, shard, path)
-    except UserError as error:
-        return str(error)
+def _predict(asked: Asked, shard: str, path: Path) -> Done:
+    """What came out of a shard."""
+    if not path.parent.is_dir():
+        raise UserError(f"{path.parent} is not there on this node; give -o a folder that all nodes share")
+    return predict_shard(asked, shard, path)

@@ -16,7 +16,7 @@ from uda.atomic import lock
 from uda.cluster.engine import cluster, completed
 from uda.cluster.progress import Standing
 from uda.cluster.spec import Combination, SweepSpec, problem, stops
-from uda.cluster.trials import Trial, run_trial, sources_first
+from uda.cluster.trials import Ended, Trial, run_trial, sources_first
 from uda.console import Display
 from uda.data.names import data_roots, join_roots
 from uda.errors import UserError
@@ -46,7 +46,7 @@ def sweep(
         spec: what was asked for.
         found: its `combinations`.
         out: a folder that all nodes share: a folder for each combination, with a run folder for each seed, and ``results.csv``.
-        display: shows one table while it goes on.
+        display: shows one table while it goes on, and names the pages.
         where: ``data_root``, ``device`` and ``precision`` as in `uda.fit`, the same on every node.
         address: of a Ray cluster; left out, this machine is one.
 
@@ -65,6 +65,8 @@ def sweep(
             if not all(trial.is_done for trial in trials):
                 _run(spec, trials, standing, address)
         pages = _compare(found, spec.seeds, out)
+    for page in pages:
+        display.say(f"see {page}")
     if standing.failed:
         trial, note = next(iter(standing.failed.items()))
         raise UserError(
@@ -98,9 +100,14 @@ def _run(spec: SweepSpec, trials: list[Trial], standing: Standing, address: str 
     with cluster(address, spec.cpus, spec.gpus) as takes:
         for until, going in _rungs(spec, trials, standing):
             left = [trial for trial in going if not _has_come(trial, until)]
-            tasks = [(trial.group, trial.seed, until, spec.reports) for trial in left]
-            for number, ended in completed(run_trial, tasks, takes, standing.show):
+            tasks = [(trial.group, trial.seed, until, spec.reports, spec.cpus) for trial in left]
+            for number, ended in completed(run_trial, tasks, takes, _lost, standing.show):
                 standing.end(left[number], ended)
+
+
+def _lost(why: str) -> Ended:
+    """How a trial ended whose process has died again and again."""
+    return Ended("failed", why)
 
 
 @contextmanager

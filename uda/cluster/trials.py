@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from uda.atomic import lock
 from uda.cluster.spec import Combination
+from uda.data.files import bound_readers
 from uda.errors import UserError
 from uda.evaluation.results import Row, evaluations
 from uda.plugins import named
@@ -113,7 +114,7 @@ class StopAt(Observer):
             raise Stop
 
 
-def run_trial(group: Path, seed: int, until: int | None = None, report: bool = True) -> Ended:
+def run_trial(group: Path, seed: int, until: int | None = None, report: bool = True, cpus: int = 1) -> Ended:
     """Begins or continues a trial, in whatever process this is called; one that has come so far is not touched.
 
     Args:
@@ -121,10 +122,12 @@ def run_trial(group: Path, seed: int, until: int | None = None, report: bool = T
         seed: its seed.
         until: the step after which it is to stop; left out, it runs to its end.
         report: whether it gets a page of its own.
+        cpus: cores that it has: one for itself, the others for processes that read images, of which there is at least one.
 
     Raises:
         Interrupted: where it was asked to stop; it goes on wherever it is called next.
     """
+    bound_readers(max(1, cpus - 1))
     stop = StopAt(until) if until is not None else None
     try:
         if not (group / SEEDS[0]).is_file():

@@ -35,6 +35,12 @@ Made = TypeVar("Made")
 BLOCK = 256  # files that are decoded together where no batch size is asked for
 
 
+def bound_readers(most: int) -> None:
+    """Has this process read images by at most so many others from now on. What they read is the same, however many they are."""
+    global READERS
+    READERS = min(READERS, most)
+
+
 class ImageFiles:
     """Files that stand for a uint8 tensor (N, C, S, S) and are decoded when its rows are asked for.
 
@@ -101,7 +107,7 @@ def reason(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-class _Decoder(Dataset[tuple[Tensor | np.ndarray, list[tuple[int, str]]]]):
+class _Decoder(Dataset[tuple[Tensor | np.ndarray, list[tuple[int, str]]] | UserError]):
     """What a worker process holds: names in one array, which it shares with its parent instead of copying."""
 
     def __init__(self, files: ImageFiles) -> None:
@@ -110,12 +116,15 @@ class _Decoder(Dataset[tuple[Tensor | np.ndarray, list[tuple[int, str]]]]):
     def make(self, position: int) -> Tensor:
         return decode(self.files.source(position), self.files.frame)
 
-    def __getitem__(self, block: np.ndarray) -> tuple[Tensor | np.ndarray, list[tuple[int, str]]]:
+    def __getitem__(self, block: np.ndarray) -> tuple[Tensor | np.ndarray, list[tuple[int, str]]] | UserError:
+        """A block; in its place what is wrong with its shard, which would arrive as a traceback if it were raised here."""
         failed = []
         made = torch.zeros((len(block), *self.shape), dtype=torch.uint8)
         for row, position in enumerate(block.tolist()):
             try:
                 made[row] = self.make(position)
+            except UserError as error:
+                return error
             except Exception as error:  # a damaged file makes a decoder raise almost anything
                 failed.append((position, reason(error)))
         return _handed_over(made), failed
@@ -182,7 +191,10 @@ def _in_workers(
         collate_fn=_as_it_is,
     )
     try:
-        for made, failed in loader:
+        for block in loader:
+            if isinstance(block, UserError):
+                raise block
+            made, failed = block
             yield torch.as_tensor(made), failed
     except RuntimeError as error:
         raise (ReaderKilled.of(error) or error) from None

@@ -101,6 +101,9 @@ def find(path: Path, labelled: bool) -> Found:
         raise UserError(f"no images at {path}; give a folder of images, a .csv of path,label, an .npz file or shards (.tar)")
     if len(found) == 0:
         raise UserError(f"{path} holds no images; the endings that are read are {' '.join(sorted(EXTENSIONS))}")
+    names = found.labels if found.labels is not None and found.labels.dtype.kind == "U" else ()
+    if strange := [name for name in np.unique(names).tolist() if not name.isprintable()]:
+        raise UserError(f"{path} has the class {strange[0]!r}, whose name cannot be written; give it another one")
     return found
 
 

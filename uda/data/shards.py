@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from uda.atomic import TEMPORARY, atomic_write, temporary_beside
+from uda.atomic import alone, atomic_write, temporary_beside
 from uda.data.names import is_url, shards_root
 from uda.errors import UserError
 from uda.paths import regular
@@ -35,6 +35,8 @@ EXTENSIONS = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff"
 MISSING = "this needs WebDataset, which is not installed: pip install 'uda-toolkit[shards]'"
 FETCHED = 32
 """shards behind URLs that are kept on disk"""
+TRIES = 3
+"""times that one is fetched for one image, where others delete it each time"""
 BUFFER, OPEN = 20_000, 16
 """images that are shuffled together, of at most so many shards"""
 MOST = 1_000_000
@@ -54,7 +56,7 @@ class Member(NamedTuple):
 
 
 class Done(NamedTuple):
-    """What came of a shard: how many images it holds, and the name of each that cannot be read, with the reason."""
+    """What came of a shard: how many images were read, and a line ``SHARD/NAME: REASON`` for each that cannot be."""
 
     images: int
     unreadable: list[str]
@@ -96,16 +98,23 @@ class Members:
             key = hashlib.blake2b(self.key.encode() + chosen.tobytes(), digest_size=16).hexdigest()
             return Members(self.shards, self._starts, self._table, key, chosen)
         shard, member = self._find(at)
-        with _opened(shard) as file, tarfile.open(fileobj=file, mode="r:") as tar:
+        with _readable(shard), _opened(shard) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             file.seek(int(member[0]))
             return os.fsencode(f"{shard}/{tarfile.TarInfo.fromtarfile(tar).name}")
 
     def read(self, at: int) -> io.BytesIO:
-        """The content of an image."""
+        """The content of an image.
+
+        Raises:
+            UserError: where its shard cannot be fetched or read, or ends before it.
+        """
         shard, member = self._find(at)
-        with _opened(shard) as file:
+        with _readable(shard), _opened(shard) as file:
             file.seek(int(member[1]))
-            return io.BytesIO(file.read(int(member[2])))
+            content = file.read(int(member[2]))
+        if len(content) < member[2]:
+            raise UserError(f"the shard {shard} ends too early by now; put it back, or delete {shards_root()}")
+        return io.BytesIO(content)
 
     def within(self, at: np.ndarray) -> np.ndarray:
         """Which image of its shard each of some images is, int64, as `at`."""
@@ -297,12 +306,8 @@ def opened_shard(shard: str) -> Iterator[tarfile.TarFile]:
     Raises:
         UserError: where it cannot be read or fetched, or is no tar.
     """
-    try:
-        with _stream(shard) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
-            yield tar
-    except (OSError, tarfile.TarError) as error:
-        what = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"the shard {shard} cannot be read ({what}); mend or leave it out") from error
+    with _readable(shard), _stream(shard) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
+        yield tar
 
 
 def _stream(shard: str) -> BinaryIO:
@@ -320,31 +325,59 @@ def _opened(shard: str) -> BinaryIO:
     """The file of a shard; one behind a URL is fetched, unless it is here.
 
     Another process may delete it at any time, as the one read longest ago; what is open by then stays readable.
+
+    Raises:
+        UserError: where it cannot be fetched.
+        OSError: where it cannot be opened.
     """
     if not is_url(shard):
         return Path(shard).open("rb")
     path = shards_root() / "fetched" / f"{hashlib.blake2b(shard.encode(), digest_size=16).hexdigest()}.tar"
-    while True:
+    for _ in range(TRIES):
         with suppress(FileNotFoundError):
             file = path.open("rb")
             with suppress(FileNotFoundError):
                 os.utime(path)
             return file
         _fetch(shard, path)
+    raise UserError(f"the shard {shard} was deleted {TRIES} times once it was fetched; have fewer processes read at a time")
 
 
 def _fetch(shard: str, path: Path) -> None:
-    """Downloads a shard, which takes the place of the one read longest ago."""
-    with _stream(shard) as stream, atomic_write(path) as part, part.open("wb") as file:
-        while block := stream.read(2**20):
-            file.write(block)
+    """Downloads a shard, unless another process just has; it takes the place of the one read longest ago.
+
+    Raises:
+        UserError: where it cannot be fetched, or written.
+    """
+    with alone(path.with_name(f"{path.name[:2]}.lock")):  # 256 of them: shards that share one wait for each other
+        if path.exists():
+            return
+        with atomic_write(path) as part, part.open("wb") as file:
+            for block in _downloaded(shard):
+                file.write(block)
     read: dict[Path, float] = {}
-    for other in path.parent.iterdir():
+    for other in path.parent.glob("*.tar"):
         with suppress(FileNotFoundError):  # deleted by another process just now
             read[other] = other.stat().st_mtime
-    kept = [other for other in read if not other.name.startswith(TEMPORARY)]
-    for old in sorted(kept, key=lambda other: -read[other])[FETCHED:]:
+    for old in sorted(read, key=lambda other: -read[other])[FETCHED:]:
         old.unlink(missing_ok=True)
+
+
+def _downloaded(shard: str) -> Iterator[bytes]:
+    """What comes from behind a URL. Whether all of it has come is known at its end."""
+    with _readable(shard), _stream(shard) as stream:
+        while block := stream.read(2**20):
+            yield block
+
+
+@contextmanager
+def _readable(shard: str) -> Iterator[None]:
+    """Says of a shard that it cannot be read, which is no damaged image."""
+    try:
+        yield
+    except (OSError, tarfile.TarError) as error:
+        what = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"the shard {shard} cannot be read ({what}); mend or leave it out") from error
 
 
 def write_shards(files: Iterable[tuple[Path, str]], out: Path, each: int, count: int) -> Iterator[int]:

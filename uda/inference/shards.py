@@ -15,14 +15,16 @@ from torch import Tensor, nn
 from uda.atomic import atomic_write
 from uda.data.files import BLOCK
 from uda.data.frame import Frame, decode
-from uda.data.shards import EXTENSIONS, MISSING, Done, opened_shard, split_name
+from uda.data.shards import EXTENSIONS, MISSING, Done, opened_shard, split_name, state_of
 from uda.errors import UserError
 from uda.evaluation.evaluator import predict
 from uda.paths import distinct
 from uda.runs.run import Run
 
-OF = b"uda"
-"""under which a Parquet file says whose predictions it holds"""
+OF, SHARD, STATE = b"uda", b"uda shard", b"uda shard's state"
+"""under which a Parquet file says whose predictions it holds, of which shard, and of what size and time of change that was"""
+ERROR = 3
+"""the column that says why an image cannot be read"""
 
 
 class Asked(NamedTuple):
@@ -40,25 +42,38 @@ def outputs_of(shards: Sequence[str], out: Path) -> list[Path]:
     return [out / f"{name}.parquet" for name in distinct(Path(Path(shard).name) for shard in shards)]
 
 
-def is_done(asked: Asked, path: Path) -> bool:
-    """Whether a shard's predictions are there.
+def found_done(asked: Asked, shard: str, path: Path) -> Done | None:
+    """What the same command has made of a shard before; None where it has not, or the shard was written anew since.
 
     Raises:
-        UserError: where they are another run's, or cannot be read.
+        UserError: where another run's or another shard's predictions are there, or cannot be read.
     """
     if not path.exists():
-        return False
+        return None
     try:
         from pyarrow import parquet
     except ImportError:
         raise UserError(MISSING) from None
+    wanted = _described(asked, shard)
     try:
-        found = (parquet.read_schema(path).metadata or {}).get(OF)
+        with parquet.ParquetFile(path) as file:
+            found = file.schema_arrow.metadata or {}
+            done = _told_by(file, shard) if found.get(OF) == wanted[OF] else None
     except Exception as error:  # a damaged file makes the reader raise almost anything
         raise UserError(f"{path} cannot be read ({error}); delete it, and it is made anew") from error
-    if found != _identity(asked):
+    if done is None:
         raise UserError(f"{path} holds predictions of another run; give another -o")
-    return True
+    if found.get(SHARD) != wanted[SHARD]:
+        other = os.fsdecode(found.get(SHARD, b"another shard"))
+        raise UserError(f"{path} holds predictions of {other}, and not of {shard}; give another -o")
+    return done if found.get(STATE) == wanted[STATE] else None
+
+
+def _told_by(file: Any, shard: str) -> Done:
+    """What a Parquet file says came of a shard. Of blocks without an error, which most are, the footer says so."""
+    groups = [file.metadata.row_group(n) for n in range(file.num_row_groups)]
+    some = [n for n, group in enumerate(groups) if group.column(ERROR).statistics.null_count < group.num_rows]
+    return Done(file.metadata.num_rows, _lines(shard, file.read_row_groups(some, ["path", "error"]).to_pylist()))
 
 
 def predict_shard(asked: Asked, shard: str, path: Path) -> Done:
@@ -75,8 +90,8 @@ def predict_shard(asked: Asked, shard: str, path: Path) -> Done:
         raise UserError(MISSING) from None
     run, classifier, temperature = _loaded(asked)
     columns = schema([("path", "string"), ("class", "string"), ("probability", "float"), ("error", "string")])
-    columns = columns.with_metadata({OF: _identity(asked)})
-    count, unreadable = 0, []
+    columns = columns.with_metadata(_described(asked, shard))
+    count, unreadable = 0, list[str]()
     with atomic_write(path) as part, parquet.ParquetWriter(part, columns) as table:
         for names, images, errors in _blocks(shard, run.recipe.data.frame):
             rows: list[dict[str, Any]] = [{"path": _told(name), "error": reason} for name, reason in errors]
@@ -87,8 +102,13 @@ def predict_shard(asked: Asked, shard: str, path: Path) -> Done:
                 rows += [{"path": _told(name), "class": _told(run.classes[k]), "probability": p} for name, k, p in told]
             table.write_table(Table.from_pylist(rows, schema=columns))
             count += len(rows)
-            unreadable += [f"{shard}/{name}: {reason}" for name, reason in errors]
+            unreadable += _lines(shard, rows)
     return Done(count, unreadable)
+
+
+def _lines(shard: str, rows: list[dict[str, Any]]) -> list[str]:
+    """A line for each image that cannot be read."""
+    return [f"{shard}/{row['path']}: {row['error']}" for row in rows if row.get("error") is not None]
 
 
 def _told(name: str) -> str:
@@ -126,6 +146,11 @@ def _loaded(asked: Asked) -> tuple[Run, nn.Module, float]:
     """The classifier, loaded once in each process."""
     run = Run(asked.run, device=asked.device, precision=asked.precision, trust=asked.trust)
     return run, run.load_classifier(asked.which), run.temperature(asked.which)
+
+
+def _described(asked: Asked, shard: str) -> dict[bytes, bytes]:
+    """What a Parquet file says of itself."""
+    return {OF: _identity(asked), SHARD: os.fsencode(shard), STATE: os.fsencode(state_of(shard))}
 
 
 @lru_cache(maxsize=1)

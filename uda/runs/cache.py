@@ -13,7 +13,6 @@ import math
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -23,14 +22,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from uda.atomic import atomic_write, lock, saying
+from uda.atomic import alone, atomic_write, saying
 from uda.data.files import Images
 from uda.data.shards import Members
 from uda.errors import UserError
 from uda.paths import cache_home, regular
 
 LIMIT = 20.0  # GiB, where $UDA_CACHE_GIB names no other
-POLL = 0.2  # seconds between two looks at whether another process is done
 ABOUT, MAPS, WEIGHTS = "about.json", "maps.bin", "weights.safetensors"
 
 
@@ -169,23 +167,13 @@ class Cache:
     def alone(self, key: str, wait: Callable[[], None] = lambda: None) -> Iterator[None]:
         """While it is open, no other process makes what belongs under `key`; one that dies lets go of it.
 
-        `wait` is called once, where another one is at it. Processes on several machines see each other through a shared folder.
+        `wait` is called once, where another one is at it.
         """
         if self.root is None:
             yield
             return
-        self.root.mkdir(parents=True, exist_ok=True)
-        path, said = self.root / f".{key}.lock", False
-        path.touch()
-        while True:
-            with lock(path) as free:
-                if free:
-                    yield
-                    return
-            if not said:
-                wait()
-            said = True
-            time.sleep(POLL)
+        with alone(self.root / f".{key}.lock", wait):
+            yield
 
     def bound(self, newest: str) -> None:
         """Deletes what was not read for longest, where there is more than `limit`; what lies under `newest` stays."""

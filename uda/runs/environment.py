@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 from datetime import datetime
@@ -20,7 +21,7 @@ from uda.recipe.schema import Recipe
 from uda.runs.cache import digest, digest_of_images
 from uda.runtime import Runtime, machine
 
-PACKAGES = ("torch", "torchvision", "timm", "scikit-learn", "numpy")
+PACKAGES = ("torch", "torchvision", "timm", "scikit-learn", "numpy", "pillow")
 WHEREABOUTS = {
     "data": {"source", "target", "source_test", "target_test"},
     "classifier": {"backbone", "weights", "backbone_weights"},
@@ -40,6 +41,7 @@ class Environment(BaseModel):
         machine: processor, cores and system.
         threads, readers: how many of torch's threads compute, and how many processes read images.
         processes: how many the run has.
+        files: a digest of each file that the recipe names, code and weights, by its setting.
         track: the trackers that are told how it goes.
         started: when the run began.
     """
@@ -56,6 +58,7 @@ class Environment(BaseModel):
     threads: int
     readers: int | None = None
     processes: int = 1
+    files: dict[str, str] = {}
     track: list[str] = []
     started: str
 
@@ -79,6 +82,7 @@ def describe_environment(recipe: Recipe, pair: Pair, runtime: Runtime, data_root
         "threads": torch.get_num_threads(),
         "readers": min(8, os.cpu_count() or 1),  # as many as `uda.data.files` starts at most
         "processes": ranks.world_size(),
+        "files": files_digests(recipe),
         "started": datetime.now().isoformat(timespec="seconds"),
     }
 
@@ -105,6 +109,25 @@ def versions() -> dict[str, str]:
     return found
 
 
+def files_digests(recipe: Recipe) -> dict[str, str]:
+    """A name for the content of each file of code or weights that a recipe names, by its setting."""
+    named = {
+        "method.name": recipe.method.name,
+        "classifier.backbone": recipe.classifier.backbone,
+        "classifier.weights": recipe.classifier.weights,
+        "classifier.backbone_weights": recipe.classifier.backbone_weights,
+    }
+    places = {
+        key: str(value).partition(".py:")[0] + ".py" if ".py:" in str(value) else str(value) for key, value in named.items()
+    }
+    found = {}
+    for key, place in places.items():
+        if os.path.isfile(place):
+            with open(place, "rb") as file:
+                found[key] = hashlib.file_digest(file, "blake2b").hexdigest()[:32]
+    return found
+
+
 def data_digests(pair: Pair) -> dict[str, str]:
     """A name for the content of each split's images, and of its labels with the classes that they stand for."""
     found = {}
@@ -122,14 +145,18 @@ def compare(path: Path, began: Environment, now: Environment) -> list[str]:
     Raises:
         UserError: where the data or the recipe is another, so that the figures would be of two runs.
     """
-    changed = [what.replace("_", " ") for what in began.data if now.data.get(what) != began.data[what]]
+    splits = dict.fromkeys([*began.data, *now.data])
+    changed = [what.replace("_", " ") for what in splits if now.data.get(what) != began.data.get(what)]
     if changed:
         raise UserError(f"since {path} began, its {' and '.join(changed)} have changed; put the old data back, or fit anew")
     if began.recipe and began.recipe != now.recipe:
         raise UserError(f"{path / 'recipe.toml'} has been changed since the run began; put the old settings back, or fit anew")
     then, here = _computed_with(began), _computed_with(now)
     differing = [name for name in then if name in here and then[name] != here[name]]
-    return [f"{name}: {then[name]} when the run began, {here[name]} now" for name in differing]
+    files = [
+        f"the file of {key} is another than when the run began" for key in began.files if now.files.get(key) != began.files[key]
+    ]
+    return files + [f"{name}: {then[name]} when the run began, {here[name]} now" for name in differing]
 
 
 def _computed_with(environment: Environment) -> dict[str, str]:

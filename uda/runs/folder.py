@@ -73,7 +73,12 @@ def agree(recipe: Path, trust: bool) -> None:
     Raises:
         UserError: where the user has neither named that code, nor agrees to it.
     """
-    names = named_code(presets.read(recipe))
+    tables = presets.read(recipe)
+    if "extends" in tables or any("." in key for key in tables):  # code could be named there, too
+        raise UserError(
+            f"{recipe} is not as a run writes it (it extends another, or has a dot in a key); put that back, or fit anew"
+        )
+    names = named_code(tables)
     if trust:
         plugins.trust(names)
     else:
@@ -140,7 +145,7 @@ class RunFolder:
         try:
             home.mkdir(parents=True, exist_ok=True)
             _sweep_beginnings(home)
-            if path.exists() and not (path.is_dir() and {file.name for file in path.iterdir()} < set(names)):
+            if path.exists() and not (path.is_dir() and _there(path) < set(names)):
                 hint = f", or continue that run with: uda fit --resume {path}" if (path / names[0]).is_file() else ""
                 raise UserError(f"{path} exists already; give another --out{hint}")
             _fill(path, home, dict(zip(names, text, strict=True)))
@@ -192,7 +197,7 @@ class RunFolder:
                 raise UserError(f"another process writes to {self.path}; wait until it has ended, or stop it")
             for part in (self.path, self.path / "weights", self.path / "outputs"):
                 for left in part.glob(f"{TEMPORARY}*"):
-                    left.unlink()
+                    shutil.rmtree(left) if left.is_dir() else left.unlink()
             yield
 
     @property
@@ -478,6 +483,11 @@ def _fill(path: Path, home: Path, files: dict[str, str]) -> None:
         sync(home)
     finally:
         shutil.rmtree(made, ignore_errors=True)
+
+
+def _there(path: Path) -> set[str]:
+    """The names in a folder, but for what a process that died here has left of a beginning."""
+    return {file.name for file in path.iterdir() if not file.name.startswith(TEMPORARY)}
 
 
 def _sweep_beginnings(home: Path) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from uda.atomic import atomic_write
 from uda.data.kept import Parts
-from uda.data.shards import Members, state_of
+from uda.data.shards import Done, Members, state_of
 from uda.runs.cache import ABOUT, digest, map_file, write_maps
 
 
@@ -51,9 +51,10 @@ class PartsFolder:
         """A shard's part: another one where the shard has changed."""
         return digest(state_of(shard))
 
-    def has(self, name: str) -> bool:
-        """Whether a part is there."""
-        return (self.path / f"{name}.json").is_file()
+    def found(self, name: str) -> Done | None:
+        """What a part was made of; None where it is not there."""
+        about = self._about(name)
+        return None if about is None else Done(about["shape"][0] + len(about["lost"]), about["unreadable"])
 
     def write(self, name: str, blocks: Iterable[Tensor], lost: dict[int, str], computed: str) -> None:
         """Writes a part.

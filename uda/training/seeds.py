@@ -13,7 +13,7 @@ from uda import ranks
 from uda.console import Display
 from uda.data.names import data_roots, join_roots
 from uda.errors import UserError
-from uda.recipe.load import load_recipe
+from uda.recipe.load import load_recipe, resolve
 from uda.recipe.schema import Recipe
 from uda.report.compare import Group, open_group, seed_folders
 from uda.runs.folder import RUN, SEEDS, Asked, agree, default_path, open_folder, shared_folder
@@ -21,6 +21,9 @@ from uda.runs.run import Run
 from uda.training.fit import asked_for, fit, resume
 from uda.training.loop import Interrupted, Observer, resumable
 from uda.training.trackers import check_trackers
+
+MOST = 1000
+"""seeds in one folder: more are a slip of the hand"""
 
 
 def fit_seeds(
@@ -44,8 +47,8 @@ def fit_seeds(
         UserError: for wrong input, in one line that says what to do.
         Interrupted: after SIGINT or SIGTERM; its path is `out`, which `resume_seeds` continues.
     """
-    if seeds < 1:
-        raise UserError(f"--seeds {seeds}: give the number of seeds, 1 or more")
+    if not 1 <= seeds <= MOST:
+        raise UserError(f"--seeds {seeds}: give the number of seeds, 1 to {MOST:,}")
     check_trackers(track)
     wanted = asked_for(recipe, model, overrides or {}, display or Display(quiet=True))
     if not wanted.classifies:
@@ -53,6 +56,7 @@ def fit_seeds(
     ranks.join()
     path = ranks.agreed(Path(out) if out is not None else default_path(wanted, f"{seeds}-seeds"))
     asked = [wanted.seed + number for number in range(seeds)]
+    resolve(wanted, {"seed": asked[-1]})  # which may be too large
     where = {
         "data_root": join_roots(data_roots(data_root)),
         "device": device,

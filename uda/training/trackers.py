@@ -132,6 +132,9 @@ class MLflow(Tracker):
     package = "mlflow"
 
     def open(self) -> None:
+        # A server that is down is noticed within seconds; a minute's patience would be each step's.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         from mlflow import MlflowClient
         from mlflow.entities import Param
 
