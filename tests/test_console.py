@@ -1,14 +1,18 @@
 import io
+import re
 import subprocess
 import sys
 from typing import Any
 
 import pytest
+from rich.color import ColorSystem
 from rich.console import Console
+from rich.table import Table
 
 from uda import console as display
 from uda.console import Display, duration
 from uda.report.tables import result_table
+from uda.text import printable
 
 
 @pytest.mark.parametrize(
@@ -67,6 +71,38 @@ def test_brackets_in_a_note_are_shown_as_they_are() -> None:
     shown, out = watched(terminal=False)
     shown.say("a note [bold] of a user's file")
     assert "[bold]" in out.getvalue()
+
+
+HOSTILE = "a\x1b[2Jb\u202ec\udcff"
+
+
+def escapes(terminal: bool, text: str) -> set[str]:
+    """What a console is told that is no text, where text that others wrote is said, in a table, as its title and in a bar."""
+    out = io.StringIO()
+    console = display.new_console()
+    console.file, console._force_terminal, console._color_system = out, terminal, None
+    shown, table = Display(console=console), Table("head", title=text, caption=text)
+    table.add_row(text)
+    shown.say(text)
+    shown.show(table)
+    with shown.stage(text, 0, 1) as stage:
+        stage.update(1, text)
+    return set(re.findall(r"\x1b\[[0-9;?]*[a-zA-Z]|[^\n -~]", out.getvalue()))
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_text_that_others_wrote_moves_no_cursor(terminal: bool) -> None:
+    """A terminal is told what it is told for harmless text of the same length, and nothing else."""
+    assert escapes(terminal, HOSTILE) == escapes(terminal, "a" * len(printable(HOSTILE)))
+
+
+def test_lines_of_ours_stay_lines_and_colours_colours() -> None:
+    out = io.StringIO()
+    console = display.new_console()
+    console.file, console._force_terminal = out, True
+    console._color_system = ColorSystem.STANDARD
+    console.print("one\ntwo", style="red")
+    assert out.getvalue().splitlines() == ["\x1b[31mone\x1b[0m", "\x1b[31mtwo\x1b[0m"]
 
 
 def test_the_table_shows_the_notes_of_the_data_and_what_each_figure_is() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from uda import UserError
-from uda.paths import distinct, new_file, new_folder, not_a_run
+from uda.paths import cache_home, distinct, new_file, new_folder, not_a_run
 
 
 @pytest.mark.parametrize(
@@ -58,3 +58,15 @@ def test_a_folder_is_new_or_empty(tmp_path: Path) -> None:
     for place in (tmp_path / "full", tmp_path / "full" / "a"):
         with pytest.raises(UserError, match="new or empty"):
             new_folder(place)
+
+
+def test_without_a_home_the_cache_needs_a_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def unknown() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", unknown)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_home() == tmp_path
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    with pytest.raises(UserError, match=r"set \$HOME, or \$XDG_CACHE_HOME"):
+        cache_home()

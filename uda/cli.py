@@ -22,6 +22,7 @@ from uda.errors import OwnCodeError, ProcessLost, ReaderKilled, Terminated, User
 from uda.paths import new_file, new_folder, not_a_run
 from uda.plugins import named, own_frames
 from uda.recipe import presets
+from uda.text import printable
 
 if TYPE_CHECKING:
     from uda.console import Display
@@ -772,8 +773,7 @@ def _say(line: str) -> None:
     """One line, whatever is in it: a name of a file may hold what moves a terminal's cursor. Of several processes one says it."""
     if not ranks.speaks():
         return
-    plain = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in " ".join(line.split()))
-    print(f"uda: {plain}", file=sys.stderr)
+    print(f"uda: {printable(' '.join(line.split()))}", file=sys.stderr)
 
 
 def _write_traceback() -> str:

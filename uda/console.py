@@ -8,10 +8,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
+
+from uda.text import printable
 
 PLAIN_EVERY = 15.0  # seconds between two plain lines of one stage
 
@@ -33,6 +37,11 @@ def next_steps(run: Path, classifies: bool) -> str:
 
 
 class _Console(Console):
+    """Shows what a terminal would obey, in lines, cells and titles, as text; colours of its own stay."""
+
+    def render_str(self, text: str, **how: Any) -> Text:
+        return super().render_str(printable(text, keep="\n"), **how)
+
     def on_broken_pipe(self) -> None:
         """Whoever read the output has seen enough; the work goes on, where rich would end it."""
         self.quiet = True
@@ -40,7 +49,7 @@ class _Console(Console):
 
 
 def new_console(quiet: bool = False, soft_wrap: bool = False) -> Console:
-    """A console for text of any origin: no name or note in it is taken for markup, or for the name of an emoji."""
+    """A console for text of any origin: nothing in it is taken for markup or the name of an emoji, or moves the cursor."""
     return _Console(quiet=quiet, soft_wrap=soft_wrap, highlight=False, markup=False, emoji=False)
 
 
@@ -48,15 +57,15 @@ class StageDisplay:
     """One stage's progress: call `update` after steps, `estimate` once its speed is known."""
 
     def __init__(self, display: Display, name: str, start: int, steps: int, bar: Progress | None) -> None:
-        self.display, self.name, self.start, self.steps, self.bar = display, name, start, steps, bar
+        self.display, self.name, self.start, self.steps, self.bar = display, printable(name), start, steps, bar
         self.began = self.said = time.perf_counter()
-        self.task = bar.add_task(name, total=steps, completed=start, note="") if bar else None
+        self.task = bar.add_task(self.name, total=steps, completed=start, note="") if bar else None
 
     def update(self, step: int, note: str = "") -> None:
         """`note`: losses and scores, short; an empty one leaves the last on show."""
         if self.bar is not None and self.task is not None:
             if note:
-                self.bar.update(self.task, completed=step, note=note)
+                self.bar.update(self.task, completed=step, note=printable(note))
             else:
                 self.bar.update(self.task, completed=step)
         elif note and (time.perf_counter() - self.said > PLAIN_EVERY or step == self.steps):

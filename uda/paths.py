@@ -23,6 +23,20 @@ def regular(path: str | os.PathLike[str]) -> None:
         raise OSError("it is a pipe, a device or a folder, and not a file")
 
 
+def cache_home() -> Path:
+    """The user's folder for what can be made again: $XDG_CACHE_HOME, else ``.cache`` in the home folder.
+
+    Raises:
+        UserError: where the system knows no home of this user, as in a container under a number that it has no name for.
+    """
+    if given := os.environ.get("XDG_CACHE_HOME"):
+        return Path(given)
+    try:
+        return Path.home() / ".cache"
+    except RuntimeError:
+        raise UserError("your home folder is not known here; set $HOME, or $XDG_CACHE_HOME to a folder of yours") from None
+
+
 def new_file(path: Path, ending: str, *inputs: Path) -> Path:
     """A file that a command may write to. One that looks like the command's earlier output is replaced; pictures are not.
 

@@ -38,6 +38,7 @@ HOLDS = {
     "paths": "outputs",
     "types": "setting types",
     "errors": "the one error that users read",
+    "text": "what others wrote, made printable",
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 from contextlib import closing
 from pathlib import Path
@@ -245,6 +246,35 @@ def test_wrong_shards_are_said_in_one_line(name: str, line: str, tmp_path: Path)
     (tmp_path / "x.tar").write_bytes(b"no tar" * 500)
     with pytest.raises(UserError, match=line):
         members_of(str(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("x{0..99999999999}.tar", "100,000,000,000"),
+        ("{x{1..10000}{1..10000},y}.tar", "100,000,001"),
+        ("{a..z}{a..z}{a..z}{a..z}{0..9}.tar", "4,569,760"),
+    ],
+)
+def test_more_shards_than_anybody_has_are_refused_before_they_are_named(name: str, count: str) -> None:
+    with pytest.raises(UserError, match=f"stands for {count} shards; give at most 1,000,000"):
+        expand(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["x{0..9}.tar", "{a{0..1999},b{0..1999..2}}", "{07..10}{,.x}", "x", "{x}{5..1..-2}", r"\{1,2\}", "{1,{2,3}}{a..c}"]
+)
+def test_names_are_counted_as_they_are_made(name: str) -> None:
+    from braceexpand import braceexpand
+
+    assert module._stands_for(name) == len(list(braceexpand(name)))
+
+
+def test_a_pipe_among_files_that_are_packed_is_said(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    os.mkfifo(tmp_path / "in" / "a.png")
+    with pytest.raises(UserError, match=r"a\.png cannot be packed \(it is a pipe"):
+        pack(tmp_path / "in", tmp_path / "out", 10, 0, QUIET)
 
 
 def test_what_is_kept_aside_is_the_last_and_the_others_stay_as_they_are(pattern: str) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from tests.conftest import NETS, SHORT
 from uda.data.domain import Pair
@@ -128,6 +131,32 @@ def test_a_wrong_table_is_refused(text: str, said: str, own_run: Run, tmp_path: 
     (tmp_path / "t.csv").write_text(text.format(name=drawn.names[0]))
     with pytest.raises(UserError, match=said):
         read_table(drawn, tmp_path / "t.csv")
+
+
+def test_outputs_of_different_images_are_not_drawn_from(own_run: Run, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(own_run.path, copy)
+    file = copy / "outputs" / "source_only.safetensors"
+    save_file({name: value[:5] for name, value in load_file(file).items()}, file)
+    with pytest.raises(UserError, match="are of 5 and of 96 images"):
+        draw(Run(copy), 10, 0)
+
+
+def test_names_that_are_formulas_or_no_text_come_back(own_run: Run, tmp_path: Path) -> None:
+    names = ("=cmd|x.png", "\udcff.png", "a\nb.png", "'=x.png", "-1")
+    drawn = replace(draw(own_run, 5, 0), names=names, classes=("=1+1", *own_run.classes[1:]))
+    answers = dict(zip(names, ("=1+1", NONE, "7", "3", "2"), strict=True))
+    write_table(drawn, answers, tmp_path / "t.csv")
+    assert read_table(drawn, tmp_path / "t.csv") == answers
+    cells = [cell for row in csv.reader((tmp_path / "t.csv").open(errors="surrogateescape", newline="")) for cell in row]
+    assert not [cell for cell in cells if cell.startswith("=")]
+    assert b"\xff.png" in (tmp_path / "t.csv").read_bytes()
+
+
+def test_answers_that_have_no_end_are_refused(own_run: Run, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "t.csv")
+    with pytest.raises(UserError, match="it is a pipe"):
+        read_table(draw(own_run, 10, 0), tmp_path / "t.csv")
 
 
 def test_the_figures_are_kept_in_the_run_folder(own_run: Run) -> None:

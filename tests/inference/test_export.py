@@ -65,6 +65,16 @@ def test_outputs_that_differ_are_not_kept(own_run: Run, tmp_path: Path, monkeypa
     assert list(tmp_path.iterdir()) == []
 
 
+def test_outputs_that_are_no_numbers_are_not_kept(own_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(module: nn.Module, images: torch.Tensor, path: Path, facts: dict[str, str]) -> torch.Tensor:
+        logits: torch.Tensor = module(images)
+        return logits.where(logits < logits.amax(1, keepdim=True), float("nan"))  # the largest is the same
+
+    monkeypatch.setattr("uda.inference.export._write_torch", wrong)
+    with pytest.raises(UserError, match="by up to nan"):
+        export(own_run, "torch", tmp_path / "c.pt2")
+
+
 def test_an_unknown_format_gets_the_nearest(own_run: Run) -> None:
     with pytest.raises(UserError, match="did you mean 'onnx'"):
         export(own_run, "onxx")

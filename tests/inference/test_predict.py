@@ -134,7 +134,21 @@ def test_photographs_by_name_are_evaluated_as_their_folder_is(own_run: Run, fold
     assert by_name["confusion"] == by_path["confusion"]
 
 
-@pytest.mark.parametrize(("text", "cell"), [("=1+1", "'=1+1"), ("@x", "'@x"), ("-a", "'-a"), ("-1", "-1"), ("a=1", "a=1")])
+@pytest.mark.parametrize(
+    ("text", "cell"),
+    [
+        ("=1+1", "'=1+1"),
+        ("@x", "'@x"),
+        ("-a", "'-a"),
+        ("-1", "-1"),
+        ("a=1", "a=1"),
+        ("\n=1", "'\n=1"),
+        ("\uff1d1+1", "'\uff1d1+1"),
+        ("\uff0ba", "'\uff0ba"),
+        ("\uff0da", "'\uff0da"),
+        ("\uff20a", "'\uff20a"),
+    ],
+)
 def test_no_cell_starts_a_formula(text: str, cell: str) -> None:
     assert as_cell(text) == cell
 

@@ -4,6 +4,7 @@ import os
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -11,6 +12,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from uda import UserError
+from uda.data.files import ImageFiles
+from uda.data.frame import Frame
 from uda.runs.cache import MAPS, Cache, digest, digest_of_images, limit, map_file, write_about, write_maps
 
 
@@ -83,8 +86,9 @@ def test_what_was_not_read_for_longest_is_deleted_first(tmp_path: Path, monkeypa
     assert cache.entries() == []
 
 
-def test_a_limit_that_is_no_number_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("UDA_CACHE_GIB", "much")
+@pytest.mark.parametrize("given", ["much", "inf", "nan", "-5", "1e305"])
+def test_a_limit_that_is_no_size_is_refused(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UDA_CACHE_GIB", given)
     with pytest.raises(UserError, match="UDA_CACHE_GIB"):
         limit()
 
@@ -96,6 +100,15 @@ def test_a_digest_tells_values_shapes_and_types_apart() -> None:
     assert digest(same[0]) == digest(same[1])
     assert len({digest(part) for part in (zeros, *others)}) == 1 + len(others)
     assert digest("a", "b") != digest("ab")
+
+
+def test_of_images_in_files_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"content")
+    files = ImageFiles(tmp_path, np.array([b"a.png", b"b.png"]), Frame(8, 1))
+    before = digest_of_images(files)
+    (tmp_path / "b.png").write_bytes(b"other")
+    assert digest_of_images(files) != before
 
 
 def test_images_are_known_by_content_and_order() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from uda import Run, UserError
 from uda.evaluation.outputs import Outputs
@@ -173,6 +174,111 @@ def test_a_damaged_line_among_others_is_named(line: str, tmp_path: Path) -> None
     (tmp_path / "metrics.jsonl").write_text(line + '\n{"stage": "adaptation", "step": 1}\n')
     with pytest.raises(UserError, match=r"metrics\.jsonl is damaged \(line 1,"):
         RunFolder(tmp_path).read_metrics()
+
+
+def test_a_list_that_is_not_text_and_a_picture_that_is_a_pipe_are_one_line_each(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    (tmp_path / "unreadable.txt").write_bytes(b"\xff")
+    with pytest.raises(UserError, match=r"unreadable\.txt is damaged"):
+        folder.read_unreadable()
+    os.mkfifo(tmp_path / "translations.png")
+    with pytest.raises(UserError, match=r"translations\.png cannot be read \(it is a pipe"):
+        folder.read_picture("translations.png")
+
+
+def of_rows(file: Path, change: Any) -> None:
+    """Changes the tensors of a file."""
+    tensors = load_file(file)
+    change(tensors)
+    save_file(tensors, file)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_outputs_that_are_not_finite_are_damaged(value: float, copy: Path) -> None:
+    of_rows(copy / "outputs" / "last.safetensors", lambda tensors: tensors["target_features"][0].fill_(value))
+    with pytest.raises(UserError, match=r"last\.safetensors is missing or damaged"):
+        Run(copy).outputs()
+
+
+def test_outputs_without_what_the_result_says_of_them_are_refused(copy: Path) -> None:
+    of_rows(copy / "outputs" / "last.safetensors", lambda tensors: [tensors.pop(name) for name in ("test_logits", "test_labels")])
+    with pytest.raises(UserError, match="other images than its result"):
+        Run(copy).outputs()
+
+
+@pytest.mark.parametrize(("name", "value"), [("labels", 99), ("predicted", -1), ("labels", -2)])
+def test_examples_of_classes_that_there_are_not_are_refused(name: str, value: int, copy: Path) -> None:
+    of_rows(copy / "outputs" / "examples.safetensors", lambda tensors: tensors[name].fill_(value))
+    with pytest.raises(UserError, match="of other classes"):
+        _ = Run(copy).examples
+
+
+def test_more_outputs_than_images_are_refused(copy: Path) -> None:
+    def more(tensors: dict[str, torch.Tensor]) -> None:
+        for name in ("target_logits", "target_features"):
+            tensors[name] = tensors[name].repeat(3, 1)
+
+    of_rows(copy / "outputs" / "last.safetensors", more)
+    with pytest.raises(UserError, match="more than there are"):
+        Run(copy).target()
+
+
+def edited(folder: Path, keys: list[Any], value: Any) -> Path:
+    """A run folder whose result has another value at these keys, one within the other."""
+    whole = at = json.loads((folder / "result.json").read_text())
+    for key in keys[:-1]:
+        at = at[key]
+    at[keys[-1]] = value
+    (folder / "result.json").write_text(json.dumps(whole))
+    return folder
+
+
+WARNING = {"name": "n", "what": "w", "meaning": "m", "advice": "a"}
+
+
+@pytest.mark.parametrize(
+    ("keys", "value"),
+    [
+        (["calibration", "temperature"], 0.0),
+        (["calibration", "temperature"], float("nan")),
+        (["seconds", "total"], float("inf")),
+        (["accuracy", "source"], float("nan")),
+        (["estimated", "interval"], [0.0, float("nan")]),
+        (["warnings"], [WARNING | {"what": ""}]),
+        (["warnings"], [WARNING | {"advice": ""}]),
+    ],
+)
+def test_figures_that_are_none_are_refused(keys: list[Any], value: Any, copy: Path) -> None:
+    with pytest.raises(UserError, match=r"result\.json is damaged \("):
+        Run(edited(copy, keys, value))
+
+
+def test_a_result_with_a_number_too_large_for_one_is_refused(copy: Path) -> None:
+    text = edited(copy, ["seconds", "total"], 12345.5).joinpath("result.json").read_text()
+    (copy / "result.json").write_text(text.replace("12345.5", "1e999"))
+    with pytest.raises(UserError, match="infinite or not a number"):
+        Run(copy)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_row_that_is_not_finite_is_neither_read_nor_written(value: float, tmp_path: Path) -> None:
+    row = {"stage": "adaptation", "step": 1, "loss": value}
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        RunFolder(tmp_path).append_metrics(row)
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+    with pytest.raises(UserError, match=r"metrics\.jsonl is damaged \(line 1,"):
+        RunFolder(tmp_path).read_metrics()
+
+
+def test_a_result_that_is_not_finite_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        RunFolder(tmp_path).write_json("result.json", {"accuracy": float("nan")})
+    assert not (tmp_path / "result.json").exists()
+
+
+def test_names_of_unreadable_images_that_are_no_text_or_end_lines_have_a_line_each(tmp_path: Path) -> None:
+    RunFolder(tmp_path).write_unreadable(["\udcff.png: broken", "a\nb\u2028.png: cut", "\udcff.png: broken"])
+    assert RunFolder(tmp_path).read_unreadable() == ["\\udcff.png: broken", "a\\nb\\u2028.png: cut"]
 
 
 def test_the_chosen_evaluations_weights_are_left_alone(tmp_path: Path) -> None:

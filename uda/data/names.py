@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from uda.errors import UserError
+from uda.paths import cache_home
 
 DATA_SETS = ("mnist", "usps", "svhn", "svhn-extra", "mnist-m", "fashion-mnist", "synth", "digits", "aerial", "map")
 """data sets that go by name; a folder of the same name is written ./mnist"""
@@ -97,7 +98,7 @@ def absolute(name: str) -> str:
 
 def shards_root() -> Path:
     """Where it is kept what lies where in shards: ``uda/shards`` in the user's cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "uda" / "shards"
+    return cache_home() / "uda" / "shards"
 
 
 def is_path(name: str) -> bool:
@@ -117,6 +118,10 @@ def join_roots(roots: Iterable[Path]) -> str:
     return os.pathsep.join(map(str, roots))
 
 
+def _cached() -> Path:
+    return (cache_home() / "uda").absolute()
+
+
 def data_roots(given: str | Path | None) -> tuple[Path, ...]:
     """Where data sets lie: what was given, else $UDA_DATA, else a folder in the user's cache, which the first download makes.
 
@@ -124,13 +129,14 @@ def data_roots(given: str | Path | None) -> tuple[Path, ...]:
         given: one folder, or several as in `split_roots`. The first that holds a data set wins; downloads go to the first.
 
     Raises:
-        UserError: for one that is not there.
+        UserError: for one that is not there, and where nothing was given and the user has no home.
     """
-    cache = (Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "uda").absolute()
     said_by, text = ("--data-root", str(given)) if given is not None else ("$UDA_DATA", os.environ.get("UDA_DATA", ""))
-    roots = split_roots(text) or (cache,)
+    roots = split_roots(text)
+    if not roots:
+        return (_cached(),)
     for root in roots:
-        if not root.is_dir() and root != cache:
+        if not root.is_dir() and root != _cached():
             raise UserError(
                 f"{said_by}: {root} is not a folder; name one that holds data sets, or several with {os.pathsep!r} between"
             )

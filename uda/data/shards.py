@@ -12,6 +12,7 @@ import hashlib
 import io
 import itertools
 import json
+import math
 import os
 import re
 import tarfile
@@ -27,6 +28,7 @@ from torch import Tensor
 from uda.atomic import alone, atomic_write, temporary_beside
 from uda.data.names import is_url, shards_root
 from uda.errors import UserError
+from uda.paths import regular
 from uda.runtime import own_generator
 
 EXTENSIONS = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"))
@@ -37,6 +39,9 @@ TRIES = 3
 """times that one is fetched for one image, where others delete it each time"""
 BUFFER, OPEN = 20_000, 16
 """images that are shuffled together, of at most so many shards"""
+MOST = 1_000_000
+"""shards that one pattern may stand for"""
+RANGE = re.compile(r"(-?[0-9]+|[A-Za-z])\.\.(-?[0-9]+|[A-Za-z])(?:\.\.(-?[0-9]+))?")
 UNLABELLED = -1
 _TABLE, _ABOUT = "members.bin", "about.json"
 
@@ -178,20 +183,42 @@ def expand(pattern: str) -> tuple[str, ...]:
     """The shards that a pattern with braces stands for: ``shards/{0000..0999}.tar``.
 
     Raises:
-        UserError: where one of them, a file, is not there.
+        UserError: where one of them, a file, is not there, or there are more than `MOST`.
     """
     try:
         from braceexpand import braceexpand
     except ImportError:
         raise UserError(MISSING) from None
     try:
-        shards = tuple(braceexpand(pattern))
-    except ValueError as error:  # its own, for braces that do not match
+        count = _stands_for(pattern)
+        shards = tuple(braceexpand(pattern)) if count <= MOST else ()
+    except (ValueError, RecursionError) as error:  # its own, for braces that do not match
         raise UserError(f"{pattern}: {error}; write shards as shards/{{0000..0999}}.tar") from None
+    if count > MOST:
+        raise UserError(f"{pattern} stands for {count:,} shards; give at most {MOST:,}, with more images in each")
     for shard in shards:
         if not is_url(shard) and not os.path.isfile(shard):
             raise UserError(f"no shard {shard}; give those that are there, as shards/{{0000..0999}}.tar")
     return shards
+
+
+def _stands_for(pattern: str) -> int:
+    """How many names a pattern stands for, without making them: braces from the innermost outwards, each as its count."""
+    reduced, found = re.sub(r"\\.", "", pattern).replace("\0", ""), 1
+    while found:
+        reduced, found = re.subn(r"\{([^{}]*)\}", lambda braces: f"\0{_alternatives(braces[1])}\0", reduced)
+    return _product(reduced)
+
+
+def _alternatives(inner: str) -> int:
+    if (ends := RANGE.fullmatch(inner)) is None:
+        return sum(map(_product, inner.split(",")))
+    first, last = (int(end) if end.lstrip("-").isdecimal() else ord(end) for end in ends.group(1, 2))
+    return abs(last - first) // (abs(int(ends[3] or 1)) or 1) + 1
+
+
+def _product(reduced: str) -> int:
+    return math.prod(map(int, re.findall("\0([0-9]+)\0", reduced)))
 
 
 def members_of(pattern: str) -> tuple[Members, list[str]]:
@@ -354,14 +381,26 @@ def _readable(shard: str) -> Iterator[None]:
 
 
 def write_shards(files: Iterable[tuple[Path, str]], out: Path, each: int, count: int) -> Iterator[int]:
-    """Packs files under names into ``out/0000.tar``, `each` in one; yields how many are packed. Each shard is written whole."""
+    """Packs files under names into ``out/0000.tar``, `each` in one; yields how many are packed. Each shard is written whole.
+
+    Raises:
+        UserError: for one that cannot be read, or is a pipe or a device.
+    """
     width = max(4, len(str((count - 1) // each)))
     waiting = iter(files)
     for number, start in enumerate(range(0, count, each)):
         with atomic_write(out / f"{number:0{width}d}.tar") as path, tarfile.open(path, "w") as tar:
             for file, name in itertools.islice(waiting, each):
                 info = tarfile.TarInfo(re.sub(r"^(\.?/)+", "", name))
-                info.size = file.stat().st_size
-                with file.open("rb") as content:
+                with _to_pack(file) as content:
+                    info.size = os.fstat(content.fileno()).st_size
                     tar.addfile(info, content)
         yield min(start + each, count)
+
+
+def _to_pack(file: Path) -> BinaryIO:
+    try:
+        regular(file)
+        return file.open("rb")
+    except OSError as error:
+        raise UserError(f"{file} cannot be packed ({error.strerror or error}); mend or remove it") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -47,10 +48,34 @@ class Outputs:
             if features is not None and (logits is None or features.ndim != 2 or logits.shape != (len(features), classes)):
                 raise ValueError(f"{role}_features are {tuple(features.shape)}, and do not belong to the logits")
 
+    def check(self) -> None:
+        """Whether these are what a classifier says: numbers of some images, and classes that there are.
+
+        Raises:
+            ValueError: where they are not, as those of a file may be.
+        """
+        classes = self.target_logits.shape[-1]
+        if self.source_features is not None and self.source_features.shape[1:] != self.target_features.shape[1:]:
+            raise ValueError("source_features and target_features are not of the same length")
+        for name, value in vars(self).items():
+            if value is None:
+                continue
+            if not value.numel():
+                raise ValueError(f"there are no {name}")
+            if name.endswith("labels"):
+                good = value.dtype == torch.int64 and 0 <= int(value.min()) <= int(value.max()) < classes
+            else:
+                good = value.dtype in (torch.float16, torch.float32) and bool(value.isfinite().all())
+            if not good:
+                raise ValueError(f"{name} are none: {value.dtype}, or out of range")
+
     def kept(self) -> Outputs:
-        """The same on the CPU, as a run folder keeps it: with features in float16."""
+        """The same on the CPU, as a run folder keeps it: with features in float16, those beyond its range at its ends."""
+        most = torch.finfo(torch.float16).max
         tensors = {name: value.cpu() for name, value in vars(self).items() if value is not None}
-        return Outputs(**{name: value.half() if name.endswith("features") else value for name, value in tensors.items()})
+        return Outputs(
+            **{name: value.clamp(-most, most).half() if name.endswith("features") else value for name, value in tensors.items()}
+        )
 
     @property
     def source(self) -> tuple[Tensor, Tensor]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, TypeAdapter
+from pydantic import AfterValidator, BaseModel, ConfigDict, PositiveFloat, StringConstraints, TypeAdapter
 from torch import Tensor
 from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
 
@@ -29,7 +30,7 @@ Row = dict[str, Any]
 class CheckedRow(BaseModel):
     """What such a row must hold to be read."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
     __pydantic_extra__: dict[str, float]
     stage: str
     step: int
@@ -116,6 +117,9 @@ class Selection(TypedDict):
     oracle_step: NotRequired[int]
 
 
+Said = Annotated[str, StringConstraints(min_length=1)]
+
+
 class Result(TypedDict):
     """The contents of ``result.json``. What is marked as not required needs a classifier, or target labels, or a translator."""
 
@@ -139,9 +143,9 @@ class Result(TypedDict):
     recommended: NotRequired[Literal["source", "adapted"]]
     """which classifier to use, as far as can be told without labels"""
     recommended_because: NotRequired[str]
-    calibration: NotRequired[Annotated[dict[str, float], _holds("temperature", "source_temperature")]]
+    calibration: NotRequired[Annotated[dict[str, PositiveFloat], _holds("temperature", "source_temperature")]]
     """``temperature``, at which it is as sure on the target as the estimate says it is right; ``source_temperature``"""
-    warnings: NotRequired[list[Annotated[dict[str, str], _holds("name", "what", "meaning", "advice")]]]
+    warnings: NotRequired[list[Annotated[dict[str, Said], _holds("name", "what", "meaning", "advice")]]]
     per_class: NotRequired[Annotated[dict[str, list[float | None]], _holds("source_only", "last")]]
     confusion: NotRequired[Annotated[dict[str, list[list[int]]], _holds("source_only", "last")]]
     calibration_error: NotRequired[
@@ -157,9 +161,14 @@ def read_result(given: bytes, classifies: bool) -> Result:
     """The result that JSON holds, checked.
 
     Raises:
-        ValueError: where something is missing, of another kind, or says of another number of classes than there are.
+        ValueError: where something is missing, of another kind, infinite or not a number, or says of another number of classes
+            than there are.
     """
     result = TypeAdapter(Result).validate_json(given)
+    try:
+        json.dumps(result, allow_nan=False)
+    except ValueError:
+        raise ValueError("one of its figures is infinite or not a number") from None
     if not classifies:
         return result
     if missing := [name for name in OF_A_CLASSIFIER if name not in result]:

@@ -24,6 +24,8 @@ from uda.data.domain import Domain
 from uda.data.files import ImageFiles
 from uda.errors import UserError
 from uda.evaluation.sampling import Estimate, accuracy_of, difference_of, doubt, order, stratify
+from uda.inference.predict import as_cell
+from uda.paths import regular
 from uda.runs.run import Run
 
 NONE = "none of them"
@@ -75,6 +77,8 @@ def draw(run: Run, labels: int, seed: int) -> Drawn:
     if labels < 1:
         raise UserError(f"--labels {labels}: give the number of images that you want to look at, 50 or 100")
     before, after = (run.outputs(which).target_logits for which in ("source_only", "last"))
+    if len(before) != len(after):
+        raise UserError(f"the files in {run.path / 'outputs'} are of {len(before):,} and of {len(after):,} images; fit again")
     target, sampled = run.target()
     strata = stratify(doubt(before, after))
     of = order(strata, seed)[:labels]
@@ -87,10 +91,13 @@ def draw(run: Run, labels: int, seed: int) -> Drawn:
 
 
 def write_table(drawn: Drawn, answers: Answers, out: Path) -> None:
-    """Writes a CSV of path, predicted, label, whole or not at all; an image without an answer has an empty label."""
-    with atomic_write(out) as path, path.open("w", newline="", encoding="utf-8") as file:
+    """Writes a CSV of path, predicted, label, whole or not at all; an image without an answer has an empty label.
+
+    No cell starts a formula (`uda.inference.predict.as_cell`), and names keep their bytes, which need not be text.
+    """
+    with atomic_write(out) as path, path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         rows = zip(drawn.names, drawn.predicted, (answers.get(name, "") for name in drawn.names), strict=True)
-        csv.writer(file).writerows([COLUMNS, *rows])
+        csv.writer(file).writerows([COLUMNS, *(map(as_cell, row) for row in rows)])
 
 
 def read_table(drawn: Drawn, path: Path) -> Answers:
@@ -100,13 +107,16 @@ def read_table(drawn: Drawn, path: Path) -> Answers:
         UserError: for a file that is no such table, images that were not drawn, or labels that are no class.
     """
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        regular(path)
+        with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
             rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, csv.Error) as error:
         raise UserError(f"{path} cannot be read as CSV ({error}); make one with --csv {path}") from error
     if not rows or not set(COLUMNS) <= rows[0].keys():
         raise UserError(f"{path} has no rows of path,predicted,label; make one with --csv {path}")
-    answers = {row["path"]: label for row in rows if (label := (row["label"] or "").strip())}
+    names, labels = ({as_cell(text): text for text in texts} for texts in (drawn.names, (*drawn.classes, NONE)))
+    filled = [(row["path"], label) for row in rows if (label := (row["label"] or "").strip())]
+    answers = {names.get(name, name): labels.get(label, label) for name, label in filled}
     for name, label in answers.items():
         if name not in drawn.names:
             raise UserError(f"{path}: {name} was not drawn; give the --labels and --seed that it was made with, or delete it")
@@ -149,7 +159,7 @@ def write_judgement(run: Run, drawn: Drawn, answers: Answers, seed: int) -> dict
     """What `judge` returns, which is kept as ``RUN/check.json``."""
     result = judge(run, drawn, answers, seed)
     with atomic_write(run.path / "check.json") as path:
-        path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     return result
 
 

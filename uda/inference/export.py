@@ -75,7 +75,7 @@ def export(run: Run, format: str, out: Path | None = None, which: str = "recomme
         except (RuntimeError, AssertionError, torch.onnx.OnnxExporterError) as error:
             raise UserError(f"this network cannot be exported ({(str(error).splitlines() or ['no reason given'])[0]})") from error
         worst = float((got.detach() - expected).abs().max())
-        if worst > TOLERANCE or not torch.equal(got.argmax(1), expected.argmax(1)):
+        if not worst <= TOLERANCE or not torch.equal(got.argmax(1), expected.argmax(1)):
             raise UserError(f"the exported file's outputs differ from the classifier's by up to {worst:.2g}; nothing was written")
     own = predict(run.load_classifier(which), sample.to(run.runtime.device), run.runtime).cpu()
     agree = int((own.argmax(1) == expected.argmax(1)).sum())

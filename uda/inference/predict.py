@@ -34,6 +34,8 @@ from uda.runs.run import Run
 
 COMPARED = 2000  # new images that are compared with the target
 FEWEST = 20  # with fewer, nothing is said
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""what a cell starts with that spreadsheets take for a formula"""
 UNLIKE = 0.7  # the area under the ROC curve of a classifier of the domain
 
 
@@ -168,9 +170,9 @@ def unlike(adapted_to: Tensor, new: Tensor) -> str:
 def as_cell(text: str) -> str:
     """A cell of a table that no spreadsheet takes for a formula: behind an apostrophe where it starts like one.
 
-    Source: OWASP, "CSV Injection". A number stays one, whatever its sign.
+    Source: OWASP, "CSV Injection". A number stays one, whatever its sign; the signs of full width are taken for the others.
     """
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) and not text[1:].isdecimal() else text
+    return f"'{text}" if text.startswith(FORMULA) and not text[1:].isdecimal() else text
 
 
 def evaluate(

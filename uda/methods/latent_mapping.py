@@ -44,6 +44,7 @@ from uda.methods.translating import Codes, Drawing
 from uda.models.backbones import Backbone, Classifier, strided
 from uda.models.layers import SOURCE, TARGET, by_domain, convert_domain_batch_norm
 from uda.models.translators import Posterior, generator_layers
+from uda.paths import regular
 from uda.players import Players
 from uda.runtime import Runtime, evaluating
 from uda.types import UnitInterval
@@ -187,6 +188,7 @@ class LatentMapping(Drawing, WithTeacher):
             return
         path = Path(self.settings.vaes)
         try:
+            regular(path)
             state = {key.removeprefix("vaes."): value for key, value in load_file(path).items() if key.startswith("vaes.")}
             self.vaes.load_state_dict(state)
         except (OSError, SafetensorError, RuntimeError) as error:

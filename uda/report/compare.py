@@ -153,6 +153,8 @@ def summary(group: Group) -> dict[str, Any]:
     }
     if len(results) > 1:
         answers = [outputs.target_logits for outputs in group.outputs]
+        if len({len(logits) for logits in answers}) > 1:
+            raise UserError(f"the seeds of {group.path} have looked at different images; fit again")
         found["agreement"] = _spread([agreement(first, second) for first, second in combinations(answers, 2)])
     if group.right is not None:
         found["interval"] = bootstrap(group.right)

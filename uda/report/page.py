@@ -85,7 +85,7 @@ def write_report(material: Material, out: Path) -> Path:
         values |= _about_the_classifier(material)
     template = _environment().get_template("run.html.j2" if classifies else "translation.html.j2")
     with atomic_write(out) as path:
-        path.write_text(template.render(**values), encoding="utf-8")
+        path.write_text(template.render(**values), encoding="utf-8", errors="backslashreplace")
     return out
 
 
@@ -123,7 +123,7 @@ def write_comparison(groups: list[dict[str, Any]], out: Path) -> Path:
         picture=plots.draw_groups(groups) if tested else None,
     )  # fmt: skip
     with atomic_write(out) as path:
-        path.write_text(page, encoding="utf-8")
+        path.write_text(page, encoding="utf-8", errors="backslashreplace")
     return out
 
 
@@ -133,7 +133,7 @@ def write_inspection(seen: dict[str, Any], out: Path) -> Path:
     pictures = {name: [_picture(image) for image in side.images[:SHOWN]] for name, side in sides.items()}
     page = _environment().get_template("inspection.html.j2").render(seen=seen, sides=sides, pictures=pictures)
     with atomic_write(out) as path:
-        path.write_text(page, encoding="utf-8")
+        path.write_text(page, encoding="utf-8", errors="backslashreplace")
     return out
 
 

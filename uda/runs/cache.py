@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -25,6 +26,7 @@ from uda.atomic import alone, atomic_write, saying
 from uda.data.files import Images
 from uda.data.shards import Members
 from uda.errors import UserError
+from uda.paths import cache_home, regular
 
 LIMIT = 20.0  # GiB, where $UDA_CACHE_GIB names no other
 ABOUT, MAPS, WEIGHTS = "about.json", "maps.bin", "weights.safetensors"
@@ -32,7 +34,7 @@ ABOUT, MAPS, WEIGHTS = "about.json", "maps.bin", "weights.safetensors"
 
 def cache_root() -> Path:
     """The folder where things are kept: ``uda/kept`` in the user's cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "uda" / "kept"
+    return cache_home() / "uda" / "kept"
 
 
 def user_cache(wanted: bool = True) -> Cache:
@@ -44,13 +46,13 @@ def limit() -> int:
     """How many bytes may be kept.
 
     Raises:
-        UserError: where $UDA_CACHE_GIB is no number.
+        UserError: where $UDA_CACHE_GIB is no number, or one below 0 or without an end.
     """
     given = os.environ.get("UDA_CACHE_GIB") or LIMIT
-    try:
-        return int(float(given) * 2**30)
-    except ValueError:
-        raise UserError(f"$UDA_CACHE_GIB is {given!r}; set it to a number of GiB, or unset it") from None
+    with suppress(ValueError):
+        if 0 <= (bytes_ := float(given) * 2**30) < math.inf:
+            return int(bytes_)
+    raise UserError(f"$UDA_CACHE_GIB is {given!r}; set it to a number of GiB, 0 or more, or unset it")
 
 
 def digest(*parts: object) -> str:
@@ -79,10 +81,17 @@ def digest_of_images(images: Images) -> str:
         return images.names.key
     for number in range(len(images)):
         try:
-            sum_.update(hashlib.blake2b(images.path(number).read_bytes(), digest_size=16).digest())
+            sum_.update(_digest_of_file(images.path(number)))
         except OSError:
             sum_.update(b"unreadable")
     return sum_.hexdigest()
+
+
+def _digest_of_file(path: Path) -> bytes:
+    """A name for a file's content, 16 bytes, which is read in blocks."""
+    regular(path)
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest()
 
 
 def versions_of(*packages: str) -> str:

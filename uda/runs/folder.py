@@ -33,11 +33,12 @@ from uda.recipe import presets
 from uda.recipe.load import dump_recipe, load_recipe, named_code
 from uda.recipe.schema import Recipe
 from uda.runs.environment import Environment
+from uda.text import printable
 
 Read = TypeVar("Read")
 RUN, SEEDS = ("recipe.toml", "environment.json"), ("seeds.toml", "seeds.json")
 """what a run folder begins with, and a folder of several seeds"""
-METRICS, CHECKPOINT, RESULT = "metrics.jsonl", "checkpoint.pt", "result.json"
+METRICS, CHECKPOINT, RESULT, UNREADABLE = "metrics.jsonl", "checkpoint.pt", "result.json", "unreadable.txt"
 EXAMPLES = ("images", "labels", "predicted", "confidence")
 GOOD = "good.pt"
 """a checkpoint that all was well in, to go back to"""
@@ -172,7 +173,7 @@ class RunFolder:
         before_formats = not (path / names[1]).exists() and (path / "setting.json").exists()
         if not before_formats and not (path / names[1]).is_file():
             raise UserError(f"{path} has no {names[1]}, and cannot be gone on with; delete it, and fit again")
-        found = 1 if before_formats else folder._json(names[1], _Formatted.model_validate_json).format
+        found = 1 if before_formats else folder._parsed(names[1], _Formatted.model_validate_json).format
         if found != FORMAT:
             raise UserError(
                 f"{path} has run-folder format {found}, and this version of uda reads {FORMAT}; fit again, or use the version "
@@ -218,15 +219,15 @@ class RunFolder:
             path.write_text(text, encoding="utf-8")
 
     def write_json(self, name: str, value: Any) -> None:
-        self.write_text(name, json.dumps(value, indent=2) + "\n")
+        self.write_text(name, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
     def read_environment(self) -> Environment:
         """What the run is computed with."""
-        return self._json(self.names[1], Environment.model_validate_json)
+        return self._parsed(self.names[1], Environment.model_validate_json)
 
     def read_asked(self) -> Asked:
         """What a folder of seeds was begun with."""
-        return self._json(self.names[1], Asked.model_validate_json)
+        return self._parsed(self.names[1], Asked.model_validate_json)
 
     def read_result(self, recipe: Recipe) -> Result:
         """The figures.
@@ -234,12 +235,12 @@ class RunFolder:
         Raises:
             UserError: where there are none yet, some are missing or of another kind, or they are of another run.
         """
-        result = self._json(RESULT, lambda text: read_result(text, recipe.classifies))
+        result = self._parsed(RESULT, lambda text: read_result(text, recipe.classifies))
         if (result["method"], result["seed"], result["steps"]) != (recipe.method.name, recipe.seed, recipe.training.steps):
             raise UserError(f"{self.path / RESULT} and recipe.toml are of two runs; put the right one back, or fit again")
         return result
 
-    def _json(self, name: str, read: Callable[[bytes], Read]) -> Read:
+    def _parsed(self, name: str, read: Callable[[bytes], Read]) -> Read:
         try:
             regular(self.path / name)
             return read((self.path / name).read_bytes())
@@ -280,10 +281,26 @@ class RunFolder:
             raise self._damaged("sample.safetensors")
         return images
 
+    def write_unreadable(self, lines: list[str]) -> None:
+        """Writes down which images cannot be read, ``PATH: REASON``, each once; what is not `printable` is written out."""
+        self.write_text(UNREADABLE, "".join(f"{line}\n" for line in dict.fromkeys(map(printable, lines))))
+
     def read_unreadable(self) -> list[str]:
-        """The lines of ``unreadable.txt``, ``PATH: REASON``; none where all images could be read."""
-        path = self.path / "unreadable.txt"
-        return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        """The lines of ``unreadable.txt``, as `write_unreadable` wrote them; none where all images could be read.
+
+        Raises:
+            UserError: where it is a file of another kind.
+        """
+        there = os.path.lexists(self.path / UNREADABLE)
+        return self._parsed(UNREADABLE, lambda content: content.decode("utf-8").splitlines()) if there else []
+
+    def read_picture(self, name: str) -> bytes | None:
+        """The content of a picture; None where the run has none of this name.
+
+        Raises:
+            UserError: where it is no file.
+        """
+        return self._parsed(name, bytes) if os.path.lexists(self.path / name) else None
 
     def write_outputs(self, name: str, outputs: Outputs) -> None:
         """Keeps what a classifier says in ``outputs/name.safetensors``, features as float16."""
@@ -297,8 +314,10 @@ class RunFolder:
         """
         file = f"outputs/{name}.safetensors"
         try:
-            return Outputs(**self._load(file))
-        except (TypeError, ValueError, IndexError) as error:  # other names, or shapes that contradict each other
+            outputs = Outputs(**self._load(file))
+            outputs.check()
+            return outputs
+        except (TypeError, ValueError, IndexError) as error:  # other names, or values that contradict each other
             raise self._damaged(file) from error
 
     def write_examples(self, examples: Examples) -> None:
@@ -312,7 +331,9 @@ class RunFolder:
             UserError: where the file is missing or damaged.
         """
         images, labels, predicted, confidence = self._tensors("outputs/examples.safetensors", EXAMPLES)
-        if images.ndim != 4 or {labels.shape, predicted.shape, confidence.shape} != {images.shape[:1]}:
+        alike = {labels.shape, predicted.shape, confidence.shape} == {images.shape[:1]} and images.ndim == 4
+        types = (images.dtype, labels.dtype, predicted.dtype) == (torch.uint8, torch.int64, torch.int64)
+        if not alike or not types or not confidence.isfinite().all():
             raise self._damaged("outputs/examples.safetensors")
         return images, labels, predicted, confidence
 
@@ -376,12 +397,12 @@ class RunFolder:
             (self.path / name).unlink(missing_ok=True)
 
     def write_metrics(self, rows: list[Row]) -> None:
-        self.write_text(METRICS, "".join(json.dumps(row) + "\n" for row in rows))
+        self.write_text(METRICS, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
 
     def append_metrics(self, row: Row) -> None:
         path = self.path / METRICS
         with saying(path), path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+            file.write(json.dumps(row, allow_nan=False) + "\n")
 
     def read_metrics(self) -> list[Row]:
         """All rows; a last one that a kill cut short is left out.

@@ -25,6 +25,7 @@ from uda.recipe.schema import Recipe
 from uda.runs.build import Networks, build_method, build_networks, build_whole
 from uda.runs.folder import RunFolder
 from uda.runtime import Runtime, choose_runtime
+from uda.text import printable
 
 
 class Run:
@@ -84,18 +85,24 @@ class Run:
         outputs = self._folder.read_outputs(which)
         if (count := outputs.target_logits.shape[-1]) != len(self.classes):
             raise UserError(f"outputs/{which}.safetensors of {self.path} is another run's: it is of {count} classes; fit again")
+        lacking = outputs.source_labels is None or (outputs.test is None) != (self.accuracy["last"] is None)
+        if which in ("source_only", "last") and lacking:
+            raise UserError(f"outputs/{which}.safetensors of {self.path} is of other images than its result; fit again")
         return outputs
 
     @property
     def examples(self) -> Examples:
         """Target images that tell most about the last classifier."""
-        return self._folder.read_examples()
+        examples, count = self._folder.read_examples(), len(self.classes)
+        _, labels, predicted, _ = examples
+        if not ((labels >= -1) & (labels < count) & (predicted >= 0) & (predicted < count)).all():
+            raise UserError(f"outputs/examples.safetensors of {self.path} is another run's, of other classes; fit again")
+        return examples
 
     @property
     def translations(self) -> bytes | None:
         """``translations.png``; None where the method makes no images."""
-        path = self.path / "translations.png"
-        return path.read_bytes() if path.exists() else None
+        return self._folder.read_picture("translations.png")
 
     @property
     def metrics(self) -> list[Row]:
@@ -145,12 +152,15 @@ class Run:
         ).target.without_labels()
         images, unreadable = target.images, self._folder.read_unreadable()
         if unreadable and isinstance(images, ImageFiles):
-            lost = tuple(f"{images.path(number)}: " for number in range(len(images)))
+            lost = tuple(printable(f"{images.path(number)}: ") for number in range(len(images)))
             kept = [number for number, start in enumerate(lost) if not any(line.startswith(start) for line in unreadable)]
             target = target.only(torch.tensor(kept))
         if len(target) != self.result["target"]["train"]:
             raise UserError(f"{target.name} has {len(target):,} images now and had {self.result['target']['train']:,}; fit anew")
-        return target, target.shuffled()[: len(self.outputs().target_logits)]
+        sampled = target.shuffled()[: (count := len(self.outputs().target_logits))]
+        if len(sampled) < count:
+            raise UserError(f"outputs/last.safetensors of {self.path} is of {count:,} images, more than there are; fit again")
+        return target, sampled
 
     def sample(self) -> Tensor:
         """Some of the target images that were adapted to, uint8 (n, C, S, S), n at most 64."""

@@ -25,7 +25,7 @@ from uda.report.tables import result_table
 from uda.runs.build import Networks, build_checked, published_frame
 from uda.runs.cache import user_cache
 from uda.runs.environment import Environment, check_alike, compare, describe_environment
-from uda.runs.folder import RESULT, RunFolder, default_path, open_folder, shared_folder
+from uda.runs.folder import RESULT, UNREADABLE, RunFolder, default_path, open_folder, shared_folder
 from uda.runs.run import Run
 from uda.runtime import Runtime, choose_runtime, free_memory, scoped_seed
 from uda.training.loop import Checkpoints, Loop, Metrics, Observer, Progress, Signals, resumable
@@ -301,8 +301,8 @@ def say_unreadable(job: Job) -> None:
     splits = pair.source, pair.source_test, pair.target, pair.target_test, pair.target_unknown
     unreadable = [line for part in splits if part for line in part.unreadable]
     if unreadable:
-        job.folder.write_text("unreadable.txt", "".join(f"{line}\n" for line in dict.fromkeys(unreadable)))
-        say(f"  {len(unreadable)} images cannot be read and are left out; see {job.folder.path / 'unreadable.txt'}")
+        job.folder.write_unreadable(unreadable)
+        say(f"  {len(unreadable)} images cannot be read and are left out; see {job.folder.path / UNREADABLE}")
 
 
 def finish(job: Job, material: Material, report: bool) -> None:

@@ -22,6 +22,7 @@ from uda.data.arrays import fit_frame
 from uda.data.datasets.digits import Split
 from uda.data.domain import LabelledDomain
 from uda.errors import UserError
+from uda.paths import regular
 
 View = Literal["aerial", "map"]
 COUNTS = {"train": 2000, "test": 400}
@@ -123,6 +124,7 @@ def load_city(view: View, split: Split, roots: Sequence[Path], size: int, channe
 
 def _read_half(path: Path, view: View, size: int) -> Tensor:
     try:
+        regular(path)
         with Image.open(path) as file:
             both = file.convert("RGB")
     except OSError as error:
