@@ -55,6 +55,10 @@ def commands(data: Path) -> dict[str, list[str]]:
     }
 
 
+LISTENS = 0.1
+"""seconds after which the child has come to where it listens: `imports` is about what comes before"""
+
+
 @dataclass
 class Whole:
     """A command that was left alone: what it wrote, and the seconds that it took."""
@@ -94,7 +98,7 @@ def one(number: int, words: list[str], whole: Whole, place: Path) -> dict[str, o
     log: list[str] = []
     outcome, current = None, words
     for _ in range(2 if chance.random() < 1 / 3 else 1):
-        sent = Sent(kind, chance.random() * whole.seconds, kind != signal.SIGKILL)
+        sent = Sent(kind, LISTENS + chance.random() * whole.seconds, kind != signal.SIGKILL)
         outcome = attack(current, place, SECONDS, sent)
         if outcome.code == 0:
             break
