@@ -86,7 +86,8 @@ def test_probabilities_are_those_of_the_classifier(small_pair: Pair) -> None:
     probabilities = fitted.predict_proba(target)
     assert probabilities.shape == (96, 10)
     assert np.allclose(probabilities.sum(1), 1)
-    expected = fitted.classifier_(torch.from_numpy(target).float() / 127.5 - 1).softmax(1).detach().numpy()
+    logits = fitted.classifier_(torch.from_numpy(target).float() / 127.5 - 1)
+    expected = (logits / fitted.result_["calibration"]["temperature"]).softmax(1).detach().numpy()
     assert np.allclose(probabilities, expected, atol=1e-4)
 
 

@@ -239,10 +239,12 @@ def _show(group: Group, display: Display) -> None:
     from uda.report.compare import compare as run_compare
     from uda.report.page import write_comparison
     from uda.report.tables import comparison_table
+    from uda.training.loop import resumable
 
-    figures = run_compare([group])
-    display.show(comparison_table(figures))
-    display.say(f"everything is in {group.path}; look at {write_comparison(figures, group.path / 'report.html')}")
+    with resumable(group.path):
+        figures = run_compare([group])
+        display.show(comparison_table(figures))
+        display.say(f"everything is in {group.path}; look at {write_comparison(figures, group.path / 'report.html')}")
 
 
 @contextmanager

@@ -67,14 +67,17 @@ class Whole:
     seconds: float
 
 
-def wrong(sent: Sent, outcome: Outcome, place: Path) -> str:
-    """What is wrong with how an interrupted command ended; nothing where it was said as it has to be."""
+def wrong(sent: Sent, outcome: Outcome, place: Path, resumed: bool) -> str:
+    """What is wrong with how an interrupted command ended; nothing where it was said as it has to be.
+
+    Before it has looked at the run that it is to resume, it is said that it stopped, and no more.
+    """
     said, begun = outcome.out + outcome.err, any(place.glob("run/*.toml"))
     if outcome.code != EXPECTED[sent.number]:
         return f"exit code {outcome.code}"
     if "Traceback" in said or "Exception ignored" in said:
         return "a traceback"
-    if sent.number == signal.SIGKILL or (begun and HOW in said) or (not begun and outcome.err == "uda: stopped\n"):
+    if sent.number == signal.SIGKILL or (begun and HOW in said) or ((resumed or not begun) and outcome.err == "uda: stopped\n"):
         return ""
     return "not said how to go on" if begun else "said what is not so"
 
@@ -102,7 +105,7 @@ def one(number: int, words: list[str], whole: Whole, place: Path) -> dict[str, o
         outcome = attack(current, place, SECONDS, sent)
         if outcome.code == 0:
             break
-        log.append(wrong(sent, outcome, place))
+        log.append(wrong(sent, outcome, place, current is not words))
         if HOW not in outcome.out:
             break
         current = ["fit", "--resume", "run"]

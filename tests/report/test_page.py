@@ -95,7 +95,7 @@ def test_a_missing_part_is_named(own_run: Run, tmp_path: Path) -> None:
     moved = tmp_path / "elsewhere"
     shutil.copytree(own_run.path, moved)
     (moved / "outputs" / "last.safetensors").write_bytes(b"no")
-    with pytest.raises(UserError, match=r"last\.safetensors is missing or damaged; fit again"):
+    with pytest.raises(UserError, match=r"last\.safetensors is not the file that the run wrote"):
         material_of(Run(moved))
 
 

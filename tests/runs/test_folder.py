@@ -187,10 +187,12 @@ def test_a_list_that_is_not_text_and_a_picture_that_is_a_pipe_are_one_line_each(
 
 
 def of_rows(file: Path, change: Any) -> None:
-    """Changes the tensors of a file."""
+    """Changes the tensors of a file, and takes what it was out of the result, as of a run that kept no digests."""
     tensors = load_file(file)
     change(tensors)
     save_file(tensors, file)
+    result = file.parents[1] / "result.json"
+    result.write_text(json.dumps({key: value for key, value in json.loads(result.read_text()).items() if key != "files"}))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -288,3 +290,11 @@ def test_the_chosen_evaluations_weights_are_left_alone(tmp_path: Path) -> None:
     folder.keep_weights("evaluation-4", "selected")
     assert [path.name for path in (tmp_path / "weights").iterdir()] == ["selected.safetensors"]
     folder.read_weights("selected", torch.nn.Linear(4, 1))
+
+
+@pytest.mark.parametrize("name", ["weights/last.safetensors", "outputs/last.safetensors"])
+def test_a_file_of_another_run_is_not_taken_for_this_ones(name: str, own_run: Run, tmp_path: Path) -> None:
+    run = Run(shutil.copytree(own_run.path, tmp_path / "run"), device="cpu", precision="fp32")
+    shutil.copy(run.path / name.replace("last", "source" if "weights" in name else "source_only"), run.path / name)
+    with pytest.raises(UserError, match="is not the file that the run wrote"):
+        run.load_classifier("last") if "weights" in name else run.outputs("last")

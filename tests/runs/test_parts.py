@@ -49,5 +49,5 @@ def test_where_a_part_is_missing_or_its_shard_has_changed_nothing_is_gathered(pa
     shards = members_of(pattern)[0].shards
     write_tar(Path(shards[1]), {"4.png": png(4)})
     assert parts.gather(members_of(pattern)[0]) is None
-    assert not parts.has(parts.name(shards[1]))
+    assert parts.found(parts.name(shards[1])) is None
     assert parts.gather(members_of(shards[2])[0]) is not None

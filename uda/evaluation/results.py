@@ -153,6 +153,8 @@ class Result(TypedDict):
     ]
     open_set: NotRequired[Annotated[dict[str, OpenSet], _holds("source_only", "last")]]
     """where test images of unknown classes were asked for (`data.unknown`); accuracies above are of known ones"""
+    files: NotRequired[dict[str, str]]
+    """a digest of each file of weights and outputs, by its path in the run folder"""
     translation: NotRequired[Annotated[Translations, AfterValidator(_measured_whole)]]
     """where the method translates"""
 

@@ -81,17 +81,21 @@ def digest_of_images(images: Images) -> str:
         return images.names.key
     for number in range(len(images)):
         try:
-            sum_.update(_digest_of_file(images.path(number)))
+            sum_.update(bytes.fromhex(digest_of_file(images.path(number))))
         except OSError:
             sum_.update(b"unreadable")
     return sum_.hexdigest()
 
 
-def _digest_of_file(path: Path) -> bytes:
-    """A name for a file's content, 16 bytes, which is read in blocks."""
+def digest_of_file(path: Path) -> str:
+    """A name for a file's content, 32 hexadecimal digits; it is read in blocks.
+
+    Raises:
+        OSError: where it cannot be read, or has no end.
+    """
     regular(path)
     with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest()
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def versions_of(*packages: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 from datetime import datetime
@@ -18,7 +17,7 @@ from uda import ranks
 from uda.data.domain import LabelledDomain, Pair
 from uda.errors import UserError
 from uda.recipe.schema import Recipe
-from uda.runs.cache import digest, digest_of_images
+from uda.runs.cache import digest, digest_of_file, digest_of_images
 from uda.runtime import Runtime, machine
 
 PACKAGES = ("torch", "torchvision", "timm", "scikit-learn", "numpy", "pillow")
@@ -120,12 +119,7 @@ def files_digests(recipe: Recipe) -> dict[str, str]:
     places = {
         key: str(value).partition(".py:")[0] + ".py" if ".py:" in str(value) else str(value) for key, value in named.items()
     }
-    found = {}
-    for key, place in places.items():
-        if os.path.isfile(place):
-            with open(place, "rb") as file:
-                found[key] = hashlib.file_digest(file, "blake2b").hexdigest()[:32]
-    return found
+    return {key: digest_of_file(Path(place)) for key, place in places.items() if os.path.isfile(place)}
 
 
 def data_digests(pair: Pair) -> dict[str, str]:

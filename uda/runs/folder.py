@@ -32,6 +32,7 @@ from uda.paths import regular
 from uda.recipe import presets
 from uda.recipe.load import dump_recipe, load_recipe, named_code
 from uda.recipe.schema import Recipe
+from uda.runs.cache import digest_of_file
 from uda.runs.environment import Environment
 from uda.text import printable
 
@@ -131,6 +132,7 @@ class RunFolder:
 
     def __init__(self, path: Path, names: tuple[str, str] = RUN, trusted: bool = False) -> None:
         self.path, self.names, self.trusted = path, names, trusted
+        self.written: dict[str, str] = {}  # of a finished run, a digest of each file of tensors, as its result has it
 
     @classmethod
     def create(cls, path: Path, recipe: Recipe, environment: dict[str, Any], names: tuple[str, str] = RUN) -> RunFolder:
@@ -238,7 +240,17 @@ class RunFolder:
         result = self._parsed(RESULT, lambda text: read_result(text, recipe.classifies))
         if (result["method"], result["seed"], result["steps"]) != (recipe.method.name, recipe.seed, recipe.training.steps):
             raise UserError(f"{self.path / RESULT} and recipe.toml are of two runs; put the right one back, or fit again")
+        self.written = result.get("files", {})
         return result
+
+    def digests(self) -> dict[str, str]:
+        """A name for the content of each file of weights and outputs, by its path in the folder."""
+        files = sorted((*self.path.glob("weights/*.safetensors"), *self.path.glob("outputs/*.safetensors")))
+        return {file.relative_to(self.path).as_posix(): digest_of_file(file) for file in files}
+
+    def _check_whose(self, name: str) -> None:
+        if name in self.written and digest_of_file(self.path / name) != self.written[name]:
+            raise UserError(f"{self.path / name} is not the file that the run wrote; put that back, or fit again")
 
     def _parsed(self, name: str, read: Callable[[bytes], Read]) -> Read:
         try:
@@ -313,8 +325,9 @@ class RunFolder:
             UserError: where the file is missing or damaged.
         """
         file = f"outputs/{name}.safetensors"
+        tensors = self._load(file)
         try:
-            outputs = Outputs(**self._load(file))
+            outputs = Outputs(**tensors)
             outputs.check()
             return outputs
         except (TypeError, ValueError, IndexError) as error:  # other names, or values that contradict each other
@@ -344,6 +357,7 @@ class RunFolder:
     def _load(self, name: str) -> dict[str, Tensor]:
         try:
             regular(self.path / name)
+            self._check_whose(name)
             return load_file(self.path / name)
         except (OSError, SafetensorError) as error:
             raise self._damaged(name) from error
@@ -361,6 +375,7 @@ class RunFolder:
         """Loads ``weights/name.safetensors`` into `module`."""
         if not self.has_weights(name):
             raise UserError(f"{self.path} has no weights {name!r}; finish the run with: uda fit --resume {self.path}")
+        self._check_whose(f"weights/{name}.safetensors")
         load_weights(self.path / "weights" / f"{name}.safetensors", module)
 
     def has_weights(self, name: str) -> bool:

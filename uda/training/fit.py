@@ -307,6 +307,7 @@ def say_unreadable(job: Job) -> None:
 
 def finish(job: Job, material: Material, report: bool) -> None:
     """Writes the result and the report."""
+    material.result["files"] = job.folder.digests()
     job.folder.write_json(RESULT, material.result)
     close(job.folder, material, report, job.display, job.loop.observers)
 

@@ -66,7 +66,8 @@ def fit_seeds(
     }
     shared_folder(path, wanted, {"seeds": asked, **where}, SEEDS)
     try:
-        return resume_seeds(path, display, model, observers)
+        with resumable(path):
+            return resume_seeds(path, display, model, observers)
     except UserError:
         begun = any(folder.exists() for folder in seed_folders(path))
         if ranks.first() and not begun:  # refused before the first run began: nothing is left behind
