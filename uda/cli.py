@@ -311,10 +311,8 @@ def inspect(
     flags = {"model": model, "weights": weights, "backbone_weights": backbone_weights, "size": size}
     overrides = dict(parse_override(text) for text in set_ or ())
     overrides |= _settings(flags)
-    display, out = (
-        Display(),
-        new_file(out, ".html", Path(source), Path(target), *(place for place in (weights, backbone_weights) if place)),
-    )
+    read = *map(Path, (source, target)), *(place for place in (weights, backbone_weights) if place)
+    display, out = Display(), new_file(out, ".html", *read)
     seen = run_inspect(source, target, data_roots(data_root), display, overrides, device)
     display.say(seen["advice"])
     display.say(f"see {write_inspection(seen, out)}")

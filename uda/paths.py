@@ -29,12 +29,25 @@ def cache_home() -> Path:
     Raises:
         UserError: where the system knows no home of this user, as in a container under a number that it has no name for.
     """
-    if given := os.environ.get("XDG_CACHE_HOME"):
+    return _of_the_user("XDG_CACHE_HOME", ".cache")
+
+
+def state_home() -> Path:
+    """The user's folder for what has been decided: $XDG_STATE_HOME, else ``.local/state`` in the home folder.
+
+    Raises:
+        UserError: as `cache_home`.
+    """
+    return _of_the_user("XDG_STATE_HOME", ".local/state")
+
+
+def _of_the_user(variable: str, below_home: str) -> Path:
+    if given := os.environ.get(variable):
         return Path(given)
     try:
-        return Path.home() / ".cache"
+        return Path.home() / below_home
     except RuntimeError:
-        raise UserError("your home folder is not known here; set $HOME, or $XDG_CACHE_HOME to a folder of yours") from None
+        raise UserError(f"your home folder is not known here; set $HOME, or ${variable} to a folder of yours") from None
 
 
 def new_file(path: Path, ending: str, *inputs: Path) -> Path:

@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from uda.errors import OwnCodeError, ReaderKilled, UserError
+from uda.paths import state_home
 
 OURS = os.path.dirname(__file__) + os.sep
 
@@ -59,7 +60,7 @@ def own_frames(error: BaseException) -> str:
 
 def trusted_file() -> Path:
     """Where the names of code are kept that the user has named, or has agreed to."""
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "uda" / "trusted"
+    return state_home() / "uda" / "trusted"
 
 
 def trust(names: Iterable[str]) -> None:
