@@ -179,3 +179,5 @@ def test_the_source_classifier_predicts_where_a_run_recommends_it_and_says_why(
     write_predictions(own_run, folders / "target", tmp_path / "c.csv", "last", QUIET)
     recommended, source, last = (rows(tmp_path / f"{name}.csv") for name in "abc")
     assert recommended == source != last
+    sure = np.mean([float(row["probability"]) for row in source])
+    assert sure <= own_run.result["estimated"]["source_only"] + 0.05 or sure == pytest.approx(1 / len(own_run.classes), abs=0.02)

@@ -144,7 +144,8 @@ class Result(TypedDict):
     """which classifier to use, as far as can be told without labels"""
     recommended_because: NotRequired[str]
     calibration: NotRequired[Annotated[dict[str, PositiveFloat], _holds("temperature", "source_temperature")]]
-    """``temperature``, at which it is as sure on the target as the estimate says it is right; ``source_temperature``"""
+    """``temperature``, at which it is no surer on the target than the estimate says that it is right; the source classifier's,
+    ``source_only_temperature``; and ``source_temperature``, fitted on labelled source images"""
     warnings: NotRequired[list[Annotated[dict[str, Said], _holds("name", "what", "meaning", "advice")]]]
     per_class: NotRequired[Annotated[dict[str, list[float | None]], _holds("source_only", "last")]]
     confusion: NotRequired[Annotated[dict[str, list[list[int]]], _holds("source_only", "last")]]
@@ -242,7 +243,7 @@ def classifier_results(
     if before.test is not None and after.test is not None:
         oracle = max(evaluations(rows), key=lambda row: row["target_test_accuracy"])
         result["selection"]["oracle_step"] = oracle["step"]
-        result |= _with_labels(before.test, after.test, **result["calibration"])
+        result |= _with_labels(before.test, after.test, result["calibration"])
         if before.unknown_logits is not None and after.unknown_logits is not None:
             told = open_set(*before.test, before.unknown_logits), open_set(*after.test, after.unknown_logits)
             result["open_set"] = dict(zip(("source_only", "last"), told, strict=True))
@@ -277,15 +278,14 @@ def _without_labels(
         "recommended_because": found.reason if trains else "the method leaves the source classifier as it is",
         "calibration": {
             "temperature": match_confidence(after.target_logits, found.accuracy),
+            "source_only_temperature": match_confidence(before.target_logits, found.source_only),
             "source_temperature": fit_temperature(*after.source),
         },
         "warnings": [asdict(sign) for sign in signs],
     }
 
 
-def _with_labels(
-    before: tuple[Tensor, Tensor], after: tuple[Tensor, Tensor], temperature: float, source_temperature: float
-) -> dict[str, Any]:
+def _with_labels(before: tuple[Tensor, Tensor], after: tuple[Tensor, Tensor], calibration: dict[str, float]) -> dict[str, Any]:
     """Accuracy by class, confusion matrices and calibration error on the target's test images."""
     matrices = {"source_only": confusion(*before), "last": confusion(*after)}
     logits, labels = after
@@ -295,7 +295,7 @@ def _with_labels(
         "calibration_error": {
             "source_only": expected_calibration_error(*before),
             "last": expected_calibration_error(logits, labels),
-            "last_calibrated": expected_calibration_error(logits / temperature, labels),
-            "last_source_temperature": expected_calibration_error(logits / source_temperature, labels),
+            "last_calibrated": expected_calibration_error(logits / calibration["temperature"], labels),
+            "last_source_temperature": expected_calibration_error(logits / calibration["source_temperature"], labels),
         },
     }

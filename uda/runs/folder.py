@@ -148,7 +148,10 @@ class RunFolder:
             home.mkdir(parents=True, exist_ok=True)
             _sweep_beginnings(home)
             if path.exists() and not (path.is_dir() and _there(path) < set(names)):
-                hint = f", or continue that run with: uda fit --resume {path}" if (path / names[0]).is_file() else ""
+                finished = (path / RESULT).is_file() and not (path / CHECKPOINT).is_file()
+                hint = f"; it holds a finished run (uda report {path})" if finished else ""
+                if not finished and (path / names[0]).is_file():
+                    hint = f", or continue that run with: uda fit --resume {path}"
                 raise UserError(f"{path} exists already; give another --out{hint}")
             _fill(path, home, dict(zip(names, text, strict=True)))
         except OSError as error:

@@ -122,8 +122,9 @@ class Run:
         return self._folder.read_environment().model_dump()
 
     def temperature(self, which: str = "last") -> float:
-        """What an adapted classifier's logits are divided by, so that it is as sure as it is right, by the estimate."""
-        return 1.0 if self.chosen(which) == "source" else self.result["calibration"]["temperature"]
+        """What a classifier's logits are divided by, so that it is no surer than it is right, by the estimate."""
+        found = self.result["calibration"]
+        return found.get("source_only_temperature", 1.0) if self.chosen(which) == "source" else found["temperature"]
 
     def chosen(self, which: str) -> str:
         """``"last"`` or ``"source"`` for ``"recommended"``, whichever the run's result recommends; else `which` as it is."""
