@@ -171,7 +171,7 @@ def fit(
     if recipe is None and (source or target):
         recipe = "photos" if (model or "").startswith(PUBLISHED) and weights is None else "folders"
     if (recipe is None) == (resume is None):
-        raise UserError("give either --recipe NAME or --resume RUN; `uda recipes` lists the names")
+        raise UserError("give --source DIR --target DIR, --recipe NAME or --resume RUN; `uda recipes` lists the names")
     flags = context.params
     if resume is not None:
         asked = any(flags[flag] is not None for flag in (*FLAGS, "seeds", "out", "data_root"))
