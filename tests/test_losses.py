@@ -37,7 +37,7 @@ def close(value: Tensor, expected: float) -> bool:
 
 
 @given(rows=sizes, classes=sizes, seed=seeds, smoothing=st.floats(0, 0.9))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_cross_entropy_by_hand(rows: int, classes: int, seed: int, smoothing: float) -> None:
     """A smoothed label is the even distribution by `smoothing`, and the label by the rest."""
     logits, labels = draw(seed, rows, classes), torch.arange(rows) % classes
@@ -49,7 +49,7 @@ def test_cross_entropy_by_hand(rows: int, classes: int, seed: int, smoothing: fl
 
 
 @given(rows=sizes, seed=seeds)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_real_fake_by_hand(rows: int, seed: int) -> None:
     logits = draw(seed, rows, 1, scale=3)
     d = [1 / (1 + math.exp(-logit)) for logit in logits[:, 0].tolist()]
@@ -58,7 +58,7 @@ def test_real_fake_by_hand(rows: int, seed: int) -> None:
 
 
 @given(rows=sizes, seed=seeds)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_distance_by_hand(rows: int, seed: int) -> None:
     a, b = draw(seed, rows, 2, 3), draw(seed + 1, rows, 2, 3)
     l1 = l2 = 0.0
@@ -70,7 +70,7 @@ def test_distance_by_hand(rows: int, seed: int) -> None:
 
 
 @given(rows=sizes, numbers=sizes, seed=seeds)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_kl_to_standard_normal_is_that_of_torch_distributions(rows: int, numbers: int, seed: int) -> None:
     mean, log_variance = draw(seed, rows, numbers), draw(seed + 1, rows, numbers)
 
@@ -82,7 +82,7 @@ def test_kl_to_standard_normal_is_that_of_torch_distributions(rows: int, numbers
 
 
 @given(rows=sizes, classes=sizes, seed=seeds)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_entropies_by_hand(rows: int, classes: int, seed: int) -> None:
     logits = draw(seed, rows, classes, scale=2)
     p = softmax(logits)
@@ -93,7 +93,7 @@ def test_entropies_by_hand(rows: int, classes: int, seed: int) -> None:
 
 
 @given(rows=sizes, classes=sizes, seed=seeds)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_entropies_beside_expected_shares_by_hand(rows: int, classes: int, seed: int) -> None:
     logits, shares = draw(seed, rows, classes, scale=2), draw(seed + 1, classes, scale=1).softmax(0)
     p = softmax(logits)
@@ -108,7 +108,7 @@ def test_entropies_beside_expected_shares_by_hand(rows: int, classes: int, seed:
 
 
 @given(rows=sizes, classes=sizes, seed=seeds, confidence=st.floats(0, 1))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_pseudo_label_by_hand(rows: int, classes: int, seed: int, confidence: float) -> None:
     student, teacher = draw(seed, rows, classes), draw(seed + 1, rows, classes, scale=2)
     expected = 0.0
@@ -119,7 +119,7 @@ def test_pseudo_label_by_hand(rows: int, classes: int, seed: int, confidence: fl
 
 
 @given(rows=sizes, classes=sizes, seed=seeds)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_kl_divergence_by_hand(rows: int, classes: int, seed: int) -> None:
     first, second = draw(seed, rows, classes), draw(seed + 1, rows, classes)
     expected = 0.0
@@ -129,7 +129,7 @@ def test_kl_divergence_by_hand(rows: int, classes: int, seed: int) -> None:
 
 
 @given(n=sizes, m=sizes, kernels=st.integers(1, 6), seed=seeds)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_maximum_mean_discrepancy_by_hand(n: int, m: int, kernels: int, seed: int) -> None:
     a, b = draw(seed, n, 3), draw(seed + 1, m, 3) + 1
     first, second = a.double().numpy(), b.double().numpy()
@@ -149,7 +149,7 @@ def test_maximum_mean_discrepancy_by_hand(n: int, m: int, kernels: int, seed: in
 
 
 @given(n=sizes, m=sizes, seed=seeds)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_coral_by_hand(n: int, m: int, seed: int) -> None:
     a, b = draw(seed, n, 3), draw(seed + 1, m, 3, scale=2)
 
@@ -164,7 +164,7 @@ def test_coral_by_hand(n: int, m: int, seed: int) -> None:
 
 
 @given(rows=sizes, classes=sizes, temperature=st.floats(0.5, 3), seed=seeds)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_class_confusion_by_hand(rows: int, classes: int, temperature: float, seed: int) -> None:
     logits = draw(seed, rows, classes, scale=2)
     p = softmax(logits / temperature)
@@ -192,7 +192,7 @@ def test_the_weight_of_an_image_in_class_confusion_takes_no_gradient() -> None:
 
 
 @given(rows=sizes, neighbours=sizes, classes=sizes, seed=seeds)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_attraction_by_hand(rows: int, neighbours: int, classes: int, seed: int) -> None:
     logits = draw(seed, rows, classes)
     near = draw(seed + 1, rows, neighbours, classes).softmax(2)
@@ -210,7 +210,7 @@ def test_neighbours_attract_and_are_not_attracted() -> None:
 
 
 @given(rows=sizes, classes=sizes, seed=seeds)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_dispersion_by_hand(rows: int, classes: int, seed: int) -> None:
     logits = draw(seed, rows, classes)
     p = softmax(logits)
@@ -219,7 +219,7 @@ def test_dispersion_by_hand(rows: int, classes: int, seed: int) -> None:
 
 
 @given(rows=sizes, classes=sizes, seed=st.integers(0, 1000))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_entropies_lie_in_their_range_and_mutual_information_is_not_negative(rows: int, classes: int, seed: int) -> None:
     logits = torch.randn(rows, classes, generator=torch.Generator().manual_seed(seed)) * 5
     top = math.log(classes) + 1e-5

@@ -29,7 +29,7 @@ def share(top: float) -> st.SearchStrategy[float]:
     crop=share(0.5), colour=share(1), erase=share(1), invert=share(1), mask=share(1),
     channels=st.sampled_from([1, 3]),
 )  # fmt: skip
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_shape_and_range_are_kept(channels: int, **strengths: float) -> None:
     x = images(channels=channels)
     out = Augment(**strengths)(x)

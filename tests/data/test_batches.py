@@ -17,7 +17,7 @@ from uda.runtime import Runtime
 
 
 @given(count=st.integers(1, 20), size=st.integers(1, 50))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_every_index_comes_once_per_epoch(count: int, size: int) -> None:
     shuffle = Shuffle(count)
     taken = torch.cat([shuffle.take(size) for _ in range(count)])  # count * size indices: `size` whole epochs
@@ -69,7 +69,7 @@ def test_a_domain_that_is_not_read_has_no_positions(small_pair: Pair, fp32: Runt
 
 
 @given(counts=st.lists(st.integers(1, 40), min_size=2, max_size=5))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_even_classes_come_equally_often_in_an_epoch(counts: list[int]) -> None:
     labels = torch.cat([torch.full((count,), k) for k, count in enumerate(counts)])
     share = -(-len(labels) // len(counts))
@@ -82,7 +82,7 @@ def test_even_classes_come_equally_often_in_an_epoch(counts: list[int]) -> None:
 
 
 @given(shares=st.lists(st.floats(0, 1), min_size=3, max_size=3).filter(lambda shares: sum(shares) > 0.1))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_classes_come_in_proportion_to_their_shares(shares: list[float]) -> None:
     labels = torch.tensor([0] * 50 + [1] * 30 + [2] * 20)
     found = labels[Shuffle(100, labels, torch.tensor(shares)).order].bincount(minlength=3)

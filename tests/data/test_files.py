@@ -106,7 +106,7 @@ def test_a_file_that_vanishes_later_is_named(tmp_path: Path) -> None:
         list(read(images, in_order(3)))
 
 
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=3)
 @given(size=st.integers(1, 7), taken=st.integers(0, 6))
 def test_a_stream_of_files_goes_on_where_one_of_pixels_would(
     tmp_path_factory: pytest.TempPathFactory, size: int, taken: int

@@ -26,7 +26,7 @@ def test_the_distance_of_two_normal_distributions_is_the_known_one() -> None:
     assert frechet_distance(a, b) == pytest.approx(25 + 4, rel=1e-5)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(0, 1000), st.integers(3, 40), st.integers(1, 8))
 def test_the_distance_is_symmetric_not_negative_and_zero_to_itself(seed: int, count: int, width: int) -> None:
     draws = torch.Generator().manual_seed(seed)

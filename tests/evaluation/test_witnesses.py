@@ -69,7 +69,7 @@ def test_a_classifier_that_did_not_change_agrees_with_itself_and_one_whose_class
     assert (same["log_classes"], same["log_images"]) == (math.log(3), math.log(60))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(images=st.integers(1, 12), labelled=st.integers(3, 12), seed=st.integers(0, 99), flat=st.booleans())
 def test_few_or_equal_images_give_finite_numbers(images: int, labelled: int, seed: int, flat: bool) -> None:
     generator = torch.Generator().manual_seed(seed)

@@ -2,7 +2,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from hypothesis import given, reject, settings
+from hypothesis import given, reject
 from hypothesis import strategies as st
 
 from uda import UserError
@@ -127,7 +127,6 @@ def test_an_override_without_equals_says_how_to_write_one() -> None:
         parse_override("method.width")
 
 
-@settings(deadline=None)
 @given(
     st.floats(allow_nan=False, allow_infinity=False, allow_subnormal=False),
     st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"])),
@@ -318,7 +317,6 @@ def keys_with_values(recipe: Recipe) -> dict[str, object]:
     return {key: value for key, value in walk(recipe.model_dump()).items() if type(value) in KINDS}
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_any_override_survives_being_written_and_read(data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(("svhn2mnist", "mnist2usps-dann", "mnist2mnistm")))

@@ -48,7 +48,7 @@ def test_what_does_not_differ_is_not_significant() -> None:
 
 
 @given(st.floats(0.5, 0.99), st.floats(0.5, 0.99), st.integers(1, 3))
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 def test_swapping_the_two_turns_the_sign(a: float, b: float, runs: int) -> None:
     first, second = answers(runs, 200, a, 1), answers(runs, 200, b, 2)
     there, back = paired(first, second), paired(second, first)

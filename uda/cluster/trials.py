@@ -16,7 +16,7 @@ from uda.errors import UserError
 from uda.evaluation.results import Row, evaluations
 from uda.plugins import named
 from uda.runs.cache import digest
-from uda.runs.folder import RESULT, RUN, SEEDS, RunFolder
+from uda.runs.folder import RUN, SEEDS, RunFolder
 from uda.training.loop import Interrupted, Observer, Stage, Stop
 from uda.training.seeds import run_seed
 from uda.training.stages import ADAPTATION_STAGE
@@ -57,7 +57,7 @@ class Trial:
 
     @property
     def is_done(self) -> bool:
-        return (self.path / RESULT).is_file() and not RunFolder(self.path).has_checkpoint()
+        return RunFolder(self.path).is_finished()
 
     def progress(self) -> tuple[str, int]:
         """The stage that it is in and the last step written down; an empty name where it has not come so far."""

@@ -148,10 +148,9 @@ class RunFolder:
             home.mkdir(parents=True, exist_ok=True)
             _sweep_beginnings(home)
             if path.exists() and not (path.is_dir() and _there(path) < set(names)):
-                finished = (path / RESULT).is_file() and not (path / CHECKPOINT).is_file()
-                hint = f"; it holds a finished run (uda report {path})" if finished else ""
-                if not finished and (path / names[0]).is_file():
-                    hint = f", or continue that run with: uda fit --resume {path}"
+                hint = f", or continue that run with: uda fit --resume {path}" if (path / names[0]).is_file() else ""
+                if cls(path, names).is_finished():
+                    hint = f"; it holds a finished run (uda report {path})"
                 raise UserError(f"{path} exists already; give another --out{hint}")
             _fill(path, home, dict(zip(names, text, strict=True)))
         except OSError as error:
@@ -390,6 +389,10 @@ class RunFolder:
             state = {**state, "metrics": metrics.stat().st_size}
         with atomic_write(self.path / name) as path:
             save_state(state, path)
+
+    def is_finished(self) -> bool:
+        """Whether there is a result, and nothing is left to do."""
+        return (self.path / RESULT).is_file() and not self.has_checkpoint()
 
     def has_checkpoint(self) -> bool:
         """Whether something is still to be done: the checkpoint is what a run deletes last."""

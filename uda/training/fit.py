@@ -163,7 +163,7 @@ def resume(
     """
     ranks.join()
     folder, display = open_folder(Path(run), trust=trust), own_display(display)
-    if ranks.agreed((folder.path / RESULT).exists() and not folder.has_checkpoint()):
+    if ranks.agreed(folder.is_finished()):
         display.say(f"{folder.path} is finished; nothing to do")
         return Run(folder.path, model)
     with folder.locked(), resumable(folder.path):

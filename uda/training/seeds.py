@@ -66,8 +66,7 @@ def fit_seeds(
     }
     shared_folder(path, wanted, {"seeds": asked, **where}, SEEDS)
     try:
-        with resumable(path):
-            return resume_seeds(path, display, model, observers)
+        return resume_seeds(path, display, model, observers)
     except UserError:
         begun = any(folder.exists() for folder in seed_folders(path))
         if ranks.first() and not begun:  # refused before the first run began: nothing is left behind
@@ -84,16 +83,17 @@ def resume_seeds(
 ) -> Group:
     """Runs what is left of a folder that `fit_seeds` made; what is finished stays as it is."""
     ranks.join()
-    folder, display = open_folder(path, SEEDS, trust), display or Display(quiet=True)
-    agree(path / SEEDS[0], trust)
-    asked = folder.read_asked()
-    with folder.locked(), resumable(path):
-        for seed in asked.seeds:
-            try:
-                run_seed(path, seed, asked, display, model, observers, trust)
-            except Interrupted as stop:
-                raise Interrupted(f"seed {seed}: {stop}", path, stop.terminated) from None
-    return open_group(path)
+    with resumable(path):
+        folder, display = open_folder(path, SEEDS, trust), display or Display(quiet=True)
+        agree(path / SEEDS[0], trust)
+        asked = folder.read_asked()
+        with folder.locked():
+            for seed in asked.seeds:
+                try:
+                    run_seed(path, seed, asked, display, model, observers, trust)
+                except Interrupted as stop:
+                    raise Interrupted(f"seed {seed}: {stop}", path, stop.terminated) from None
+        return open_group(path)
 
 
 def run_seed(
