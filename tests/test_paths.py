@@ -5,7 +5,11 @@ from pathlib import Path
 import pytest
 
 from uda import UserError
+from uda.data.names import data_roots
+from uda.errors import NoHome
 from uda.paths import cache_home, distinct, new_file, new_folder, not_a_run
+from uda.plugins import require_trust, trust
+from uda.runs.cache import user_cache
 
 
 @pytest.mark.parametrize(
@@ -60,13 +64,19 @@ def test_a_folder_is_new_or_empty(tmp_path: Path) -> None:
             new_folder(place)
 
 
-def test_without_a_home_the_cache_needs_a_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_a_home_nothing_is_kept_and_data_lies_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def unknown() -> Path:
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setattr(Path, "home", unknown)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_home() == tmp_path
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    with pytest.raises(UserError, match=r"set \$HOME, or \$XDG_CACHE_HOME"):
+    for name in ("XDG_CACHE_HOME", "XDG_STATE_HOME", "UDA_DATA"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(NoHome, match=r"set \$HOME, or \$XDG_CACHE_HOME"):
         cache_home()
+    assert user_cache().root is None
+    trust(["net.py:Net"])
+    with pytest.raises(UserError, match="--trust"):
+        require_trust(["net.py:Net"], "a recipe")
+    assert data_roots(None) == (Path("data").absolute(),)

@@ -434,11 +434,12 @@ def check(
         command = f"uda check {run} --labels {labels} --seed {seed} --answers {csv}"
         display.say(f"{csv} lists {len(drawn.names)} images; fill in the column label, then: {command}")
         return
-    table = answers or run / TABLE
-    given = read_table(drawn, table) if table.exists() or answers else {}
-    if answers is None:
-        _ask(drawn, given, table, display)
-    result = write_judgement(opened, drawn, given, seed)
+    with opened.locked():
+        table = answers or run / TABLE
+        given = read_table(drawn, table) if table.exists() or answers else {}
+        if answers is None:
+            _ask(drawn, given, table, display)
+        result = write_judgement(opened, drawn, given, seed)
     display.show(check_table(result))
     display.say(verdict(result))
 

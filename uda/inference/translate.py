@@ -23,6 +23,7 @@ from uda.runs.run import Run
 DOMAINS = {"source": SOURCE, "target": TARGET}
 PART = 64  # images that are translated at once
 SHOWN = 12  # images in a grid
+LONGEST_NAME = 255  # bytes, on nearly every file system
 
 
 def open_translator(run: Run) -> Translating:
@@ -70,7 +71,7 @@ def write_translations(
             asked for.
     """
     method, found = open_translator(run), find(images, labelled=False)
-    destination, places = domain_number(to), _places(found)
+    destination, places = domain_number(to), _places(found, samples)
     frame = run.recipe.drawn_frame
     given = None
     _check(method, run.recipe.method.name, samples, reference, whole)
@@ -149,10 +150,27 @@ def one_image(path: Path, frame: Frame) -> Tensor:
     return to_float(images)
 
 
-def _places(found: Found) -> list[Path]:
-    """Where each image's translation goes: its own name, told apart, and never outside of the folder that is written to."""
+def _places(found: Found, samples: int) -> list[Path]:
+    """Where each image's translation goes: its own name, told apart, and never outside of the folder that is written to.
+
+    Raises:
+        UserError: for a name that leaves no room for the ending, or is a folder's among these names. No image is made before.
+    """
     names = [Path(os.path.normpath(found.name(position))) for position in range(len(found))]
-    return distinct(Path(name.name) if name.is_absolute() or name.parts[0] == ".." else name for name in names)
+    places = distinct(Path(name.name) if name.is_absolute() or name.parts[0] == ".." else name for name in names)
+    folders = {folder for place in places for folder in place.parents}
+    for name, place in zip(names, places, strict=True):
+        files = [_file(place, number) for number in range(min(1, samples), samples + 1)]
+        if len(os.fsencode(files[-1].name)) > LONGEST_NAME:
+            raise UserError(f"the name {name.name[:40]}... leaves no room for {files[-1].name[-12:]}; shorten it")
+        if taken := folders.intersection(files):
+            raise UserError(f"the translation of {name} would be named as the folder {taken.pop()}; rename one of them")
+    return places
+
+
+def _file(stem: Path, number: int) -> Path:
+    """Where a translation goes: the only one of an image (`number` 0), or one of several."""
+    return stem.with_name(f"{stem.name}-{number}.png" if number else f"{stem.name}.png")
 
 
 def _square(image: Tensor) -> Tensor:
@@ -164,5 +182,5 @@ def _square(image: Tensor) -> Tensor:
 
 def _write(images: list[Tensor], stem: Path, numbered: bool) -> None:
     for number, image in enumerate(images, 1):
-        with atomic_write(stem.with_name(f"{stem.name}-{number}.png" if numbered else f"{stem.name}.png")) as path:
+        with atomic_write(_file(stem, number if numbered else 0)) as path:
             picture(image).save(path, "PNG")

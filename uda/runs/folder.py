@@ -286,7 +286,7 @@ class RunFolder:
 
     def write_sample(self, target: Domain) -> None:
         """Keeps up to 64 target images, uint8, so that exports can be checked where the data is not at hand."""
-        self._write_tensors("sample.safetensors", {"target": next(read(target.images, in_order(len(target), 64)))})
+        self._write_tensors("sample.safetensors", {"target": next(read(target.images, in_order(target.images, 64)))})
 
     def read_sample(self) -> Tensor:
         """The target images that the run has kept, uint8 (n, C, S, S)."""

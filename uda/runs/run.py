@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -166,6 +167,10 @@ class Run:
     def sample(self) -> Tensor:
         """Some of the target images that were adapted to, uint8 (n, C, S, S), n at most 64."""
         return self._folder.read_sample()
+
+    def locked(self) -> AbstractContextManager[None]:
+        """While it is open, no other process writes into the run folder (see `uda.runs.folder.RunFolder.locked`)."""
+        return self._folder.locked()
 
     def _asked_to_classify(self) -> None:
         if not self.recipe.classifies:
