@@ -18,7 +18,7 @@ from uda.data.names import split_roots
 from uda.errors import UserError
 from uda.evaluation.evaluator import Examples
 from uda.evaluation.outputs import Outputs
-from uda.evaluation.results import Result, Row
+from uda.evaluation.results import Checked, Result, Row
 from uda.methods.base import Method
 from uda.models.custom import whole_state_dict
 from uda.models.layers import Normalize
@@ -116,6 +116,11 @@ class Run:
         if not any((row["stage"], row["step"]) == ("adaptation", self.result["steps"]) for row in rows):
             raise UserError(f"{self.path / 'metrics.jsonl'} is missing or cut short; fit again")
         return rows
+
+    @property
+    def checked(self) -> Checked | None:
+        """What labels of a few target images say of both classifiers; None where there was no `uda check`."""
+        return self._folder.read_check()
 
     @property
     def environment(self) -> dict[str, Any]:
