@@ -21,7 +21,7 @@ from uda.recipe.load import resolve
 from uda.recipe.schema import Recipe
 from uda.report.page import Material, material_of, write_report
 from uda.report.tables import result_table
-from uda.runs.build import Networks, build_checked, published_frame
+from uda.runs.build import Networks, build_checked, check_files, published_frame
 from uda.runs.cache import user_cache
 from uda.runs.environment import Environment, check_alike, compare, describe_environment
 from uda.runs.folder import RESULT, UNREADABLE, RunFolder, default_path, open_folder, shared_folder
@@ -76,6 +76,7 @@ def fit(
     keywords = {key.replace("__", "."): value for key, value in settings.items()}
     display = own_display(display)
     wanted = asked_for(recipe, model, {**(overrides or {}), **keywords}, display)
+    check_files(wanted.classifier)
     roots = data_roots(data_root)
     runtime = choose_runtime(device, precision)
     wanted = wanted.with_frame(find_frame(wanted.data, roots, wanted.classifies, published_frame(wanted.classifier)))
