@@ -10,7 +10,11 @@ from pathlib import Path
 from uda.errors import NoHome, UserError
 
 RUN_FILES = ("recipe.toml", "seeds.json")  # what makes a folder one of a run, or of several seeds
-OURS = {".csv": b"path,class,probability", ".json": b"{", ".html": b"<!doctype html>"}  # what outputs begin with
+OURS = {
+    ".csv": b"path,class,probability",
+    ".json": b'{\n  "data": ',
+    ".html": b'<!doctype html>\n<html lang="en">\n<head>\n<meta name="generator" content="uda">',
+}  # what outputs begin with
 
 
 def regular(path: str | os.PathLike[str]) -> None:
