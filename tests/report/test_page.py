@@ -107,6 +107,25 @@ def test_warnings_and_their_advice_are_shown(material: Material, tmp_path: Path)
     assert "<li>Look for it.</li>" in text
 
 
+def test_what_labels_say_is_shown_first(material: Material, tmp_path: Path) -> None:
+    checked = {
+        "accuracy": {"adapted": 0.875, "source": 0.5},
+        "interval": {"adapted": (0.75, 1), "source": (0.25, 0.75)},
+        "labels": 8,
+    }
+    text = write_report(replace(material, checked=checked), tmp_path / "report.html").read_text()
+    assert "<b>87.50&nbsp;%</b><span>by 8 labels that somebody gave (75.00&nbsp;% .. 100.00&nbsp;%)" in text
+    assert "source_only, by the labels of 8 target images (0.250 .. 0.750)" in text
+
+
+def test_one_evaluation_is_no_curve(material: Material, tmp_path: Path) -> None:
+    last = max(row["step"] for row in material.rows)
+    rows = [row if row["step"] == last else {k: v for k, v in row.items() if k != "scores"} for row in material.rows]
+    _, page = read(write_report(replace(material, rows=rows), tmp_path / "report.html"))
+    assert "evaluations" not in page.ids
+    assert "#evaluations" not in page.links
+
+
 def test_without_target_labels_the_page_claims_no_accuracy(material: Material, tmp_path: Path) -> None:
     hidden = {k: v for k, v in material.result.items() if k not in ("confusion", "per_class", "calibration_error")}
     hidden["accuracy"] = {name: value if name == "source" else None for name, value in material.result["accuracy"].items()}

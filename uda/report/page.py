@@ -94,7 +94,7 @@ def write_report(material: Material, out: Path) -> Path:
 
 def _about_the_classifier(material: Material) -> dict[str, Any]:
     result, outputs = material.result, material.outputs
-    labelled, classes = "confusion" in result, result["classes"]
+    labelled, classes, evaluated = "confusion" in result, result["classes"], evaluations(material.rows)
     return {
         "labelled": labelled,
         "meanings": MEANINGS,
@@ -102,7 +102,8 @@ def _about_the_classifier(material: Material) -> dict[str, Any]:
         "checked": material.checked,
         "estimated": [*estimated_rows(result), *checked_rows(material.checked)],
         "open_set": list(result.get("open_set", {}).items()),
-        "evaluations": plots.draw_evaluations(evaluations(material.rows), result["selection"]["selected_step"]),
+        # One point is no curve.
+        "evaluations": plots.draw_evaluations(evaluated, result["selection"]["selected_step"]) if len(evaluated) > 1 else [],
         "per_class": plots.draw_classes(classes, *result["per_class"].values()) if labelled else None,
         "confusion": _shares(result["confusion"]) if labelled else None,
         "calibration": _calibration(outputs, result) if labelled else None,

@@ -271,6 +271,7 @@ def carry_out(job: Job, report: bool) -> None:
     after = predict_last(job, method)
     if ranks.first():
         with ranks.alone():
+            job.display.say("  figures and report ...")
             material = measure(job, source, method, after)
             finish(job, material, report)
     ranks.wait()
