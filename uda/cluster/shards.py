@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from uda.atomic import atomic_write
+from uda.atomic import atomic_write, sweep
 from uda.cluster.engine import each
 from uda.console import Display
 from uda.data.shards import Done
@@ -44,6 +44,7 @@ def over_shards(
     Raises:
         UserError: for shards of which nothing came, after all others are done.
     """
+    sweep(listing.parent)
     before = {given[1]: one for given in tasks if (one := found(*given)) is not None}
     left = [given for given in tasks if given[1] not in before]
     if before:
