@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import csv
 import importlib
 import json
 import os
@@ -139,6 +140,8 @@ def _content(path: Path) -> Any:
         return FIGURES.sub(b"", re.sub(rb"<svg.*?</svg>", b"", path.read_bytes(), flags=re.S))
     if path.suffix == ".pt":  # holds the name that it was written under
         return {name: value.tolist() for name, value in torch.load(path, weights_only=True).items()}
+    if path.name == "results.csv":
+        return [row | {"seconds": ""} for row in csv.DictReader(path.read_text().splitlines())]
     if path.suffix not in (".json", ".jsonl"):
         return path.read_bytes()
     parts = [path.read_text()] if path.suffix == ".json" else path.read_text().splitlines()

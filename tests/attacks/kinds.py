@@ -138,7 +138,7 @@ SPEC = (
     b'recipes = ["synth2digits"]\nmethods = ["mcc", "dann"]\nseeds = [0, 1]\nsearch = "random"\ntrials = 2\n[settings]\n'
     b'"training.steps" = [20, 30]\nclassifier.width = [8]\n'
 )
-TABLE = 'path,label\na.png,cat\nb/c.jpg,"a dog"\n' * 3
+TABLE = "path,label\n" + 'a.png,cat\nb/c.jpg,"a dog"\n' * 3
 
 
 # Changed values
@@ -240,7 +240,7 @@ def read_arrays(path: Path) -> None:
 
 def look(path: Path) -> None:
     """What `uda report`, `uda compare` and `Run` read of the run that a file belongs to; now and then with all pictures."""
-    with drawn() if zlib.crc32(path.read_bytes()) % 8 == 0 else nullcontext():
+    with drawn() if True else nullcontext():
         run = Run(path.parent if path.parent.name != "outputs" else path.parent.parent, device="cpu", precision="fp32")
         result_table(run.result)
         write_report(material_of(run), Path("../report.html"))

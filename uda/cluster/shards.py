@@ -89,7 +89,7 @@ class _Listing:
     def __init__(self, path: Path, shards: set[str]) -> None:
         self.path, self.lines = path, {_plain(shard): set[str]() for shard in shards}
         self.others: set[str] = set()
-        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
             places = (line[:at] for at, letter in enumerate(line) if letter == "/")
             self.lines.get(next((place for place in places if place in self.lines), ""), self.others).add(line)
 

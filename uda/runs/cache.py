@@ -154,10 +154,10 @@ class Cache:
     @contextmanager
     def writing(self, key: str) -> Iterator[Path]:
         """A folder to write to, which is kept under `key` after the block ended well; without a root, it is deleted."""
-        if self.root is not None:
-            self.root.mkdir(parents=True, exist_ok=True)
-            sweep(self.root)
-        made = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=self.root))
+        home = self.root or Path(tempfile.gettempdir())
+        home.mkdir(parents=True, exist_ok=True)
+        sweep(home)
+        made = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=home))
         try:
             with held(made):
                 with saying(made, *(made / name for name in (ABOUT, MAPS, WEIGHTS))):
