@@ -43,11 +43,12 @@ def apart(a: Tensor, b: Tensor) -> float:
 
 
 def last(recipe: str, seed: int, several: bool, options: list[str], folder: Path) -> tuple[float, float]:
-    """The accuracy ``last`` of a run, and its seconds."""
+    """The accuracy ``last`` of a run, and its seconds; a run that `folder` holds already is not made again."""
     program = TORCHRUN if several else [sys.executable]
     out = folder / f"{recipe}-{seed}-{1 + several}"
-    wanted = ["--recipe", recipe, "--seed", str(seed), "--out", str(out), "--no-cache", *options]
-    subprocess.run([*program, "-m", "uda", "fit", *wanted], check=True, stdout=subprocess.DEVNULL)
+    if not (out / "result.json").exists():
+        wanted = ["--recipe", recipe, "--seed", str(seed), "--out", str(out), "--no-cache", *options]
+        subprocess.run([*program, "-m", "uda", "fit", *wanted], check=True, stdout=subprocess.DEVNULL)
     result = json.loads((out / "result.json").read_text())
     return result["accuracy"]["last"], result["seconds"]["total"]
 
@@ -87,6 +88,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--times", type=int, default=10)
     parser.add_argument("--longest", type=float, default=60.0, help="seconds of the run folder within which a process is killed")
+    parser.add_argument("--out", type=Path, help="a folder that keeps the runs, to be gone on with")
     parser.add_argument("--set", dest="options", nargs="*", default=[], help="settings of the runs, KEY=VALUE")
     asked = parser.parse_args()
     options = [word for setting in asked.options for word in ("--set", setting)]
@@ -99,7 +101,8 @@ def main() -> None:
     else:
         with tempfile.TemporaryDirectory() as folder:
             for seed in asked.seeds:
-                one, two = (last(asked.recipe, seed, several, options, Path(folder)) for several in (False, True))
+                kept = asked.out or Path(folder)
+                one, two = (last(asked.recipe, seed, several, options, kept) for several in (False, True))
                 print(f"| {asked.recipe} | {seed} | {one[0]:.4f} | {two[0]:.4f} | {one[1]:.0f} | {two[1]:.0f} |", flush=True)
 
 

@@ -265,7 +265,7 @@ def print_table(table: Path) -> None:
         "agreement with the source classifier": column(rows, "agreement"),
     }
     adapts = np.array([int("adabn" not in row["run"]) for row in rows], dtype=bool)
-    kept = study.of_gain.left_out >= 0
+    kept = study.gain_left_out >= 0
     kinds = {"all": np.ones(len(rows), dtype=bool), "recommended": kept & adapts}
     kinds |= {
         "photographs": np.array(["/" in row["pair"] for row in rows]),

@@ -264,6 +264,15 @@ def test_check_asks_on_a_page_goes_on_and_judges(
     assert "estimate without labels" in out
 
 
+def test_two_checks_of_a_run_do_not_replace_each_others_answers(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, own_run: Run, tmp_path: Path
+) -> None:
+    run = shutil.copytree(own_run.path, tmp_path / "run")
+    with Run(run).locked():
+        code, _, err = uda(capsys, monkeypatch, "check", str(run))
+    assert (code, "another process writes to" in err) == (2, True)
+
+
 def test_check_by_a_table(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, own_run: Run, tmp_path: Path
 ) -> None:

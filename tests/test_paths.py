@@ -1,11 +1,19 @@
 """Where commands may write."""
 
+import sys
 from pathlib import Path
 
 import pytest
 
-from uda import UserError
+from uda import Run, UserError
+from uda.cli import main
+from uda.data.names import data_roots
+from uda.errors import NoHome
 from uda.paths import cache_home, distinct, new_file, new_folder, not_a_run
+from uda.plugins import require_trust, trust
+from uda.report.compare import compare, open_group
+from uda.report.page import write_comparison
+from uda.runs.cache import user_cache
 
 
 @pytest.mark.parametrize(
@@ -36,11 +44,24 @@ def test_an_earlier_output_is_replaced_and_nothing_else(tmp_path: Path) -> None:
         new_file(earlier, ".csv")
 
 
-@pytest.mark.parametrize(("name", "content"), [("labels.csv", "path,label\n"), ("page.html", "<p>mine"), ("horse.png", "")])
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("labels.csv", "path,label\n"), ("page.html", "<!doctype html>"), ("mine.json", "{}"), ("horse.png", "")],
+)
 def test_a_file_that_is_no_output_of_ours_is_not_replaced(name: str, content: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(content)
     with pytest.raises(UserError, match="delete it, or give another -o"):
         new_file(tmp_path / name, Path(name).suffix)
+
+
+def test_pages_and_figures_are_known_again(own_run: Run, folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page, figures = write_comparison(compare([open_group(own_run.path)]), tmp_path / "page.html"), tmp_path / "figures.json"
+    assert new_file(page, ".html") == page
+    command = ["uda", "evaluate", str(own_run.path), "--data", str(folders / "test"), "-o", str(figures)]
+    monkeypatch.setattr(sys, "argv", command)
+    for _ in range(2):  # the second time onto the first one's figures
+        with pytest.raises(SystemExit, match="0"):
+            main()
 
 
 def test_outputs_are_not_added_to_a_run(tmp_path: Path) -> None:
@@ -60,13 +81,19 @@ def test_a_folder_is_new_or_empty(tmp_path: Path) -> None:
             new_folder(place)
 
 
-def test_without_a_home_the_cache_needs_a_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_a_home_nothing_is_kept_and_data_lies_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def unknown() -> Path:
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setattr(Path, "home", unknown)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_home() == tmp_path
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    with pytest.raises(UserError, match=r"set \$HOME, or \$XDG_CACHE_HOME"):
+    for name in ("XDG_CACHE_HOME", "XDG_STATE_HOME", "UDA_DATA"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(NoHome, match=r"set \$HOME, or \$XDG_CACHE_HOME"):
         cache_home()
+    assert user_cache().root is None
+    trust(["net.py:Net"])
+    with pytest.raises(UserError, match="--trust"):
+        require_trust(["net.py:Net"], "a recipe")
+    assert data_roots(None) == (Path("data").absolute(),)

@@ -447,6 +447,7 @@ def check(
         result = write_judgement(opened, drawn, given, seed)
     display.show(check_table(result))
     display.say(verdict(result))
+    display.say(f"uda report {run} puts these figures into the report")
 
 
 def _ask(drawn: Drawn, given: Answers, table: Path, display: Display) -> None:

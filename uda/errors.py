@@ -41,6 +41,10 @@ class ReaderKilled(UserError):
         return cls("a process that reads images was killed, perhaps for want of memory; free some, then resume")
 
 
+class NoHome(UserError):
+    """The system knows no home folder of this user, as in a container under a number that it has no name for."""
+
+
 class NotFinite(UserError):
     """A loss, a weight or what a network returns is infinite or not a number."""
 

@@ -7,10 +7,14 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path
 
-from uda.errors import UserError
+from uda.errors import NoHome, UserError
 
 RUN_FILES = ("recipe.toml", "seeds.json")  # what makes a folder one of a run, or of several seeds
-OURS = {".csv": b"path,class,probability", ".json": b"{", ".html": b"<!doctype html>"}  # what outputs begin with
+OURS = {
+    ".csv": b"path,class,probability",
+    ".json": b'{\n  "data": ',
+    ".html": b'<!doctype html>\n<html lang="en">\n<head>\n<meta name="generator" content="uda">',
+}  # what outputs begin with
 
 
 def regular(path: str | os.PathLike[str]) -> None:
@@ -27,7 +31,7 @@ def cache_home() -> Path:
     """The user's folder for what can be made again: $XDG_CACHE_HOME, else ``.cache`` in the home folder.
 
     Raises:
-        UserError: where the system knows no home of this user, as in a container under a number that it has no name for.
+        NoHome: where the system knows no home of this user.
     """
     return _of_the_user("XDG_CACHE_HOME", ".cache")
 
@@ -36,7 +40,7 @@ def state_home() -> Path:
     """The user's folder for what has been decided: $XDG_STATE_HOME, else ``.local/state`` in the home folder.
 
     Raises:
-        UserError: as `cache_home`.
+        NoHome: as `cache_home`.
     """
     return _of_the_user("XDG_STATE_HOME", ".local/state")
 
@@ -47,7 +51,7 @@ def _of_the_user(variable: str, below_home: str) -> Path:
     try:
         return Path.home() / below_home
     except RuntimeError:
-        raise UserError(f"your home folder is not known here; set $HOME, or ${variable} to a folder of yours") from None
+        raise NoHome(f"your home folder is not known here; set $HOME, or ${variable} to a folder of yours") from None
 
 
 def new_file(path: Path, ending: str, *inputs: Path) -> Path:

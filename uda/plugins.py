@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from uda.errors import OwnCodeError, ReaderKilled, UserError
+from uda.errors import NoHome, OwnCodeError, ReaderKilled, UserError
 from uda.paths import state_home
 
 OURS = os.path.dirname(__file__) + os.sep
@@ -66,7 +66,7 @@ def trusted_file() -> Path:
 def trust(names: Iterable[str]) -> None:
     """Keeps names of code as the user's own. Where they cannot be kept, the user is asked again."""
     new = [place for place in map(_place, names) if place not in _trusted()]
-    with suppress(OSError):
+    with suppress(OSError, NoHome):
         if new:
             trusted_file().parent.mkdir(parents=True, exist_ok=True)
             with trusted_file().open("a", encoding="utf-8", errors="surrogateescape") as file:
@@ -93,7 +93,7 @@ def require_trust(names: Iterable[str], by: str) -> None:
 def _trusted() -> list[str]:
     try:
         return trusted_file().read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-    except OSError:
+    except (OSError, NoHome):
         return []
 
 

@@ -235,8 +235,13 @@ def restore_random_state(state: dict[str, Any]) -> None:
         torch.mps.set_rng_state(state["mps"])
 
 
-def free_memory() -> int | None:
-    """How many bytes this process may still take, of the machine's memory and of its container's; None where that is not told."""
+def free_memory(device: torch.device | None = None) -> int | None:
+    """How many bytes this process may still take, of a GPU's memory, or of the machine's and its container's.
+
+    None where that is not told.
+    """
+    if device is not None and device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
     told = re.search(r"MemAvailable: +(\d+) kB", _text("/proc/meminfo"))
     limit, used = (_text(f"/sys/fs/cgroup/memory.{name}").strip() for name in ("max", "current"))
     free = [1024 * int(told[1])] if told else []

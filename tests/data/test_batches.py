@@ -100,7 +100,7 @@ def test_batches_are_the_same_however_many_processes_read_ahead(tmp_path: Path, 
     write_folder(domain("d", 6, 0), tmp_path, False)
     names = np.array([os.fsencode(path.name) for path in sorted(tmp_path.iterdir())])
     files, found = ImageFiles(tmp_path, names, Frame(16, 3)), []
-    for images, readers in ((next(read(files, in_order(6))), 0), (files, 0), (files, 1), (files, 3)):
+    for images, readers in ((next(read(files, in_order(files))), 0), (files, 0), (files, 1), (files, 3)):
         monkeypatch.setattr("uda.data.files.READERS", readers)
         torch.manual_seed(0)
         stream = Stream(images, 4)
@@ -119,6 +119,6 @@ def test_images_come_through_a_pipe_where_shared_memory_is_full(tmp_path: Path, 
         raise RuntimeError("unable to allocate shared memory(shm)")
 
     monkeypatch.setattr("uda.data.files.READERS", 1)
-    ample = list(read(files, in_order(6)))
+    ample = list(read(files, in_order(files)))
     monkeypatch.setattr(torch.UntypedStorage, "_share_fd_cpu_", full)
-    assert all(torch.equal(*pair) for pair in zip(read(files, in_order(6)), ample, strict=True))
+    assert all(torch.equal(*pair) for pair in zip(read(files, in_order(files)), ample, strict=True))

@@ -18,7 +18,7 @@ from uda import UserError
 from uda.data.augment import Augment
 from uda.data.batches import Batches, Stream
 from uda.data.domain import LabelledDomain
-from uda.data.files import ImageFiles, check, in_order, read, read_in, workers_for
+from uda.data.files import ImageFiles, check, in_order, read, read_in, together, workers_for
 from uda.data.frame import Frame, decode
 from uda.data.settings import DataSettings
 from uda.runtime import Runtime
@@ -76,7 +76,7 @@ def test_small_sets_are_held_and_large_ones_are_not(tmp_path: Path) -> None:
     assert unreadable == []
     lazy, _, _ = check(files(tmp_path), memory=5 * 64 - 1)
     assert isinstance(lazy, ImageFiles)
-    assert np.array_equal(torch.cat(list(read(lazy, in_order(5, 2))))[:, 0].numpy(), pixels)
+    assert np.array_equal(torch.cat(list(read(lazy, in_order(lazy, 2))))[:, 0].numpy(), pixels)
 
 
 @pytest.mark.parametrize("memory", [0, 1 << 20])
@@ -87,7 +87,7 @@ def test_unreadable_files_are_left_out_and_named(tmp_path: Path, memory: int) ->
     images, positions, unreadable = check(files(tmp_path), memory)
     assert positions.tolist() == [0, 1, 3, 5]
     assert ["002.png" in unreadable[0], "004.png" in unreadable[1], len(unreadable)] == [True, True, 2]
-    assert np.array_equal(torch.cat(list(read(images, in_order(4))))[:, 0].numpy(), pixels[positions])
+    assert np.array_equal(torch.cat(list(read(images, in_order(images))))[:, 0].numpy(), pixels[positions])
 
 
 def test_too_many_unreadable_files_are_an_error(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_a_file_that_vanishes_later_is_named(tmp_path: Path) -> None:
     images, _, _ = check(files(tmp_path), 0)
     (tmp_path / "001.png").unlink()
     with pytest.raises(UserError, match=r"001\.png cannot be read any more"):
-        list(read(images, in_order(3)))
+        list(read(images, in_order(images)))
 
 
 @settings(max_examples=3)
@@ -141,7 +141,7 @@ def test_labels_stay_with_files_that_are_decoded_ahead(tmp_path: Path, fp32: Run
 def test_decoding_leaves_the_random_state_alone(tmp_path: Path) -> None:
     write(tmp_path, 3)
     state = torch.get_rng_state()
-    list(read(files(tmp_path), in_order(3)))
+    list(read(some := files(tmp_path), in_order(some)))
     assert torch.equal(state, torch.get_rng_state())
 
 
@@ -151,7 +151,7 @@ def test_workers_outlive_an_interrupt_from_the_keyboard(tmp_path: Path) -> None:
     caught: list[int] = []
     old = signal.signal(signal.SIGINT, lambda number, _: caught.append(number))
     try:
-        parts = read(files(tmp_path), in_order(40, 1))
+        parts = read(some := files(tmp_path), in_order(some, 1))
         next(parts)
         for child in Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split():
             os.kill(int(child), signal.SIGINT)
@@ -168,7 +168,7 @@ def test_images_are_read_in_a_smaller_frame_whether_they_are_files_or_in_memory(
     settings = DataSettings(source="a", target="b", size=48, resize=64, channels=3, drawn_size=12)
     assert settings.drawn_frame == Frame(12, 3, 16)
     files = ImageFiles(tmp_path, np.array([b"a.png"]), settings.frame)
-    for images in (files, next(read(files, in_order(1)))):
+    for images in (files, next(read(files, in_order(files, 1)))):
         (small,) = read_in(settings.drawn_frame, images)
         assert small.shape == (1, 3, 12, 12)
         assert small.dtype == torch.uint8
@@ -178,11 +178,11 @@ def test_images_are_read_in_a_smaller_frame_whether_they_are_files_or_in_memory(
 
 def test_little_shared_memory_is_not_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path, 5)
-    expected = list(read(files(tmp_path), in_order(5, 2)))
+    expected = list(read(some := files(tmp_path), in_order(some, 2)))
     assert workers_for(2**20) > 0
     monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bavail=1, f_frsize=64))
     assert workers_for(2**20) == 0
-    assert all(torch.equal(*pair) for pair in zip(read(files(tmp_path), in_order(5, 2)), expected, strict=True))
+    assert all(torch.equal(*pair) for pair in zip(read(some, in_order(some, 2)), expected, strict=True))
 
 
 def test_the_main_process_reads_where_no_reader_could_hand_over(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,9 +193,14 @@ def test_the_main_process_reads_where_no_reader_could_hand_over(monkeypatch: pyt
 def test_readers_outlive_one_termination_of_the_group(tmp_path: Path) -> None:
     """As `kill -TERM -GROUP` sends: the main process ends its step, and then them."""
     write(tmp_path, 40)
-    parts = read(files(tmp_path), in_order(40, 1))
+    parts = read(some := files(tmp_path), in_order(some, 1))
     for _ in range(4):  # until each reader has begun
         next(parts)
     for child in Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split():
         os.kill(int(child), signal.SIGTERM)
     assert len(list(parts)) == 36
+
+
+@pytest.mark.parametrize(("shape", "count"), [((1, 32, 32), 256), ((3, 224, 224), 256), ((3, 4096, 4096), 1), ((512,), 256)])
+def test_few_large_images_are_read_together(shape: tuple[int, ...], count: int) -> None:
+    assert together(shape) == count

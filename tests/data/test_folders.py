@@ -61,6 +61,15 @@ def test_a_csv_names_files_beside_it(folder: Path, header: str) -> None:
     assert class_names(found) == ("9", "10"), "whole numbers sort by value"
     assert values(load_labelled(found, ("9", "10"), *FRAME)) == {20: "10", 40: "9"}
     assert len(find(folder / "list.csv", labelled=False)) == 2
+    assert found.note == "the list list.csv" + (f" below its header {header.strip()}" if header else "")
+
+
+def test_an_image_with_two_labels_is_refused_and_one_that_is_listed_twice_is_not(folder: Path) -> None:
+    (folder / "list.csv").write_text("cat/a.png,cat\ncat/a.png,cat\ndog/c.png,dog\n")
+    assert len(find(folder / "list.csv", labelled=True)) == 3
+    (folder / "list.csv").write_text("cat/a.png,cat\ndog/c.png,dog\ncat/a.png,dog\n")
+    with pytest.raises(UserError, match=r"says two things of cat/a\.png, line 3: cat and dog"):
+        find(folder / "list.csv", labelled=True)
 
 
 def test_arrays_of_any_layout_and_label_type(tmp_path: Path) -> None:

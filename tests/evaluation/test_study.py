@@ -48,6 +48,17 @@ def test_new_runs_are_told_as_well_as_the_noise_allows_and_their_intervals_cover
         assert 0.8 <= covered <= 0.99
     assert np.mean([(v.recommended == "adapted") == (a >= b) for v, a, b in zip(verdicts, after, before, strict=True)]) > 0.9
     assert not any(v.unlike for v in verdicts)
+    gains = [v.gain_interval for v in verdicts]
+    assert 0.8 <= np.mean([low <= gain <= high for gain, (low, high) in zip(after - before, gains, strict=True)]) <= 0.99
+
+
+def test_the_gain_is_the_difference_of_the_estimates_and_its_reason_says_how_far_it_may_be_off(study: Study) -> None:
+    verdict = study.judge({"agreement": 0.7, "all_agree": 0.7, "moved": 0.4, "log_images": 7.0})
+    assert verdict.gain == verdict.accuracy - verdict.source_only < 0
+    low, high = verdict.gain_interval
+    assert low < verdict.gain < high
+    assert verdict.recommended == "source"
+    assert verdict.reason.endswith(f"{100 * verdict.gain:+.0f} points of accuracy ({100 * low:+.0f} .. {100 * high:+.0f})")
 
 
 def test_intervals_of_left_out_pairs_cover_as_often_as_they_say(study: Study) -> None:

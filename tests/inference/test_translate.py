@@ -96,6 +96,21 @@ def test_names_that_lead_out_of_the_folder_stay_inside(own_run: Run, folders: Pa
     assert names(tmp_path / "out") == sorted([one.name, "x.png"])
 
 
+@pytest.mark.parametrize(
+    ("images", "said"),
+    [(("a.jpg", "a.png/b.jpg"), "would be named as the folder a.png"), ((f"{'n' * 251}.jpg",), "leaves no room for")],
+)
+def test_a_name_that_no_translation_can_have_is_known_before_any_is_made(
+    images: tuple[str, ...], said: str, styled_run: Run, tmp_path: Path
+) -> None:
+    for name in images:
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (16, 16)).save(tmp_path / "in" / name)
+    with pytest.raises(UserError, match=said):
+        write_translations(styled_run, tmp_path / "in", tmp_path / "out", QUIET, samples=1 if said.startswith("leaves") else 0)
+    assert not (tmp_path / "out").exists()
+
+
 def test_unreadable_images_are_named_and_left_out(
     own_run: Run, folders: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,5 +1,7 @@
 """Intervals and the paired test, on made-up answers; groups and what cannot be compared."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from scipy.stats import binomtest
 
 from uda import Run, UserError
 from uda.report.compare import Group, bootstrap, compare, open_group, paired
+from uda.report.tables import comparison_table, recommended
 
 
 def answers(runs: int, count: int, share: float, seed: int = 0) -> torch.Tensor:
@@ -63,6 +66,29 @@ def test_a_run_is_a_group_of_one(own_run: Run) -> None:
     assert found["last"] == dict.fromkeys(("mean", "lowest", "highest"), own_run.accuracy["last"])
     low, high = found["interval"]
     assert low <= own_run.accuracy["last"] <= high
+
+
+def test_runs_without_labels_show_estimates_recommendations_and_checks(own_run: Run, tmp_path: Path) -> None:
+    run = Run(shutil.copytree(own_run.path, tmp_path / "run"))
+    (found,) = compare([open_group(run.path)])
+    assert found["estimated_interval"] == tuple(run.result["estimated"]["interval"])
+    assert "checked" not in found
+    figures = {
+        "accuracy": {"adapted": 0.5, "source": 0.25},
+        "interval": {"adapted": [0.25, 0.75], "source": [0, 0.5]},
+        "labels": 9,
+    }
+    (run.path / "check.json").write_text(json.dumps(figures))
+    (found,) = compare([open_group(run.path)])
+    assert (found["checked"], found["checked_interval"]) == (0.5, (0.25, 0.75))
+    unlabelled = {key: value for key, value in found.items() if key not in ("source_only", "last", "interval")}
+    names = [column.header for column in comparison_table([unlabelled]).columns]
+    assert names == ["runs", "seeds", "estimated", "recommended", "checked"]
+
+
+@pytest.mark.parametrize(("adapted", "said"), [(3, "adapted"), (0, "source"), (2, "adapted in 2 of 3")])
+def test_what_seeds_recommend(adapted: int, said: str) -> None:
+    assert recommended({"adapted": adapted, "seeds": [0, 1, 2]}) == said
 
 
 def test_runs_of_other_classes_are_not_compared(own_run: Run) -> None:

@@ -41,6 +41,18 @@ def run(out: Path, settings: dict[str, Any], **more: Any) -> Run:
     return fit("folders", out=out, device="cpu", precision="fp32", overrides=settings, **more)
 
 
+@pytest.mark.parametrize(
+    ("setting", "value", "said"),
+    [("classifier.weights", "missing.pt", "missing.pt"), ("classifier.backbone", f"{NETS}:Missing", "unknown name")],
+)
+def test_a_wrong_name_of_a_network_is_known_before_images_are_read(
+    setting: str, value: str, said: str, folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("uda.training.fit.load_pair", lambda *_, **__: pytest.fail("images are read"))
+    with pytest.raises(UserError, match=said):
+        run(folders / "run", overrides(folders, **{setting: value}))
+
+
 def test_adapted_weights_go_back_into_the_users_own_code(own_run: Run) -> None:
     network = SmallResNet().eval()
     network.load_state_dict(torch.load(own_run.path / "adapted.pt", weights_only=True))

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from uda.data.files import BLOCK, ImageFiles, Images, Inputs, read, read_and_replace
+from uda.data.files import ImageFiles, Images, Inputs, read, read_and_replace, together
 from uda.data.kept import Kept
 from uda.data.shards import BUFFER, Members
 from uda.errors import UserError
@@ -78,7 +78,7 @@ class Domain:
 
     def sample(self, count: int = 2000) -> Tensor:
         """The same inputs at each call, in an order without meaning: of images, uint8 (n, C, H, W), of at most 128 MiB."""
-        return torch.cat(list(read(self.inputs, self.sampled(count).split(BLOCK))))
+        return torch.cat(list(read(self.inputs, self.sampled(count).split(together(self.inputs.shape[1:])))))
 
     def sampled(self, count: int = 2000) -> Tensor:
         """Which images `sample` returns, int64 (n,)."""
@@ -158,7 +158,7 @@ class LabelledDomain(Domain):
 
     def labelled_sample(self, count: int = 2000) -> tuple[Tensor, Tensor]:
         """What `sample` returns, and its labels, int64 (n,)."""
-        inputs, labels = zip(*self.read(self.sampled(count).split(BLOCK)), strict=True)
+        inputs, labels = zip(*self.read(self.sampled(count).split(together(self.inputs.shape[1:]))), strict=True)
         return torch.cat(inputs), torch.cat(labels)
 
     def to(self, device: torch.device) -> LabelledDomain:

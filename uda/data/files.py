@@ -8,11 +8,12 @@ many bytes as the longest one has.
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import signal
 import tempfile
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import TypeVar
@@ -27,12 +28,13 @@ from uda.data.frame import Frame, View, decode, draw_views, open_image
 from uda.data.kept import Kept
 from uda.data.shards import Members
 from uda.errors import ReaderKilled, UserError
+from uda.runtime import free_memory
 
 GREY_MODES = frozenset(("1", "L", "LA", "I", "I;16", "I;16B"))
 AHEAD = 2  # batches that each worker process decodes ahead
 READERS = min(8, os.cpu_count() or 1)  # worker processes
 Made = TypeVar("Made")
-BLOCK = 256  # files that are decoded together where no batch size is asked for
+MOST, MOST_VALUES = 256, 2**26  # images, and values in them, that are read together where no batch size is asked for
 
 
 def bound_readers(most: int) -> None:
@@ -300,21 +302,28 @@ def read_and_replace(images: Inputs, blocks: Iterable[Tensor]) -> Generator[tupl
 def read_in(frame: Frame, images: Images) -> Iterator[Tensor]:
     """All images, block by block, in a smaller frame than their own, uint8 (B, C, S, S), on the CPU."""
     if isinstance(images, ImageFiles):
-        yield from read(ImageFiles(images.root, images.names, frame), in_order(len(images)))
+        yield from read(ImageFiles(images.root, images.names, frame), in_order(images))
         return
     from torchvision.transforms.v2 import InterpolationMode, functional
 
-    for part in images.split(BLOCK):
+    for part in images.split(together(images.shape[1:])):
         yield functional.resize(part.cpu(), [frame.size, frame.size], InterpolationMode(frame.interpolation), antialias=True)
 
 
-def in_order(count: int, size: int = BLOCK) -> tuple[Tensor, ...]:
-    """Blocks 0..count-1 of at most `size` positions."""
-    return tuple(torch.arange(count).split(size))
+def together(shape: Sequence[int]) -> int:
+    """How many images of a shape (C, H, W), or kept maps, are read together: few large ones, so that memory is bounded."""
+    return max(1, min(MOST, MOST_VALUES // math.prod(shape)))
+
+
+def in_order(images: Inputs, size: int | None = None) -> tuple[Tensor, ...]:
+    """The positions of all images in blocks of at most `size`; left out: as many as are read `together`."""
+    return tuple(torch.arange(len(images)).split(size or together(images.shape[1:])))
 
 
 def check(files: ImageFiles, memory: int, watch: Callable[[int], None] = lambda done: None) -> tuple[Images, Tensor, list[str]]:
     """Decodes every file once. Those that are readable: as one tensor where that is at most `memory` bytes, else as files.
+
+    As files, too, where they would take more than half of what is free.
 
     Args:
         files: what to look at.
@@ -328,12 +337,13 @@ def check(files: ImageFiles, memory: int, watch: Callable[[int], None] = lambda 
     Raises:
         UserError: where more than one in twenty (and more than three) are unreadable, or all.
     """
-    in_memory = files.nbytes <= memory and not isinstance(files.names, Members)
+    free = free_memory()
+    in_memory = files.nbytes <= min(memory, free // 2 if free else memory) and not isinstance(files.names, Members)
     kept = torch.empty(files.shape, dtype=torch.uint8) if in_memory else None
     good = torch.ones(len(files), dtype=torch.bool)
     unreadable: list[str] = []
     done = 0
-    for part, failed in files.decoded(in_order(len(files))):
+    for part, failed in files.decoded(in_order(files)):
         if kept is not None:
             kept[done : done + len(part)] = part
         done += len(part)
@@ -355,7 +365,8 @@ def check_some(files: ImageFiles, most: int, watch: Callable[[int], None]) -> tu
     positions = torch.arange(most) * len(files) // most
     unreadable: list[str] = []
     done = 0
-    for block, (_, failed) in zip(positions.split(BLOCK), files.decoded(positions.split(BLOCK)), strict=True):
+    blocks = positions.split(together(files.shape[1:]))
+    for block, (_, failed) in zip(blocks, files.decoded(blocks), strict=True):
         unreadable += [f"{files.path(position)}: {reason}" for position, reason in failed]
         done += len(block)
         refuse_too_many(unreadable, done, most)

@@ -20,7 +20,7 @@ from torch import Tensor
 from uda.console import Display
 from uda.data.arrays import fit_frame, open_arrays
 from uda.data.domain import Domain, LabelledDomain
-from uda.data.files import GREY_MODES, ImageFiles, Images, check, check_some, in_order, reason, source
+from uda.data.files import GREY_MODES, ImageFiles, Images, check, check_some, in_order, reason, source, together
 from uda.data.frame import Frame, decode_whole, opened
 from uda.data.shards import EXTENSIONS, Members, members_of, write_shards
 from uda.errors import UserError
@@ -54,11 +54,12 @@ class Found:
 
         Memory does not grow with the number of images. Those that cannot be read are among neither the positions nor the images.
         """
-        blocks = in_order(len(self))
         if self.pixels is not None:
+            blocks = torch.arange(len(self)).split(together((frame.channels, frame.size, frame.size)))
             yield from ((block.tolist(), fit_frame(self.pixels[block], *frame), []) for block in blocks)
             return
-        for block, (part, failed) in zip(blocks, ImageFiles(self.root, self.names, frame).decoded(blocks), strict=True):
+        files = ImageFiles(self.root, self.names, frame)
+        for block, (part, failed) in zip(blocks := in_order(files), files.decoded(blocks), strict=True):
             reasons = dict(failed)
             kept = [position for position in block.tolist() if position not in reasons]
             rows = torch.tensor(kept, dtype=torch.int64) - int(block[0])
@@ -156,16 +157,30 @@ def _find_csv(path: Path, labelled: bool) -> Found:
             rows = [(reader.line_num, row) for row in reader if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} cannot be read as CSV ({error}); it needs a path and a label in each row") from error
+    note = f"the list {path.name}"
     if rows and not _names_image(path.parent, rows[0][1][0]) and not set("./\\") & set(rows[0][1][0]):
-        rows = rows[1:]  # a word, and so what the column is called
+        note += f" below its header {','.join(rows[0][1])[:40]}"  # a word, and so what the column is called
+        rows = rows[1:]
     for line, row in rows:
         if not _names_image(path.parent, row[0]):
             raise UserError(f"{path}, line {line}: {row[0][:80]!r} is no image file; write path,label in each row")
         if labelled and (len(row) < 2 or not row[1].strip()):
             raise UserError(f"{path}, line {line}: the image has no label; write path,label in each row")
     labels = np.array([row[1].strip() for _, row in rows]) if labelled else None
+    if labelled and (twice := _labelled_twice(rows)) is not None:
+        raise UserError(f"{path} says two things of {twice[0]}, line {twice[1]}: {twice[2]}; leave the wrong row out")
     names = np.array([os.fsencode(row[0].strip()) for _, row in rows], dtype=np.bytes_)
-    return Found(path, names, path.parent, None, labels, f"the list {path.name}")
+    return Found(path, names, path.parent, None, labels, note)
+
+
+def _labelled_twice(rows: list[tuple[int, list[str]]]) -> tuple[str, int, str] | None:
+    """An image with two labels, the line of the second, and both; None where there is no such image."""
+    labels: dict[str, str] = {}
+    for line, row in rows:
+        name, label = row[0].strip(), row[1].strip()
+        if labels.setdefault(name, label) != label:
+            return name, line, f"{labels[name]} and {label}"
+    return None
 
 
 def _names_image(root: Path, cell: str) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from uda.errors import UserError
+from uda.errors import NoHome, UserError
 from uda.paths import cache_home
 
 DATA_SETS = ("mnist", "usps", "svhn", "svhn-extra", "mnist-m", "fashion-mnist", "synth", "digits", "aerial", "map")
@@ -118,25 +118,29 @@ def join_roots(roots: Iterable[Path]) -> str:
     return os.pathsep.join(map(str, roots))
 
 
-def _cached() -> Path:
-    return (cache_home() / "uda").absolute()
+def _own_root() -> Path:
+    """The folder in the user's cache; of a user without a home, ``data`` here."""
+    try:
+        return (cache_home() / "uda").absolute()
+    except NoHome:
+        return Path("data").absolute()
 
 
 def data_roots(given: str | Path | None) -> tuple[Path, ...]:
-    """Where data sets lie: what was given, else $UDA_DATA, else a folder in the user's cache, which the first download makes.
+    """Where data sets lie: what was given, else $UDA_DATA, else a folder of the user's own, which the first download makes.
 
     Args:
         given: one folder, or several as in `split_roots`. The first that holds a data set wins; downloads go to the first.
 
     Raises:
-        UserError: for one that is not there, and where nothing was given and the user has no home.
+        UserError: for one that is not there.
     """
     said_by, text = ("--data-root", str(given)) if given is not None else ("$UDA_DATA", os.environ.get("UDA_DATA", ""))
     roots = split_roots(text)
     if not roots:
-        return (_cached(),)
+        return (_own_root(),)
     for root in roots:
-        if not root.is_dir() and root != _cached():
+        if not root.is_dir() and root != _own_root():
             raise UserError(
                 f"{said_by}: {root} is not a folder; name one that holds data sets, or several with {os.pathsep!r} between"
             )

@@ -75,7 +75,7 @@ def worse_than_before(found: Verdict) -> Diagnostic | None:
         return None
     return Diagnostic(
         "worse than before",
-        f"the adapted classifier seems worse than the source classifier, by {abs(100 * found.gain):.1f} points",
+        f"the adapted classifier seems worse than the source classifier, by {abs(100 * found.gain):.0f} points",
         "adaptation has given images that were right to other classes",
         "take the source classifier, as predict, evaluate and export do unless told (--which last); or fit another --method",
     )

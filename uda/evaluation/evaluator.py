@@ -34,8 +34,8 @@ def predict(classifier: nn.Module, images: Inputs, runtime: Runtime) -> Tensor:
 
 def _own_blocks(images: Inputs) -> tuple[Tensor, ...]:
     """This process's share of all positions, in parts that take no more memory than a thousand small images."""
-    size = max(16, 1000 * 32 * 32 // images.shape[2:].numel())
-    return ranks.own(in_order(len(images), min(size, -(-len(images) // ranks.world_size()))))
+    size = max(1, 1000 * 32 * 32 // images.shape[2:].numel())
+    return ranks.own(in_order(images, min(size, -(-len(images) // ranks.world_size()))))
 
 
 def _logits(classifier: nn.Module, part: Tensor, runtime: Runtime) -> Tensor:
@@ -54,7 +54,8 @@ def features_and_logits(classifier: nn.Module, images: Tensor, runtime: Runtime)
         return only, only
     features: list[Tensor] = []
     logits: list[Tensor] = []
-    for part in ranks.own(images.split(min(1000, -(-len(images) // ranks.world_size())))):
+    for block in _own_blocks(images):
+        part = images[block.to(images.device)]
         with evaluating(classifier), runtime.computing(), runtime.autocast():
             features.append(classifier.backbone(runtime.arrange(to_float(part))))
             logits.append(classifier.head(features[-1]).float())

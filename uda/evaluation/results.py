@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Annotated, Any, Literal, NotRequired
+from typing import Annotated, Any, Literal, NotRequired, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, PositiveFloat, StringConstraints, TypeAdapter
+from pydantic import AfterValidator, BaseModel, ConfigDict, PositiveFloat, PositiveInt, StringConstraints, TypeAdapter
 from torch import Tensor
 from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
 
@@ -23,6 +23,7 @@ from uda.evaluation.witnesses import witnesses
 OF_A_CLASSIFIER = "classes", "accuracy", "selection", "estimated", "calibration", "warnings"
 WITH_LABELS = "per_class", "confusion", "calibration_error"
 
+Figures = TypeVar("Figures")
 Row = dict[str, Any]
 """a line of metrics.jsonl: stage, step, seconds; losses by name; of an evaluation, ``scores`` and what goes with them"""
 
@@ -109,6 +110,15 @@ class ClassShares(TypedDict):
     expected: Literal["even", "estimated"]
 
 
+class Checked(TypedDict):
+    """What the labels of a few target images say of both classifiers: what is read again of ``check.json``."""
+
+    accuracy: Annotated[dict[str, float], _holds("adapted", "source")]
+    interval: Annotated[dict[str, tuple[float, float]], _holds("adapted", "source")]
+    """that cover the truth in nine of ten such draws of images"""
+    labels: PositiveInt
+
+
 class Selection(TypedDict):
     """By which scores a step was chosen, which that is, and which has the best accuracy on labelled target images."""
 
@@ -167,11 +177,7 @@ def read_result(given: bytes, classifies: bool) -> Result:
         ValueError: where something is missing, of another kind, infinite or not a number, or says of another number of classes
             than there are.
     """
-    result = TypeAdapter(Result).validate_json(given)
-    try:
-        json.dumps(result, allow_nan=False)
-    except ValueError:
-        raise ValueError("one of its figures is infinite or not a number") from None
+    result = _finite(TypeAdapter(Result).validate_json(given))
     if not classifies:
         return result
     if missing := [name for name in OF_A_CLASSIFIER if name not in result]:
@@ -192,6 +198,23 @@ def read_result(given: bytes, classifies: bool) -> Result:
     if any(len(row) != count for row in rows):
         raise ValueError(f"its figures are not those of {count} classes")
     return result
+
+
+def read_check(given: bytes) -> Checked:
+    """What ``check.json`` holds, checked.
+
+    Raises:
+        ValueError: where something is missing, of another kind, infinite or not a number.
+    """
+    return _finite(TypeAdapter(Checked).validate_json(given))
+
+
+def _finite(figures: Figures) -> Figures:
+    try:
+        json.dumps(figures, allow_nan=False)
+    except ValueError:
+        raise ValueError("one of its figures is infinite or not a number") from None
+    return figures
 
 
 def evaluations(rows: Sequence[Row]) -> list[Row]:

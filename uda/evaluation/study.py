@@ -1,9 +1,9 @@
 """What a run's witnesses mean, by a study of other runs whose truth is known: an accuracy, an interval, and which classifier.
 
 ``study.csv`` has a line for each of its runs (``benchmarks/trust.py`` makes it): what `uda.evaluation.witnesses` found, and the
-accuracies that the target's labels gave. Three linear regressions say what follows for a new run: of the adapted classifier's
-accuracy, of the source classifier's, and of the gain. How far each is off is told by runs of the pairs that it was fitted
-without, so an interval means: of runs on pairs of which nothing was known, nine in ten had their truth inside.
+accuracies that the target's labels gave. Two linear regressions say what follows for a new run: of the adapted classifier's
+accuracy, and of the source classifier's; the gain is their difference. How far each is off is told by runs of the pairs that it
+was fitted without, so an interval means: of runs on pairs of which nothing was known, nine in ten had their truth inside.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Verdict:
         interval: where it lies, in nine of ten runs.
         source_only: of the source classifier on the target.
         source_only_interval: where that lies.
-        gain: the first less the third, which is told better from both at once than from either.
+        gain_interval: where the first less the third lies.
         unlike: whether the run is unlike those of the study; its intervals are wider then.
     """
 
@@ -46,8 +46,13 @@ class Verdict:
     interval: tuple[float, float]
     source_only: float
     source_only_interval: tuple[float, float]
-    gain: float
+    gain_interval: tuple[float, float]
     unlike: bool
+
+    @property
+    def gain(self) -> float:
+        """What adaptation has brought, -1..1."""
+        return self.accuracy - self.source_only
 
     @property
     def recommended(self) -> str:
@@ -57,8 +62,9 @@ class Verdict:
     @property
     def reason(self) -> str:
         """Why, in a few words."""
-        change = "gained" if self.gain >= 0 else "cost"
-        return f"by all that can be told without labels, adaptation {change} {abs(100 * self.gain):.1f} points of accuracy"
+        low, high = self.gain_interval
+        points = f"{100 * self.gain:+.0f} points of accuracy ({100 * low:+.0f} .. {100 * high:+.0f})"
+        return f"without labels, adaptation seems to bring {points}"
 
 
 class Regression:
@@ -145,11 +151,12 @@ class Study:
         agreed, images = np.array([run["all_agree"] for run in found]), np.exp([run["log_images"] for run in found])
         self.lowest, self.highest = raw.min(0), raw.max(0)
         self.of_adapted, self.of_source = (Regression(odds, log_odds(truth), self.pairs) for truth in (after, before))
-        self.of_gain = Regression(raw, after - before, self.pairs)
         self.spread_of_adapted, self.spread_of_source = (
             Spread(share(regression.left_out), truth, agreed, images, self.pairs)
             for regression, truth in ((self.of_adapted, after), (self.of_source, before))
         )
+        self.gain_left_out = share(self.of_adapted.left_out) - share(self.of_source.left_out)
+        self.reach_of_gain = float(np.quantile(abs(self.gain_left_out - (after - before)), COVERED, method="higher"))
 
     def _columns(self, found: Mapping[str, float]) -> tuple[Numbers, Numbers]:
         """A run's witnesses with shares as logarithms of odds, and as they are."""
@@ -169,8 +176,8 @@ class Study:
             reach = spread.widen * spread.deviation(accuracy, agreed, images) * (WIDER if unlike else 1)
             low, middle, high = np.clip(accuracy + reach * np.array([-1, 0, 1]), 0, 1).tolist()
             figures.append((middle, (low, high)))
-        (gain,) = self.of_gain.predict(raw)
-        return Verdict(*figures[0], *figures[1], float(gain), unlike)
+        gain, wide = figures[0][0] - figures[1][0], self.reach_of_gain * (WIDER if unlike else 1)
+        return Verdict(*figures[0], *figures[1], (max(gain - wide, -1.0), min(gain + wide, 1.0)), unlike)
 
 
 def log_odds(shares: Numbers) -> Numbers:

@@ -26,6 +26,7 @@ from uda.errors import UserError
 from uda.evaluation.sampling import Estimate, accuracy_of, difference_of, doubt, order, stratify
 from uda.inference.predict import as_cell
 from uda.paths import regular
+from uda.runs.folder import CHECK
 from uda.runs.run import Run
 
 NONE = "none of them"
@@ -158,7 +159,7 @@ def judge(run: Run, drawn: Drawn, answers: Answers, seed: int) -> dict[str, Any]
 def write_judgement(run: Run, drawn: Drawn, answers: Answers, seed: int) -> dict[str, Any]:
     """What `judge` returns, which is kept as ``RUN/check.json``."""
     result = judge(run, drawn, answers, seed)
-    with atomic_write(run.path / "check.json") as path:
+    with atomic_write(run.path / CHECK) as path:
         path.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     return result
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from uda.atomic import atomic_write
-from uda.data.files import BLOCK
+from uda.data.files import together
 from uda.data.frame import Frame, decode
 from uda.data.shards import EXTENSIONS, MISSING, Done, opened_shard, split_name, state_of
 from uda.errors import UserError
@@ -122,6 +122,7 @@ def _blocks(shard: str, frame: Frame) -> Iterator[tuple[list[str], Tensor, list[
     names: list[str] = []
     images: list[Tensor] = []
     errors: list[tuple[str, str]] = []
+    most = together((frame.channels, frame.size, frame.size))
     with opened_shard(shard) as tar:
         for member in tar:
             if not member.isfile() or split_name(member.name)[1] not in EXTENSIONS:
@@ -134,7 +135,7 @@ def _blocks(shard: str, frame: Frame) -> Iterator[tuple[list[str], Tensor, list[
                 names.append(member.name)
             except Exception as error:  # a damaged file makes a decoder raise almost anything
                 errors.append((member.name, (str(error).splitlines() or [type(error).__name__])[0]))
-            if len(names) + len(errors) == BLOCK:
+            if len(names) + len(errors) == most:
                 yield names, torch.stack(images) if images else torch.empty(0), errors
                 names, images, errors = [], [], []
             tar.members = []  # type: ignore[attr-defined] # it would remember all of them

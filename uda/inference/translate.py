@@ -23,6 +23,7 @@ from uda.runs.run import Run
 DOMAINS = {"source": SOURCE, "target": TARGET}
 PART = 64  # images that are translated at once
 SHOWN = 12  # images in a grid
+LONGEST_NAME = 255  # bytes, on nearly every file system
 
 
 def open_translator(run: Run) -> Translating:
@@ -70,28 +71,30 @@ def write_translations(
             asked for.
     """
     method, found = open_translator(run), find(images, labelled=False)
-    destination, places = domain_number(to), _places(found)
+    destination, places = domain_number(to), _places(found, samples)
     frame = run.recipe.drawn_frame
     given = None
     _check(method, run.recipe.method.name, samples, reference, whole)
     if reference is not None and isinstance(method, Styled):
         given = method.styles(one_image(reference, frame).to(run.runtime.device), destination)
     unreadable: list[str] = []
-    rows: list[list[Tensor]] = []
+    shown = _Shown()
     done = 0
     with run.runtime.computing(), display.stage("images", 0, len(found)) as bar:
         for positions, block, failed in found.whole(frame) if whole else found.decoded(frame):
             for start in range(0, len(positions), PART):
                 part = block[start : start + PART]
                 codes = method.encode(to_float(part.to(run.runtime.device)), 1 - destination)
-                styles: list[Tensor | None] = [None if given is None else given.expand(len(part), -1)]
-                if samples and isinstance(method, Drawing):
-                    styles = [method.draw_styles(len(part)) for _ in range(samples)]
-                made = [to_pixels(method.decode(codes, destination, style)).cpu() for style in styles]
-                for position, image, *translations in zip(positions[start : start + PART], part, *made, strict=True):
-                    _write(translations, out / places[position], numbered=samples > 0)
-                    if len(rows) < SHOWN:
-                        rows.append([_square(picture) for picture in (image, *translations)])
+                shown.add(other_domain(to), part)
+                for number in range(min(1, samples), samples + 1):  # one after another, so that memory does not grow with them
+                    style = None if given is None else given.expand(len(part), -1)
+                    if samples and isinstance(method, Drawing):
+                        style = method.draw_styles(len(part))
+                    made = to_pixels(method.decode(codes, destination, style)).cpu()
+                    shown.add(f"{to} {number}" if samples else to, made)
+                    for position, image in zip(positions[start : start + PART], made, strict=True):
+                        with atomic_write(_file(out / places[position], number)) as path:
+                            picture(image).save(path, "PNG")
             unreadable += failed
             done += len(positions) + len(failed)
             bar.update(done, f"{done:,} images")
@@ -99,11 +102,21 @@ def write_translations(
         raise UserError(f"none of the images at {images} can be read, for example {unreadable[0]}; mend them or give others")
     if unreadable:
         display.say(f"  {len(unreadable)} images cannot be read and have no translation: {', '.join(unreadable[:3])}")
-    if rows:
-        columns = [torch.stack(column) for column in zip(*rows, strict=True)]
-        names = [other_domain(to), *([f"{to} {number}" for number in range(1, samples + 1)] or [to])]
-        write_grid(list(zip(names, columns, strict=True)), grid_path(out))
+    if shown.columns:
+        write_grid([(name, torch.stack(column)) for name, column in shown.columns.items()], grid_path(out))
     return len(found) - len(unreadable)
+
+
+class _Shown:
+    """What the grid shows: the first images, and the first of their translations, squares (C, S, S) by name."""
+
+    def __init__(self) -> None:
+        self.columns: dict[str, list[Tensor]] = {}
+
+    def add(self, name: str, images: Tensor) -> None:
+        if name in self.columns or len(self.columns) <= SHOWN:
+            column = self.columns.setdefault(name, [])
+            column += [_square(image) for image in images[: SHOWN - len(column)]]
 
 
 def _check(method: Translating, name: str, samples: int, reference: Path | None, whole: bool) -> None:
@@ -149,10 +162,27 @@ def one_image(path: Path, frame: Frame) -> Tensor:
     return to_float(images)
 
 
-def _places(found: Found) -> list[Path]:
-    """Where each image's translation goes: its own name, told apart, and never outside of the folder that is written to."""
+def _places(found: Found, samples: int) -> list[Path]:
+    """Where each image's translation goes: its own name, told apart, and never outside of the folder that is written to.
+
+    Raises:
+        UserError: for a name that leaves no room for the ending, or is a folder's among these names. No image is made before.
+    """
     names = [Path(os.path.normpath(found.name(position))) for position in range(len(found))]
-    return distinct(Path(name.name) if name.is_absolute() or name.parts[0] == ".." else name for name in names)
+    places = distinct(Path(name.name) if name.is_absolute() or name.parts[0] == ".." else name for name in names)
+    folders = {folder for place in places for folder in place.parents}
+    for name, place in zip(names, places, strict=True):
+        files = [_file(place, number) for number in range(min(1, samples), samples + 1)]
+        if len(os.fsencode(files[-1].name)) > LONGEST_NAME:
+            raise UserError(f"the name {name.name[:40]}... leaves no room for {files[-1].name[-12:]}; shorten it")
+        if taken := folders.intersection(files):
+            raise UserError(f"the translation of {name} would be named as the folder {taken.pop()}; rename one of them")
+    return places
+
+
+def _file(stem: Path, number: int) -> Path:
+    """Where a translation goes: the only one of an image (`number` 0), or one of several."""
+    return stem.with_name(f"{stem.name}-{number}.png" if number else f"{stem.name}.png")
 
 
 def _square(image: Tensor) -> Tensor:
@@ -160,9 +190,3 @@ def _square(image: Tensor) -> Tensor:
     side = min(image.shape[1:])
     top, left = ((length - side) // 2 for length in image.shape[1:])
     return image[:, top : top + side, left : left + side]
-
-
-def _write(images: list[Tensor], stem: Path, numbered: bool) -> None:
-    for number, image in enumerate(images, 1):
-        with atomic_write(stem.with_name(f"{stem.name}-{number}.png" if numbered else f"{stem.name}.png")) as path:
-            picture(image).save(path, "PNG")

@@ -20,7 +20,7 @@ from uda.data.files import in_order, read
 
 def inputs_of(domain: Domain) -> Iterator[Tensor]:
     """All that a network reads of a domain, in order and in blocks: float images (B, C, H, W) in -1..1, or maps."""
-    for images in read(domain.inputs, in_order(len(domain))):
+    for images in read(domain.inputs, in_order(domain.inputs)):
         yield to_float(images)
 
 

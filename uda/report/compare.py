@@ -139,7 +139,9 @@ def paired(first: Tensor, second: Tensor) -> Difference:
 def summary(group: Group) -> dict[str, Any]:
     """Mean, lowest and highest of each figure over a group's seeds, and the bootstrap interval of ``last``.
 
-    ``agreement`` is that of each two seeds on target images: an estimate of their accuracy without target labels.
+    ``agreement`` is that of each two seeds on target images: an estimate of their accuracy without target labels. ``adapted`` is
+    in how many of the runs the adapted classifier is recommended; ``checked``, where there was a `uda check`, what that has said.
+    Intervals of these hold those of all the runs.
     """
     results = [run.result for run in group.runs]
     found: dict[str, Any] = {
@@ -148,6 +150,8 @@ def summary(group: Group) -> dict[str, Any]:
         "method": results[0]["method"],
         "seeds": [result["seed"] for result in results],
         "estimated": _spread([result["estimated"]["accuracy"] for result in results]),
+        "estimated_interval": _around([result["estimated"]["interval"] for result in results]),
+        "adapted": sum(result.get("recommended", "adapted") == "adapted" for result in results),
         "seconds": _spread([result["seconds"]["total"] for result in results]),
         "warnings": sum(bool(result["warnings"]) for result in results),
     }
@@ -156,6 +160,9 @@ def summary(group: Group) -> dict[str, Any]:
         if len({len(logits) for logits in answers}) > 1:
             raise UserError(f"the seeds of {group.path} have looked at different images; fit again")
         found["agreement"] = _spread([agreement(first, second) for first, second in combinations(answers, 2)])
+    if checked := [run.checked for run in group.runs if run.checked is not None]:
+        found["checked"] = statistics.mean(each["accuracy"]["adapted"] for each in checked)
+        found["checked_interval"] = _around([each["interval"]["adapted"] for each in checked])
     if group.right is not None:
         found["interval"] = bootstrap(group.right)
         for name in ACCURACIES:
@@ -163,6 +170,11 @@ def summary(group: Group) -> dict[str, Any]:
             found[name] = _spread([value for value in values if value is not None])
         found["calibration_error"] = _spread([result["calibration_error"]["last"] for result in results])
     return found
+
+
+def _around(intervals: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """The interval that holds all of these."""
+    return min(low for low, _ in intervals), max(high for _, high in intervals)
 
 
 def _spread(values: Sequence[float]) -> dict[str, float]:

@@ -20,10 +20,10 @@ from uda.console import duration
 from uda.evaluation.calibration import reliability
 from uda.evaluation.evaluator import Examples
 from uda.evaluation.outputs import Outputs
-from uda.evaluation.results import Result, Row, evaluations
+from uda.evaluation.results import Checked, Result, Row, evaluations
 from uda.report import plots
 from uda.report.grids import picture
-from uda.report.tables import MEANINGS, backward_rows, diversity_rows, estimated_rows, spread
+from uda.report.tables import MEANINGS, backward_rows, checked_rows, diversity_rows, estimated_rows, recommended, spread
 from uda.runs.run import Run
 
 SHOWN = 24  # images of each domain on the page about two of them
@@ -42,6 +42,7 @@ class Material:
         outputs: of the classifiers ``"source_only"`` and ``"last"``; of a run without a classifier, none.
         examples: target images worth a look; of a run without a classifier, none.
         translations: the picture of translations, a PNG, where the method makes some.
+        checked: what labels of a few target images say, where somebody has given them.
     """
 
     result: Result
@@ -51,6 +52,7 @@ class Material:
     outputs: dict[str, Outputs]
     examples: Examples | None
     translations: bytes | None
+    checked: Checked | None = None
 
 
 def material_of(run: Run) -> Material:
@@ -67,6 +69,7 @@ def material_of(run: Run) -> Material:
         {name: run.outputs(name) for name in ("source_only", "last")} if run.recipe.classifies else {},
         run.examples if run.recipe.classifies else None,
         run.translations,
+        run.checked,
     )
 
 
@@ -95,8 +98,9 @@ def _about_the_classifier(material: Material) -> dict[str, Any]:
     return {
         "labelled": labelled,
         "meanings": MEANINGS,
-        "advice": _advice(result),
-        "estimated": estimated_rows(result),
+        "advice": _advice(result, material.checked),
+        "checked": material.checked,
+        "estimated": [*estimated_rows(result), *checked_rows(material.checked)],
         "open_set": list(result.get("open_set", {}).items()),
         "evaluations": plots.draw_evaluations(evaluations(material.rows), result["selection"]["selected_step"]),
         "per_class": plots.draw_classes(classes, *result["per_class"].values()) if labelled else None,
@@ -118,6 +122,8 @@ def write_comparison(groups: list[dict[str, Any]], out: Path) -> Path:
         groups=groups,
         tested=tested,
         several=any("agreement" in group for group in groups),
+        checked=any("checked" in group for group in groups),
+        recommended=recommended,
         spread=spread,
         seconds=[duration(group["seconds"]["mean"]) for group in groups],
         picture=plots.draw_groups(groups) if tested else None,
@@ -148,7 +154,7 @@ def _environment() -> Environment:
     return Environment(loader=place, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 
 
-def _advice(result: Result) -> list[str]:
+def _advice(result: Result, checked: Checked | None) -> list[str]:
     """What to try next, as it follows from the run; the warnings' own advice comes first."""
     steps = [f"{warning['advice'][0].upper()}{warning['advice'][1:]}." for warning in result["warnings"]]
     accuracy, selected = result["accuracy"], result["selection"]["selected_step"]
@@ -157,9 +163,9 @@ def _advice(result: Result) -> list[str]:
             f"The label-free score was best at step {selected} of {result['steps']}: compare its predictions with the last "
             "step's (uda predict --which selected)."
         )
-    if accuracy["last"] is None:
+    if accuracy["last"] is None and checked is None:
         steps.append("Look at fifty target images, which uda check RUN chooses and shows: no estimate is worth as much.")
-    elif abs(result["estimated"]["accuracy"] - accuracy["last"]) > 0.05:
+    elif accuracy["last"] is not None and abs(result["estimated"]["accuracy"] - accuracy["last"]) > 0.05:
         steps.append(
             "The estimate without labels is far from the true accuracy here: do not trust it on other targets of this kind."
         )

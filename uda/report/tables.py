@@ -7,7 +7,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from uda.evaluation.results import Judged, Result, Translations
+from uda.evaluation.results import Checked, Judged, Result, Translations
 from uda.evaluation.unknown import OpenSet
 
 MEANINGS = {
@@ -73,10 +73,26 @@ def estimated_rows(result: Result) -> list[tuple[str, str, str]]:
     found = [("estimated", estimated["accuracy"], estimated["interval"])]
     if "source_only" in estimated:  # runs from before the study have no such estimate
         found.append(("estimated before", estimated["source_only"], estimated["source_only_interval"]))
-    rows = [(name, f"{value:.4f}", f"{MEANINGS[name]} ({low:.3f} .. {high:.3f})") for name, value, (low, high) in found]
+    rows = [(name, f"{value:.2f}", f"{MEANINGS[name]} ({low:.2f} .. {high:.2f})") for name, value, (low, high) in found]
     if "recommended" in result:
         rows.append(("recommended", result["recommended"], result["recommended_because"]))
     return rows
+
+
+def checked_rows(checked: Checked | None) -> list[tuple[str, str, str]]:
+    """Name, figure and meaning of what a few labels say of both classifiers, where there are some."""
+    if checked is None:
+        return []
+    names = {"adapted": ("checked", "last"), "source": ("checked before", "source_only")}
+    return [
+        (
+            name,
+            f"{checked['accuracy'][which]:.3f}",
+            f"{of}, by the labels of {checked['labels']} target images ({low:.3f} .. {high:.3f})",
+        )
+        for which, (name, of) in names.items()
+        for low, high in [checked["interval"][which]]
+    ]
 
 
 def diversity_rows(translation: Translations) -> list[tuple[str, str, str]]:
@@ -125,20 +141,44 @@ def spread(figure: dict[str, float] | None) -> str:
 
 
 def comparison_table(groups: list[dict[str, Any]]) -> Table:
-    """What `uda.report.compare.compare` returns, a row for each group of runs."""
+    """What `uda.report.compare.compare` returns, a row for each group of runs; a column that no group fills is left out."""
     table = Table(box=box.SIMPLE_HEAD, caption_justify="left")
+    columns: dict[str, list[str]] = {
+        "seeds": [str(len(group["seeds"])) for group in groups],
+        "source_only": [f"{group['source_only']['mean']:.4f}" if "source_only" in group else "" for group in groups],
+        "last": [spread(group.get("last")) for group in groups],
+        "95 % interval": [_span(group.get("interval"), 3) for group in groups],
+        "estimated": [f"{group['estimated']['mean']:.2f} ({_span(group['estimated_interval'], 2)})" for group in groups],
+        "recommended": [recommended(group) for group in groups],
+        "checked": [
+            f"{group['checked']:.3f} ({_span(group['checked_interval'], 2)})" if "checked" in group else "" for group in groups
+        ],
+        "to the first": [
+            f"{group['difference']['mean']:+.4f} (p {group['difference']['p']:.3f})" if "difference" in group else ""
+            for group in groups
+        ],
+    }  # fmt: skip
+    filled = {name: cells for name, cells in columns.items() if any(cells)}
     table.add_column("runs", overflow="fold")
-    for name in ("seeds", "source_only", "last", "95 % interval", "estimated", "to the first"):
+    for name in filled:
         table.add_column(name, justify="right", no_wrap=True)
-    for group in groups:
-        interval, difference, before = group.get("interval"), group.get("difference"), group.get("source_only")
-        table.add_row(
-            group["name"], str(len(group["seeds"])), f"{before['mean']:.4f}" if before else "", spread(group.get("last")),
-            f"{interval[0]:.3f} .. {interval[1]:.3f}" if interval else "", f"{group['estimated']['mean']:.4f}",
-            f"{difference['mean']:+.4f} (p {difference['p']:.3f})" if difference else "",
-        )  # fmt: skip
-    table.caption = (
-        "last: mean (lowest .. highest) of the seeds. Interval: seeds and test images drawn anew. "
-        "To the first: difference of last, and a paired test on the same test images, which covers the images, not the seeds."
-    )
+    for group, *cells in zip(groups, *filled.values(), strict=True):
+        table.add_row(group["name"], *cells)
+    captions = {
+        "last": "last: mean (lowest .. highest) of the seeds. Interval: seeds and test images drawn anew.",
+        "estimated": "Estimated: last, without target labels (where it lies in nine of ten runs of the study).",
+        "checked": "Checked: last, by the labels that uda check was given.",
+        "to the first": "To the first: difference of last, and a paired test on the same test images (not of seeds).",
+    }
+    table.caption = " ".join(text for name, text in captions.items() if name in filled)
     return table
+
+
+def recommended(group: dict[str, Any]) -> str:
+    """Which classifier a group's runs recommend; in how many of them, where they do not agree."""
+    adapted, count = group["adapted"], len(group["seeds"])
+    return "adapted" if adapted == count else "source" if not adapted else f"adapted in {adapted} of {count}"
+
+
+def _span(interval: tuple[float, float] | None, digits: int) -> str:
+    return f"{interval[0]:.{digits}f} .. {interval[1]:.{digits}f}" if interval else ""

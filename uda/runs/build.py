@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from uda import plugins
 from uda.data.frame import Frame
 from uda.errors import UserError
 from uda.methods import find_method
@@ -19,7 +20,7 @@ from uda.methods.source_only import SourceClassifierSettings
 from uda.methods.translating import PairDrawing, Translating
 from uda.models import GIVEN_IN_PYTHON, build_classifier, build_foreign
 from uda.models.backbones import Classifier
-from uda.models.custom import find_head, module_before, split_network
+from uda.models.custom import find_head, is_own, module_before, split_network
 from uda.models.frozen import Body, Resized, TwoNorms, Whole, freeze, with_head
 from uda.models.heads import pool_before_head
 from uda.models.layers import Normalize
@@ -43,6 +44,19 @@ def starts_published(wanted: SourceClassifierSettings) -> bool:
     if files and wanted.pretrained:
         raise UserError(f"classifier.pretrained=true and classifier.{files[0]} both say where weights come from; leave one out")
     return wanted.backbone.startswith(LIBRARIES) and not files if wanted.pretrained is None else wanted.pretrained
+
+
+def check_files(wanted: SourceClassifierSettings) -> None:
+    """Whether the files are there that a network is made of: a wrong name is known before minutes are spent on images.
+
+    Raises:
+        UserError: where one is missing or damaged, or the code in it cannot be imported.
+    """
+    for weights in (wanted.weights, wanted.backbone_weights):
+        if weights is not None:
+            read_state(Path(weights))
+    if is_own(wanted.backbone):
+        plugins.load(wanted.backbone)
 
 
 def build_whole(

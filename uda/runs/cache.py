@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from uda.atomic import TEMPORARY, alone, atomic_write, held, saying, sweep
 from uda.data.files import Images
 from uda.data.shards import Members
-from uda.errors import UserError
+from uda.errors import NoHome, UserError
 from uda.paths import cache_home, regular
 
 LIMIT = 20.0  # GiB, where $UDA_CACHE_GIB names no other
@@ -38,8 +38,11 @@ def cache_root() -> Path:
 
 
 def user_cache(wanted: bool = True) -> Cache:
-    """The user's own; one that keeps nothing where nothing is `wanted`, or $UDA_CACHE_GIB is 0."""
-    return Cache(cache_root() if wanted and limit() else None)
+    """The user's own; one that keeps nothing where nothing is `wanted`, $UDA_CACHE_GIB is 0, or the system knows no home."""
+    try:
+        return Cache(cache_root() if wanted and limit() else None)
+    except NoHome:
+        return Cache(None)
 
 
 def limit() -> int:

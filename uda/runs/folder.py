@@ -25,7 +25,7 @@ from uda.data.files import in_order, read
 from uda.errors import UserError
 from uda.evaluation.evaluator import Examples
 from uda.evaluation.outputs import Outputs
-from uda.evaluation.results import CheckedRow, Result, Row, read_result
+from uda.evaluation.results import Checked, CheckedRow, Result, Row, read_check, read_result
 from uda.models.weights import load_weights, save_state, save_tensors
 from uda.paths import regular
 from uda.recipe import presets
@@ -39,6 +39,8 @@ Read = TypeVar("Read")
 RUN, SEEDS = ("recipe.toml", "environment.json"), ("seeds.toml", "seeds.json")
 """what a run folder begins with, and a folder of several seeds"""
 METRICS, CHECKPOINT, RESULT, UNREADABLE = "metrics.jsonl", "checkpoint.pt", "result.json", "unreadable.txt"
+CHECK = "check.json"
+"""what labels of a few target images say, where somebody has given them"""
 EXAMPLES = ("images", "labels", "predicted", "confidence")
 GOOD = "good.pt"
 """a checkpoint that all was well in, to go back to"""
@@ -242,6 +244,10 @@ class RunFolder:
         self.written = result.get("files", {})
         return result
 
+    def read_check(self) -> Checked | None:
+        """What a few labels say (`uda check`); None where nobody has given any."""
+        return self._parsed(CHECK, read_check, "check again") if os.path.lexists(self.path / CHECK) else None
+
     def digests(self) -> dict[str, str]:
         """A name for the content of each file of weights and outputs, by its path in the folder."""
         files = sorted((*self.path.glob("weights/*.safetensors"), *self.path.glob("outputs/*.safetensors")))
@@ -251,7 +257,7 @@ class RunFolder:
         if name in self.written and digest_of_file(self.path / name) != self.written[name]:
             raise UserError(f"{self.path / name} is not the file that the run wrote; put that back, or fit again")
 
-    def _parsed(self, name: str, read: Callable[[bytes], Read]) -> Read:
+    def _parsed(self, name: str, read: Callable[[bytes], Read], otherwise: str = "fit again") -> Read:
         try:
             regular(self.path / name)
             return read((self.path / name).read_bytes())
@@ -260,7 +266,7 @@ class RunFolder:
         except OSError as error:
             raise UserError(f"{self.path / name} cannot be read ({error.strerror or error})") from error
         except (ValueError, RecursionError) as error:
-            raise UserError(f"{self.path / name} is damaged ({_first(error)}); fit again") from error
+            raise UserError(f"{self.path / name} is damaged ({_first(error)}); {otherwise}") from error
 
     def write_weights(self, name: str, module: nn.Module) -> None:
         """Saves ``weights/name.safetensors``. Tied parts are saved under each of their names."""
@@ -283,7 +289,7 @@ class RunFolder:
 
     def write_sample(self, target: Domain) -> None:
         """Keeps up to 64 target images, uint8, so that exports can be checked where the data is not at hand."""
-        self._write_tensors("sample.safetensors", {"target": next(read(target.images, in_order(len(target), 64)))})
+        self._write_tensors("sample.safetensors", {"target": next(read(target.images, in_order(target.images, 64)))})
 
     def read_sample(self) -> Tensor:
         """The target images that the run has kept, uint8 (n, C, S, S)."""

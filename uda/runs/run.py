@@ -18,7 +18,7 @@ from uda.data.names import split_roots
 from uda.errors import UserError
 from uda.evaluation.evaluator import Examples
 from uda.evaluation.outputs import Outputs
-from uda.evaluation.results import Result, Row, evaluations
+from uda.evaluation.results import Checked, Result, Row, evaluations
 from uda.methods.base import Method
 from uda.models.custom import whole_state_dict
 from uda.models.layers import Normalize
@@ -125,6 +125,11 @@ class Run:
         return rows
 
     @property
+    def checked(self) -> Checked | None:
+        """What labels of a few target images say of both classifiers; None where there was no `uda check`."""
+        return self._folder.read_check()
+
+    @property
     def environment(self) -> dict[str, Any]:
         """The contents of ``environment.json``: versions, machine, device."""
         return self._folder.read_environment().model_dump()
@@ -178,6 +183,10 @@ class Run:
     def sample(self) -> Tensor:
         """Some of the target images that were adapted to, uint8 (n, C, S, S), n at most 64."""
         return self._folder.read_sample()
+
+    def locked(self) -> AbstractContextManager[None]:
+        """While it is open, no other process writes into the run folder (see `uda.runs.folder.RunFolder.locked`)."""
+        return self._folder.locked()
 
     def _asked_to_classify(self) -> None:
         if not self.recipe.classifies:

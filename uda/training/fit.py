@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,12 +21,13 @@ from uda.recipe.load import resolve
 from uda.recipe.schema import Recipe
 from uda.report.page import Material, material_of, write_report
 from uda.report.tables import result_table
-from uda.runs.build import Networks, build_checked, published_frame
+from uda.runs.build import Networks, build_checked, check_files, published_frame
 from uda.runs.cache import user_cache
 from uda.runs.environment import Environment, check_alike, compare, describe_environment
 from uda.runs.folder import RESULT, UNREADABLE, RunFolder, default_path, open_folder, shared_folder
+from uda.runs.memory import check_memory
 from uda.runs.run import Run
-from uda.runtime import Runtime, choose_runtime, free_memory, scoped_seed
+from uda.runtime import Runtime, choose_runtime, scoped_seed
 from uda.training.loop import Checkpoints, Loop, Metrics, Observer, Progress, Signals, resumable
 from uda.training.stages import Job, adapt, keep_inputs, keep_target, labelled_images, measure, predict_last, train_source
 from uda.training.trackers import check_trackers, trackers_of
@@ -76,6 +76,7 @@ def fit(
     keywords = {key.replace("__", "."): value for key, value in settings.items()}
     display = own_display(display)
     wanted = asked_for(recipe, model, {**(overrides or {}), **keywords}, display)
+    check_files(wanted.classifier)
     roots = data_roots(data_root)
     runtime = choose_runtime(device, precision)
     wanted = wanted.with_frame(find_frame(wanted.data, roots, wanted.classifies, published_frame(wanted.classifier)))
@@ -129,6 +130,7 @@ def start(
     with scoped_seed(recipe.seed), runtime.computing():
         check_data(recipe, pair)
         networks = build_checked(recipe, len(pair.source.classes), runtime, model)
+        check_memory(recipe, networks, runtime)
         environment = {**describe_environment(recipe, pair, runtime, join_roots(roots), cache), "track": list(track)}
         check_alike(environment)
         # The folder is made last: what is wrong with the input leaves nothing behind.
@@ -214,29 +216,10 @@ def check_data(recipe: Recipe, pair: Pair) -> None:
         ("method.drawn_batch", getattr(recipe.method, "drawn_batch", None) or recipe.training.batch),
     ):
         ranks.share(size, name)
-    check_memory(recipe)
     if recipe.classifies and len(pair.source.classes) < 2:
         raise UserError(f"{pair.source.name} has one class alone, {pair.source.classes[0]}; give images of another one, too")
     if recipe.data.paired_test and (pair.target_test is None or len(pair.source_test) != len(pair.target_test)):
         raise UserError("data.paired_test: the test images of both domains are not as many; give pairs, in one order")
-
-
-def check_memory(recipe: Recipe) -> None:
-    """Whether a batch of images has room: as they are read, as floats, augmented, and as the first layer's gradients take it.
-
-    That is less than any network takes. Images that are held are bounded by `data.memory`.
-
-    Raises:
-        UserError: where it has not.
-    """
-    training, free = recipe.training, free_memory()
-    images = max(recipe.classifier.batch, training.batch + (training.target_batch or training.batch))
-    least = images * math.prod(recipe.data.shape) * (1 + 3 * 4)
-    if free is not None and least > free:
-        raise UserError(
-            f"a batch of {images:,} images takes at least {least / 2**30:.1f} GiB of memory, and {free / 2**30:.1f} GiB are free;"
-            " lower training.batch, training.target_batch, classifier.batch or --size"
-        )
 
 
 def new_job(

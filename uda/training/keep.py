@@ -178,7 +178,7 @@ class Keeper:
 
         With `strict`, too many of the others end it.
         """
-        blocks, done = in_order(len(domain), FILES), 0
+        blocks, done = in_order(domain.images, FILES), 0
         images = domain.images.to(torch.device("cpu"))
         drawn_views = read_views(images, self.data.frame, views, blocks, self.readers)
         with self.display.stage(f"features of {domain.name}", 0, len(domain)) as bar:

@@ -108,7 +108,7 @@ def run_seed(
 ) -> Run:
     """Begins or continues one run of a folder of seeds, which was begun with what is `asked`; a finished one stays as it is."""
     out = path / f"seed-{seed}"
-    if ranks.agreed((out / RUN[0]).exists()):
+    if ranks.agreed(all((out / name).exists() for name in RUN)):
         return resume(out, display, model, report=report, observers=observers, trust=trust)
     where = asked.model_dump(include={"data_root", "device", "precision", "cache", "track"})
     recipe = load_recipe(path / SEEDS[0], {"seed": seed})
