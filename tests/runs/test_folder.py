@@ -159,6 +159,17 @@ def test_a_folder_is_named_after_its_recipe_and_method_once(recipe: str, method:
     assert path.name.count("-") == begins.count("-") + 1
 
 
+@pytest.mark.parametrize("lost", ["target_test_accuracy", "target_mean_entropy", "scores"])
+def test_evaluations_that_are_not_alike_are_damaged(lost: str, copy: Path) -> None:
+    rows = Run(copy).metrics
+    last = max(number for number, row in enumerate(rows) if "scores" in row)
+    del rows[last][lost]
+    rows[last] |= {"scores": {"another": 0.0}} if lost == "scores" else {}
+    RunFolder(copy).write_metrics(rows)
+    with pytest.raises(UserError, match="its evaluations do not hold the same figures"):
+        _ = Run(copy).metrics
+
+
 def test_a_row_that_a_kill_cut_short_is_left_out(tmp_path: Path) -> None:
     folder, rows = RunFolder(tmp_path), [{"stage": "adaptation", "step": 1}]
     folder.write_metrics(rows)

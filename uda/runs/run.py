@@ -176,10 +176,6 @@ class Run:
             raise UserError(f"outputs/last.safetensors of {self.path} is of {count:,} images, more than there are; fit again")
         return target, sampled
 
-    def locked(self) -> AbstractContextManager[None]:
-        """While it is open, no other process writes to the run folder (see `RunFolder.locked`)."""
-        return self._folder.locked()
-
     def sample(self) -> Tensor:
         """Some of the target images that were adapted to, uint8 (n, C, S, S), n at most 64."""
         return self._folder.read_sample()
