@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from tests.attacks.cases import write_data
+from tests.attacks.cases import write_data, write_more
 from tests.attacks.kinds import READERS, Kind, kinds
 from uda.data import files
 from uda.errors import UserError
@@ -131,6 +131,7 @@ def main() -> None:
         root = Path(made)
         os.environ |= {"XDG_STATE_HOME": str(root / "state"), "XDG_CACHE_HOME": str(root / "cache")}
         write_data(root / "data")
+        write_more(root / "data")
         known = kinds(root / "data" / "run", root)
         result = fuzz(given.cases, {name: known[name] for name in given.only or known}, given.seed)
     for name, ends in result.ends.items():

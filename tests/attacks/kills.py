@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 
-from tests.attacks.cases import Case, cases, write_data
+from tests.attacks.cases import PLAIN, Case, cases, write_data, write_more
 from tests.attacks.harness import listed
 from uda import UserError
 from uda.evaluation import study
@@ -190,6 +190,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as made, given.out.open("a") as log:
         root = Path(made)
         write_data(root / "data")
+        if not given.cases or set(given.cases) - set(PLAIN):
+            write_more(root / "data")
         study.shipped()  # the same for all, and computed without threads
         for name in given.cases or cases(root):
             case, first = cases(root / "data")[name], root / "first" / name
