@@ -36,7 +36,7 @@ class Diagnostic:
 
 
 FAR = 0.3  # half the sum of absolute differences of two class histograms, 0..1
-HARDLY = 0.1  # of the share that a class has in the source
+HARDLY = 0.2  # of the share that a class has in the source
 UNSURE = 0.5  # a probability below this names no class
 MANY_UNSURE = 0.25  # of the target images
 LESS_SURE = 0.05  # nats

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import torch
-from pydantic import Field, FiniteFloat, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, FiniteFloat, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from uda import losses
@@ -80,6 +80,9 @@ class SourceClassifierSettings(Section):
     trainable: Annotated[str, Field(pattern=r"^(all|head|from \S+)$")] = "all"
     """what of the network is trained, by the source and by methods. "all"; "head": the body is frozen, and its features are
     computed once; "from STAGE": so is all that comes before the module STAGE"""
+    deeper: NonNegativeInt = 0
+    """of a body that is frozen ("head"): so many of its last stages are trained as well, after a first result, in runs of their
+    own below the first, as long as the accuracy that is estimated without labels grows"""
     target_norm: Literal["own", "both", "auto"] = "own"
     """what a frozen body's batch norms go by on the target: the statistics that it came with, or these and the target's, in the
     mean of two passes; auto: both, where the source classifier is surer then of target images, and of more classes;
@@ -96,6 +99,12 @@ class SourceClassifierSettings(Section):
     """steps on the augmented source that a network which comes trained takes before a method begins that reads the source"""
     batch: PositiveInt = 256
     training: SourceOnlySettings = SourceOnlySettings()
+
+    @model_validator(mode="after")
+    def _deeper_than_the_head(self) -> Self:
+        if self.deeper and self.trainable != "head":
+            raise ValueError('deeper is for a frozen body; set classifier.trainable to "head", or leave it out')
+        return self
 
     @property
     def freezes(self) -> bool:

@@ -129,8 +129,8 @@ def build_networks(
     ignored = [key for key in ("split", "mean", "std") if getattr(wanted, key) is not None]
     if foreign is None and ignored:
         raise UserError(f"classifier.{ignored[0]} is for networks that are not ours, and {wanted.backbone} is; leave it out")
-    if foreign is None and wanted.first_trained is not None:
-        raise UserError(f"{wanted.backbone} has no stages to name; set classifier.trainable to head or all")
+    if foreign is None and (wanted.first_trained is not None or wanted.deeper):
+        raise UserError(f"{wanted.backbone} has no stages; set classifier.trainable to head or all, and classifier.deeper to 0")
     if begin and wanted.weights is not None:
         load_weights(Path(wanted.weights), network)
     elif begin and wanted.backbone_weights is not None:

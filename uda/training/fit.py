@@ -24,10 +24,11 @@ from uda.report.tables import result_table
 from uda.runs.build import Networks, build_checked, check_files, published_frame
 from uda.runs.cache import user_cache
 from uda.runs.environment import Environment, check_alike, compare, describe_environment
-from uda.runs.folder import RESULT, UNREADABLE, RunFolder, default_path, open_folder, shared_folder
+from uda.runs.folder import RESULT, RUN, UNREADABLE, RunFolder, default_path, open_folder, shared_folder
 from uda.runs.memory import check_memory
 from uda.runs.run import Run
 from uda.runtime import Runtime, choose_runtime, scoped_seed
+from uda.training.deeper import go_deeper
 from uda.training.loop import Checkpoints, Loop, Metrics, Observer, Progress, Signals, resumable
 from uda.training.stages import Job, adapt, keep_inputs, keep_target, labelled_images, measure, predict_last, train_source
 from uda.training.trackers import check_trackers, trackers_of
@@ -82,7 +83,7 @@ def fit(
     wanted = wanted.with_frame(find_frame(wanted.data, roots, wanted.classifies, published_frame(wanted.classifier)))
     with runtime.computing(), ranks.in_turn():
         pair = load_pair(wanted.data, roots, display, wanted.classifies, look=not wanted.classifier.freezes)
-    return start(
+    run = start(
         wanted,
         pair,
         runtime,
@@ -95,6 +96,7 @@ def fit(
         track=track,
         observers=observers,
     )
+    return _deeper(run, display, model, report, observers)
 
 
 def own_display(display: Display | None) -> Display:
@@ -167,7 +169,7 @@ def resume(
     folder, display = open_folder(Path(run), trust=trust), own_display(display)
     if ranks.agreed(folder.is_finished()):
         display.say(f"{folder.path} is finished; nothing to do")
-        return Run(folder.path, model)
+        return _deeper(Run(folder.path, model), display, model, report, observers)
     with folder.locked(), resumable(folder.path):
         if ranks.agreed((folder.path / RESULT).exists()):
             if ranks.first():
@@ -177,7 +179,23 @@ def resume(
             ranks.wait()
         else:
             _go_on(folder, display, model, report, observers)
-    return Run(folder.path, model, device=folder.read_environment().device)
+    finished = Run(folder.path, model, device=folder.read_environment().device)
+    return _deeper(finished, display, model, report, observers)
+
+
+def _deeper(run: Run, display: Display, model: nn.Module | None, report: bool, observers: Sequence[Observer]) -> Run:
+    """What a finished run goes on with, where its recipe asks for more (see `uda.training.deeper.go_deeper`)."""
+    if not run.recipe.classifier.deeper or not run.recipe.classifies:
+        return run
+    keys = "data_root", "device", "precision", "cache", "track"
+    where = {key: run.environment[key] for key in keys}
+
+    def begin(recipe: Recipe, out: Path) -> Run:
+        if all((out / name).exists() for name in RUN):
+            return resume(out, display, model, report, observers)
+        return fit(recipe, model=model, out=out, display=display, report=report, observers=observers, **where)
+
+    return go_deeper(run, begin, display, model)
 
 
 def _go_on(folder: RunFolder, display: Display, model: nn.Module | None, report: bool, observers: Sequence[Observer]) -> None:
