@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from uda import UserError
-from uda.atomic import TEMPORARY, atomic_write, lock
+from uda.atomic import TEMPORARY, atomic_write, lock, sweep
 
 
 def test_what_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -70,3 +70,15 @@ def test_what_the_disk_does_not_take_is_said_of_the_file(tmp_path: Path) -> None
     with pytest.raises(FileNotFoundError), atomic_write(tmp_path / "file"):
         (tmp_path / "an input").read_bytes()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_dead_process_was_writing_is_swept_and_what_a_living_one_writes_stays(tmp_path: Path) -> None:
+    (tmp_path / f"{TEMPORARY}dead").mkdir()
+    (tmp_path / f"{TEMPORARY}dead" / "file").touch()
+    (tmp_path / f"{TEMPORARY}dead.part").touch()
+    (tmp_path / "mine").touch()
+    with atomic_write(tmp_path / "file") as path:
+        path.write_text("whole")  # as a new file is opened, which is this one still
+        sweep(tmp_path)
+    assert {file.name for file in tmp_path.iterdir()} == {"mine", "file"}
+    assert (tmp_path / "file").read_text() == "whole"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -30,13 +31,46 @@ def atomic_write(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch(exist_ok=False)
         try:
-            yield temporary
-            sync(temporary)
-            os.replace(temporary, path)
+            with held(temporary):
+                yield temporary
+                sync(temporary)
+                os.replace(temporary, path)
             sync(path.parent)
         finally:
             with suppress(OSError):  # of a disk that is read-only by now; what is left over is swept later
                 temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def held(temporary: Path) -> Iterator[bool]:
+    """While it is open, no `sweep` takes this file or folder away; yields whether no living process holds it otherwise.
+
+    A process that dies lets go of it, once the processes that it has forked are gone, too. Some disks of other machines have no
+    such locks: nothing is swept there.
+    """
+    if sys.platform == "win32":
+        yield False
+        return
+    import fcntl
+
+    opened = os.open(temporary, os.O_RDONLY)
+    try:
+        free = True
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            free = False
+        yield free
+    finally:
+        os.close(opened)
+
+
+def sweep(folder: Path) -> None:
+    """Deletes what processes that have died were about to name in a folder. What living ones write stays."""
+    for left in folder.glob(f"{TEMPORARY}*"):
+        with suppress(OSError), held(left) as free:  # another process may sweep here, too
+            if free:
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 @contextmanager

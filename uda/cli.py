@@ -366,11 +366,14 @@ def shards(
     images: Annotated[int, typer.Option("--images", min=1, help="So many images in a shard.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, max=LAST_SEED, help="Of the order that they are packed in.")] = 0,
 ) -> None:
-    """Pack a folder of images into tar shards, in random order: DIR/0000.tar and on. Class folders are kept as they are."""
+    """Pack a folder of images into tar shards, in random order: DIR/0000.tar and on. Class folders are kept as they are.
+
+    Shards that are there stay, so the same command goes on where it was stopped.
+    """
     from uda.console import Display
     from uda.data.folders import pack
 
-    display, out = Display(), new_folder(out)
+    display, out = Display(), not_a_run(out)
     display.say(f"'{pack(folder, out, images, seed, display)}' are the shards")
 
 
@@ -419,6 +422,7 @@ def check(
     Both the source classifier and the adapted one are judged by them; nothing is trained on them. The page can be closed and the
     command stopped at any time: it goes on where it was.
     """
+    from uda.atomic import sweep
     from uda.console import Display
     from uda.inference.check import TABLE, check_table, draw, read_table, verdict, write_judgement, write_table
     from uda.runs.run import Run
@@ -430,6 +434,7 @@ def check(
     if csv is not None:
         if os.path.lexists(csv):  # it may hold answers
             raise UserError(f"{csv} is there already; give the table another name, or read what it holds: --answers {csv}")
+        sweep(csv.absolute().parent)
         write_table(drawn, {}, csv)
         command = f"uda check {run} --labels {labels} --seed {seed} --answers {csv}"
         display.say(f"{csv} lists {len(drawn.names)} images; fill in the column label, then: {command}")

@@ -1,120 +1,33 @@
 """Files that are damaged at random, given to each reader: none may crash, hang, take much memory, run code or write a file.
 
-``python -m tests.attacks.fuzz --cases 20000`` runs the long form and prints a table; a seed and a number name a case.
+``python -m tests.attacks.fuzz --cases 20000`` runs the long form and prints a table; a seed and a number name a case. ``--only``
+takes some of the kinds, which `tests.attacks.kinds` has.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
-import json
 import os
-import pickle
 import random
 import resource
+import shutil
 import signal
+import sys
 import tempfile
-import zipfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
-from safetensors.torch import save
 
-from uda.data.arrays import open_arrays
-from uda.data.folders import find
-from uda.data.frame import Frame, decode
+from tests.attacks.cases import write_data, write_more
+from tests.attacks.kinds import READERS, Kind, kinds
+from uda.data import files
 from uda.errors import UserError
-from uda.models.weights import load_weights
-from uda.recipe.load import load_recipe
-from uda.runs.folder import RunFolder
 
 SECONDS, BYTES, BLOCK = 10, 2**30, 50  # of a case, beyond what the process had, and cases in one process
 INTERESTING = (b"\x00", b"\xff", b"\x7f\xff\xff\xff", b"\xff\xff\xff\xff", b"\x80\x00\x00\x00", b"\x00" * 8, b"\xff" * 8)
-
-
-class Canary:
-    """Would write a file where unpickling ran code."""
-
-    def __reduce__(self) -> tuple[Callable[..., object], tuple[str]]:
-        return os.mkdir, ("code-was-run",)
-
-
-def image_bytes(kind: str, mode: str) -> bytes:
-    pixels = np.random.default_rng(0).integers(0, 256, (12, 10, 3), np.uint8)
-    out = io.BytesIO()
-    Image.fromarray(pixels).convert(mode).save(out, kind)
-    return out.getvalue()
-
-
-def npz_bytes(save_as: Callable[..., None] = np.savez) -> bytes:
-    out = io.BytesIO()
-    save_as(out, images=np.zeros((3, 8, 8), np.uint8), labels=np.arange(3), note="drawn")
-    return out.getvalue()
-
-
-def torch_bytes(value: object) -> bytes:
-    out = io.BytesIO()
-    torch.save(value, out)
-    return out.getvalue()
-
-
-def canary_npz() -> bytes:
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w") as archive, archive.open("images.npy", "w") as member:
-        np.lib.format.write_array(member, np.array([Canary()], object), allow_pickle=True)
-    return out.getvalue()
-
-
-def read_arrays(path: Path) -> None:
-    with open_arrays(path) as file:
-        file.images(), file.labels(), file.note()
-
-
-STATE = {"weight": torch.arange(6.0).view(2, 3), "bias": torch.zeros(2)}
-CHECKPOINT = {
-    "stage": "x", "method": STATE, "players": {}, "batches": {}, "random": {}, "seconds": {"x": 1.0}, "spent": 1.0,
-    "troubles": {},
-}  # fmt: skip
-ENVIRONMENT = {
-    "format": 2, "device": "cpu", "precision": "fp32", "data_root": "", "versions": {"uda": "1"}, "machine": "m", "threads": 1,
-    "started": "now",
-}  # fmt: skip
-RECIPE = b'name = "r"\nseed = 1\n[data]\nsource = "synth"\ntarget = "digits"\n[method]\nname = "mcc"\n[training]\nsteps = 3\n'
-READERS: dict[str, tuple[str, Callable[[Path], object], list[Callable[[], bytes]]]] = {
-    "image": (
-        "a.png",
-        lambda path: decode(path, Frame(8, 3)),
-        [
-            lambda kind=kind, mode=mode: image_bytes(kind, mode)  # type: ignore[misc]
-            for kind, mode in (("PNG", "RGB"), ("PNG", "P"), ("PNG", "I;16"), ("JPEG", "RGB"), ("BMP", "RGB"), ("GIF", "P"))
-        ]
-        + [lambda: image_bytes("TIFF", "F"), lambda: image_bytes("WEBP", "RGB"), lambda: image_bytes("PPM", "L")],
-    ),
-    "npz": ("a.npz", read_arrays, [npz_bytes, lambda: npz_bytes(np.savez_compressed), canary_npz]),
-    "safetensors": ("a.safetensors", lambda path: load_weights(path, torch.nn.Linear(3, 2)), [lambda: save(STATE)]),
-    "weights": (
-        "a.pt",
-        lambda path: load_weights(path, torch.nn.Linear(3, 2)),
-        [lambda: torch_bytes(STATE), lambda: torch_bytes({"weight": Canary()}), lambda: pickle.dumps(Canary())],
-    ),
-    "checkpoint": (
-        "checkpoint.pt",
-        lambda path: RunFolder(path.parent).read_checkpoint(),
-        [lambda: torch_bytes(CHECKPOINT), lambda: torch_bytes(Canary())],
-    ),
-    "json": (
-        "environment.json",
-        lambda path: RunFolder(path.parent).read_environment(),
-        [lambda: json.dumps(ENVIRONMENT).encode(), lambda: b"[" * 5000],
-    ),
-    "csv": ("a.csv", lambda path: find(path, labelled=True), [lambda: b"path,label\n" + b'a.png,cat\nb/c.jpg,"a dog"\n' * 3]),
-    "toml": ("a.toml", load_recipe, [lambda: RECIPE]),
-}
 
 
 def damaged(seed: bytes, chance: random.Random) -> bytes:
@@ -141,40 +54,44 @@ def damaged(seed: bytes, chance: random.Random) -> bytes:
 
 @dataclass
 class Report:
-    """How cases ended, by reader: ``read``, ``refused`` in a line, or what must not be."""
+    """How cases ended, by kind: ``read``, ``refused`` in a line, or what must not be."""
 
     ends: dict[str, Counter[str]] = field(default_factory=dict)
     bad: list[str] = field(default_factory=list)
 
 
-def case(reader: str, seed: int, number: int, folder: Path) -> str:
+def case(name: str, kind: Kind, seed: int, number: int, folder: Path) -> str:
     """One case in this process, which alone may be killed by its limits. How it ended."""
-    name, read, seeds = READERS[reader]
-    chance = random.Random(f"{reader} {seed} {number}")
-    (folder / name).write_bytes(damaged(chance.choice(seeds)(), chance))
+    chance = random.Random(f"{name} {seed} {number}")
+    content = chance.choice(kind.seeds)()
+    structured = kind.change is not None and chance.random() < 0.5
+    (folder / kind.name).write_bytes(kind.change(content, chance) if structured and kind.change else damaged(content, chance))
+    before = set(folder.rglob("*"))
     signal.alarm(SECONDS)
     try:
-        read(folder / name)
+        kind.read(folder / kind.name)
         end = "read"
     except UserError as error:
         end = "refused" if "\n" not in str(error) else "refused in several lines"
     except Exception as error:  # a decoder of images may raise anything, which ends in a line of unreadable.txt
-        end = "refused" if reader == "image" else f"{type(error).__name__}: {error}"
+        end = "refused" if name == "image" else f"{type(error).__name__}: {error}"
     signal.alarm(0)
-    written = set(os.listdir(folder)) - {name}
+    written = {str(path.relative_to(folder)) for path in set(folder.rglob("*")) - before}
     return f"wrote {written}" if written else end
 
 
-def block(reader: str, seed: int, numbers: range, folder: Path) -> list[str]:
+def block(name: str, kind: Kind, seed: int, numbers: range, folder: Path) -> list[str]:
     """How each case ended; the process ends with the first that is killed, and all after it are left out."""
     ours, theirs = os.pipe()
     if (child := os.fork()) == 0:
         os.chdir(folder)
+        os.environ["XDG_CACHE_HOME"] = str(folder.parent / "cache")
+        files.READERS = 0
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + BYTES, used + BYTES))
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         for number in numbers:
-            os.write(theirs, (case(reader, seed, number, folder).replace("\n", " ")[:200] + "\n").encode())
+            os.write(theirs, (case(name, kind, seed, number, folder).replace("\n", " ")[:200] + "\n").encode(errors="replace"))
         os._exit(0)
     os.close(theirs)
     with os.fdopen(ours) as ends:
@@ -183,31 +100,45 @@ def block(reader: str, seed: int, numbers: range, folder: Path) -> list[str]:
     return lines if status == 0 else [*lines, f"killed by signal {os.waitstatus_to_exitcode(status)}"]
 
 
-def fuzz(cases: int, seed: int = 0) -> Report:
-    """So many cases, shared out evenly among the readers."""
+def fuzz(cases: int, known: Mapping[str, Kind] = READERS, seed: int = 0) -> Report:
+    """So many cases, shared out evenly among the kinds."""
     report = Report()
-    for reader in READERS:
-        ends = report.ends.setdefault(reader, Counter())
-        done, wanted = 0, cases // len(READERS)
-        with tempfile.TemporaryDirectory() as folder:
+    for name, kind in known.items():
+        ends = report.ends.setdefault(name, Counter())
+        done, wanted = 0, cases // len(known)
+        with tempfile.TemporaryDirectory() as made:
+            folder = Path(made) / "case"
+            shutil.copytree(kind.beside, folder) if kind.beside else folder.mkdir()
             while done < wanted:
                 numbers = range(done, min(done + BLOCK, wanted))
-                found = block(reader, seed, numbers, Path(folder))
+                found = block(name, kind, seed, numbers, folder)
                 for number, end in zip(numbers, found, strict=False):
                     ends[end if end in ("read", "refused") else "bad"] += 1
                     if end not in ("read", "refused"):
-                        report.bad.append(f"{reader}, seed {seed}, case {number}: {end}")
+                        report.bad.append(f"{name}, seed {seed}, case {number}: {end}")
                 done += len(found)
     return report
 
 
-if __name__ == "__main__":
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", nargs="*")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    result = fuzz(given.cases, given.seed)
-    for reader, ends in result.ends.items():
-        print(f"{reader:12} {dict(ends)}")
+    with tempfile.TemporaryDirectory() as made:
+        root = Path(made)
+        os.environ |= {"XDG_STATE_HOME": str(root / "state"), "XDG_CACHE_HOME": str(root / "cache")}
+        write_data(root / "data")
+        write_more(root / "data")
+        known = kinds(root / "data" / "run", root)
+        result = fuzz(given.cases, {name: known[name] for name in given.only or known}, given.seed)
+    for name, ends in result.ends.items():
+        print(f"{name:16} {dict(ends)}")
     print("\n".join(result.bad) or "none was bad")
+    sys.exit(bool(result.bad))
+
+
+if __name__ == "__main__":
+    main()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import csv
 import importlib
 import json
 import os
@@ -24,72 +25,16 @@ from typing import Any
 
 import torch
 
+from tests.attacks.cases import PLAIN, Case, cases, write_data, write_more
 from tests.attacks.harness import listed
-from tests.conftest import NETS, SHORT, TINY, domain, write_folder
-from tests.models.nets import SmallResNet
 from uda import UserError
 from uda.evaluation import study
 from uda.models import weights
-from uda.runs import folder
 from uda.training import loop
-from uda.training.fit import fit, resume
-from uda.training.seeds import fit_seeds, resume_seeds
 
 CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod", "shutil.rmtree")
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
-WHERE = {"device": "cpu", "precision": "fp32"}
-FEW = {
-    "classifier.steps": 2, "classifier.batch": 16, "training.steps": 3, "training.batch": 8, "training.log_every": 1,
-    "training.evaluate_every": 2,
-}  # fmt: skip
 FIGURES = re.compile(rb"\d+(\.\d+)? (s|min|h)\b|\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
-
-
-def cases(data: Path) -> dict[str, tuple[Callable[[Path], Any], Callable[[Path], Any]]]:
-    """How each run is begun in a folder, and how one goes on with it; `data` is for what they read."""
-    tiny = data / "tiny.toml"
-    own = {
-        "data.source": str(data / "source"), "data.target": str(data / "target"), "data.target_test": str(data / "test"),
-        "data.channels": 1, "classifier.backbone": f"{NETS}:SmallResNet", "classifier.weights": str(data / "net.pt"),
-    }  # fmt: skip
-
-    def one(recipe: str | Path, **overrides: Any) -> Callable[[Path], Any]:
-        return lambda out: fit(recipe, out=out, data_root=data, overrides=overrides, **WHERE)
-
-    return {
-        "ours": (one(tiny, **FEW | {"method.name": "dann"}), resume),
-        "own": (one("folders", **SHORT | own), resume),
-        "lazy": (one("folders", **FEW | {"classifier.steps": 0} | own | {"method.name": "dann", "data.memory": 0}), resume),
-        "seeds": (
-            lambda out: fit_seeds(tiny, 2, out=out, data_root=data, overrides=FEW | {"method.name": "dann"}, **WHERE),
-            resume_seeds,
-        ),
-        "translate": (
-            one(
-                tiny,
-                **FEW
-                | {"method.name": "unit_translation", "method.width": 4, "method.blocks": 1, "method.discriminator_depth": 2},
-            ),
-            resume,
-        ),
-    }
-
-
-def write_data(data: Path) -> None:
-    """What the cases read: a recipe, folders of drawn digits, and a network's weights.
-
-    By a process of its own: what draws has computed, and what has computed is not forked.
-    """
-    if os.fork():
-        os.wait()
-        return
-    data.mkdir(parents=True, exist_ok=True)
-    (data / "tiny.toml").write_text(TINY)
-    for seed, (name, classes) in enumerate({"source": True, "target": False, "test": True}.items()):
-        write_folder(domain(name, 48, seed), data / name, classes)
-    torch.manual_seed(0)
-    torch.save(SmallResNet().state_dict(), data / "net.pt")
-    os._exit(0)
 
 
 class Killer:
@@ -146,8 +91,9 @@ def forked(work: Callable[[], Any], said: Path) -> int:
         return os.waitpid(pid, 0)[1]
     try:
         with open(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "w") as file:
+            os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
-            loop.SAVE_EVERY = folder.ABANDONED = 0.0
+            loop.SAVE_EVERY = 0.0
             try:
                 work()
                 os._exit(0)
@@ -174,14 +120,14 @@ def import_what_is_imported(work: Callable[[], Any], place: Path) -> None:
             importlib.import_module(name)
 
 
-def go_on(begin: Callable[[Path], Any], continue_: Callable[[Path], Any], out: Path) -> None:
-    """What somebody does whose run was killed: gives the same command, and resumes where that is what it says."""
+def go_on(case: Case, out: Path) -> None:
+    """What somebody does whose command was killed: gives the same one, and does what that says where it does so."""
     try:
-        begin(out)
+        case.begin(out)
     except UserError as error:
-        if "--resume" not in str(error):
+        if case.flag not in str(error):
             raise
-        continue_(out)
+        case.go_on(out)
 
 
 def content(root: Path) -> dict[str, Any]:
@@ -194,6 +140,8 @@ def _content(path: Path) -> Any:
         return FIGURES.sub(b"", re.sub(rb"<svg.*?</svg>", b"", path.read_bytes(), flags=re.S))
     if path.suffix == ".pt":  # holds the name that it was written under
         return {name: value.tolist() for name, value in torch.load(path, weights_only=True).items()}
+    if path.name == "results.csv":
+        return [row | {"seconds": ""} for row in csv.DictReader(path.read_text().splitlines())]
     if path.suffix not in (".json", ".jsonl"):
         return path.read_bytes()
     parts = [path.read_text()] if path.suffix == ".json" else path.read_text().splitlines()
@@ -207,18 +155,19 @@ def attack(name: str, last: int | None, place: Path, data: Path) -> tuple[str, d
         ``"same"`` is not known here: ``"ended"`` with the folder's content, ``"survived"`` where there are not so many
         operations, or what was said where it could not go on.
     """
-    begin, continue_ = cases(data)[name]
+    case = cases(data)[name]
     out, said = place / "run", place.with_suffix(".txt")
     place.mkdir()
+    case.before(out)
 
     def run() -> None:
         killer = Killer(place, last)
-        begin(out)
+        case.begin(out)
         (place.with_suffix(".count")).write_text("\n".join(killer.names))
 
     ended = forked(run, said)
     if last is not None and os.WIFSIGNALED(ended):
-        ended = forked(lambda: go_on(begin, continue_, out), said)
+        ended = forked(lambda: go_on(case, out), said)
     elif last is not None and ended == 0:
         return "survived", {}
     return (said.read_text()[-2000:] if ended else "ended"), content(place)
@@ -241,9 +190,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as made, given.out.open("a") as log:
         root = Path(made)
         write_data(root / "data")
+        if not given.cases or set(given.cases) - set(PLAIN):
+            write_more(root / "data")
         study.shipped()  # the same for all, and computed without threads
         for name in given.cases or cases(root):
-            import_what_is_imported(partial(cases(root / "data")[name][0], root / "first" / name), root / f"{name}-first")
+            case, first = cases(root / "data")[name], root / "first" / name
+            first.parent.mkdir(exist_ok=True)
+            case.before(first)
+            import_what_is_imported(partial(case.begin, first), root / f"{name}-first")
             said, whole = attack(name, None, root / name, root / "data")
             assert said == "ended", said
             again, repeated = attack(name, None, root / f"{name}-again", root / "data")

@@ -19,8 +19,9 @@ from pathlib import Path
 
 import torch
 
+from tests.attacks.cases import write_data
 from tests.attacks.harness import Outcome, Sent, attack, listed
-from tests.attacks.kills import compare, content, import_what_is_imported, write_data
+from tests.attacks.kills import compare, content, import_what_is_imported
 from tests.conftest import NETS
 from uda.cli import main as uda_main
 from uda.evaluation import study

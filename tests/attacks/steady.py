@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 
-from tests.attacks.kills import FEW, WHERE, content, forked, write_data
+from tests.attacks.cases import FEW, WHERE, write_data
+from tests.attacks.kills import content, forked
 from tests.conftest import NETS
 from uda.data import files
 from uda.training.fit import fit

@@ -1,11 +1,20 @@
 """The short form of the fuzzer."""
 
-from tests.attacks.fuzz import READERS, fuzz
+from pathlib import Path
+
+from tests.attacks.fuzz import fuzz
+from tests.attacks.kinds import READERS, kinds
+from uda.runs.run import Run
 
 
 def test_no_damaged_file_does_harm() -> None:
-    report = fuzz(cases=60 * len(READERS), seed=1)
+    report = fuzz(60 * len(READERS), READERS, seed=1)
     assert report.bad == []
-    for reader, ends in report.ends.items():
-        assert ends["read"] > 0, f"no {reader} was left whole, so that nothing was tried"
-        assert ends["refused"] > 0, f"no {reader} was damaged"
+    for name, ends in report.ends.items():
+        assert ends["read"] > 0, f"no {name} was left whole, so that nothing was tried"
+        assert ends["refused"] > 0, f"no {name} was damaged"
+
+
+def test_no_damaged_file_of_a_run_or_beside_it_does_harm(tiny_run: Run, tmp_path: Path) -> None:
+    known = {name: kind for name, kind in kinds(tiny_run.path, tmp_path).items() if name not in READERS}
+    assert fuzz(8 * len(known), known, seed=1).bad == []

@@ -6,6 +6,7 @@ import io
 import os
 import tarfile
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -165,6 +166,29 @@ def test_packing_keeps_files_and_classes(tmp_path: Path) -> None:
     shown = greys(ImageFiles(found.root, found.names, FRAME), list(range(5)))
     assert sorted(shown) == list(range(5))
     assert [("ab"[n % 2]) for n in shown] == found.labels.tolist()  # type: ignore[union-attr]
+
+
+def test_packing_goes_on_where_it_was_killed(tmp_path: Path) -> None:
+    for n in range(5):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        (tmp_path / "in" / f"{n}.png").write_bytes(png(n))
+    out, pack_again = tmp_path / "out", partial(pack, tmp_path / "in", tmp_path / "out", 2, 0, QUIET)
+    pack_again()
+    whole = {path.name: path.read_bytes() for path in out.iterdir()}
+    (out / "0001.tar").unlink()
+    (out / ".uda-dead.part").touch()
+    before = (out / "0000.tar").stat()
+    pack_again()
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == whole
+    assert (out / "0000.tar").stat() == before, "what was there is not packed again"
+    with pytest.raises(UserError, match=r"0000\.tar holds other images than it would"):
+        pack(tmp_path / "in", out, 2, 1, QUIET)
+    os.utime(tmp_path / "in" / "3.png", (before.st_mtime + 60,) * 2)
+    with pytest.raises(UserError, match=r"\.tar holds other images than it would"):
+        pack_again()
+    (out / "notes").touch()
+    with pytest.raises(UserError, match="holds notes, which is none of these shards"):
+        pack_again()
 
 
 def test_a_shard_behind_a_command_is_fetched(tmp_path: Path) -> None:

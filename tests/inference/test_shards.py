@@ -122,3 +122,13 @@ def test_a_shard_that_is_cut_short_leaves_no_file_and_the_others_are_done(tiny_r
 def test_an_engine_that_there_is_not_is_said(tiny_run: Run, shards: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="unknown engine 'rey'; did you mean 'ray'"):
         predict_shards(asked(tiny_run), shards, tmp_path / "out", QUIET, "rey")
+
+
+def test_a_damaged_table_and_a_damaged_list_are_not_an_error_of_ours(tiny_run: Run, shards: str, tmp_path: Path) -> None:
+    predict_shards(asked(tiny_run), shards, tmp_path / "out", QUIET, "here")
+    (tmp_path / "out" / "unreadable.txt").write_bytes(b"\xff\n")
+    assert predict_shards(asked(tiny_run), shards, tmp_path / "out", QUIET, "here") == 0
+    (tmp_path / "out" / "1.parquet").write_bytes((tmp_path / "out" / "1.parquet").read_bytes()[:-9])
+    with pytest.raises(UserError, match=r"1\.parquet cannot be read .*; delete it, and it is made anew") as caught:
+        predict_shards(asked(tiny_run), shards, tmp_path / "out", QUIET, "here")
+    assert "\n" not in str(caught.value)

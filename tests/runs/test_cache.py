@@ -62,6 +62,18 @@ def test_what_is_not_finished_is_not_kept(tmp_path: Path) -> None:
     assert list((tmp_path / "kept").iterdir()) == []
 
 
+def test_what_a_dead_process_was_computing_is_deleted_by_the_next(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "kept")
+    dead = tmp_path / "kept" / ".uda-dead"
+    dead.mkdir(parents=True)
+    (dead / MAPS).touch()
+    with cache.writing("one") as mine:
+        write_about(mine, {})
+        keep(cache, "two")  # of another process, at the same time
+    assert cache.find("one") is not None
+    assert not dead.exists()
+
+
 def test_a_cache_without_a_root_keeps_nothing_but_maps_stay_readable() -> None:
     cache = Cache(None)
     with cache.writing("one") as folder:

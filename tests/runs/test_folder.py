@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from uda import Run, UserError
+from uda.atomic import held
 from uda.evaluation.outputs import Outputs
 from uda.methods import METHODS
 from uda.recipe.load import load_recipe
@@ -124,10 +124,10 @@ def test_what_a_dead_process_was_writing_is_swept(tmp_path: Path) -> None:
 
 
 def test_a_dead_beginning_is_swept_and_a_live_one_is_not(tmp_path: Path) -> None:
-    for name, age in (("dead", 3600), ("live", 0)):
+    for name in ("dead", "live"):
         (tmp_path / f".uda-{name}").mkdir()
-        os.utime(tmp_path / f".uda-{name}", (time.time() - age,) * 2)
-    RunFolder.create(tmp_path / "run", load_recipe("svhn2mnist"), {})
+    with held(tmp_path / ".uda-live"):
+        RunFolder.create(tmp_path / "run", load_recipe("svhn2mnist"), {})
     assert {path.name for path in tmp_path.iterdir()} == {"run", ".uda-live"}
 
 
@@ -157,6 +157,17 @@ def test_a_folder_is_named_after_its_recipe_and_method_once(recipe: str, method:
     assert path.parent == Path("runs")
     assert path.name.startswith(begins)
     assert path.name.count("-") == begins.count("-") + 1
+
+
+@pytest.mark.parametrize("lost", ["target_test_accuracy", "target_mean_entropy", "scores"])
+def test_evaluations_that_are_not_alike_are_damaged(lost: str, copy: Path) -> None:
+    rows = Run(copy).metrics
+    last = max(number for number, row in enumerate(rows) if "scores" in row)
+    del rows[last][lost]
+    rows[last] |= {"scores": {"another": 0.0}} if lost == "scores" else {}
+    RunFolder(copy).write_metrics(rows)
+    with pytest.raises(UserError, match="its evaluations do not hold the same figures"):
+        _ = Run(copy).metrics
 
 
 def test_a_row_that_a_kill_cut_short_is_left_out(tmp_path: Path) -> None:

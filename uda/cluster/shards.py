@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from uda.atomic import atomic_write
+from uda.atomic import atomic_write, sweep
 from uda.cluster.engine import each
 from uda.console import Display
 from uda.data.shards import Done
@@ -44,6 +44,7 @@ def over_shards(
     Raises:
         UserError: for shards of which nothing came, after all others are done.
     """
+    sweep(listing.parent)
     before = {given[1]: one for given in tasks if (one := found(*given)) is not None}
     left = [given for given in tasks if given[1] not in before]
     if before:
@@ -88,7 +89,7 @@ class _Listing:
     def __init__(self, path: Path, shards: set[str]) -> None:
         self.path, self.lines = path, {_plain(shard): set[str]() for shard in shards}
         self.others: set[str] = set()
-        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
             places = (line[:at] for at, letter in enumerate(line) if letter == "/")
             self.lines.get(next((place for place in places if place in self.lines), ""), self.others).add(line)
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from uda.atomic import lock
+from uda import atomic
 from uda.cluster.engine import cluster, completed
 from uda.cluster.progress import Standing
 from uda.cluster.spec import Combination, SweepSpec, problem, stops
@@ -116,9 +116,10 @@ def _alone(out: Path) -> Iterator[None]:
     try:
         out.mkdir(parents=True, exist_ok=True)
         (out / LOCK).touch()
-        with lock(out / LOCK) as free:
+        with atomic.lock(out / LOCK) as free:
             if not free:
                 raise UserError(f"another sweep writes to {out}; wait until it has ended, or stop it")
+            atomic.sweep(out)
             yield
     except OSError as error:
         raise UserError(f"cannot write to {error.filename or out} ({error.strerror}); give another --out") from error
@@ -129,6 +130,7 @@ def _prepare(group: Path, one: Combination, seeds: tuple[int, ...], where: Mappi
     if not (group / SEEDS[0]).exists():
         RunFolder.create(group, one.recipe, {"seeds": list(seeds), **where}, SEEDS)
         return
+    atomic.sweep(group)
     folder = RunFolder.open(group, SEEDS, trust=True)
     if load_recipe(group / SEEDS[0]) != one.recipe:
         raise UserError(f"{group} holds runs of other settings than {one.name} has now; give another --out")

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from uda.atomic import alone, atomic_write, temporary_beside
+from uda.atomic import alone, atomic_write, sweep
 from uda.data.names import is_url, shards_root
 from uda.errors import UserError
 from uda.paths import regular
@@ -255,16 +255,12 @@ def _index(shards: tuple[str, ...], folder: Path) -> None:
     classes: dict[str, int] = {}
     starts = [0]
     folder.mkdir(parents=True, exist_ok=True)
-    table = temporary_beside(folder / _TABLE)
-    try:
-        with table.open("wb") as file:
-            for shard in shards:
-                found = np.array(list(_scan(shard, classes)), dtype=np.int64)
-                file.write(found.tobytes())
-                starts.append(starts[-1] + len(found))
-        os.replace(table, folder / _TABLE)
-    finally:
-        table.unlink(missing_ok=True)
+    sweep(folder)
+    with atomic_write(folder / _TABLE) as table, table.open("wb") as file:
+        for shard in shards:
+            found = np.array(list(_scan(shard, classes)), dtype=np.int64)
+            file.write(found.tobytes())
+            starts.append(starts[-1] + len(found))
     with atomic_write(folder / _ABOUT) as path:
         path.write_text(json.dumps({"starts": starts, "classes": list(classes)}), encoding="utf-8")
 
@@ -383,19 +379,44 @@ def _readable(shard: str) -> Iterator[None]:
 def write_shards(files: Iterable[tuple[Path, str]], out: Path, each: int, count: int) -> Iterator[int]:
     """Packs files under names into ``out/0000.tar``, `each` in one; yields how many are packed. Each shard is written whole.
 
+    One that is there already, as whoever was stopped has left it, stays.
+
     Raises:
-        UserError: for one that cannot be read, or is a pipe or a device.
+        UserError: for a file that cannot be read, or is a pipe or a device; where `out` holds anything but the first of these
+            shards.
     """
     width = max(4, len(str((count - 1) // each)))
+    names = [f"{number:0{width}d}.tar" for number in range(-(-count // each))]
+    sweep(out)
+    if strange := sorted({path.name for path in out.glob("*")} - set(names)):
+        raise UserError(f"{out} holds {strange[0]}, which is none of these shards; give another folder with -o")
     waiting = iter(files)
-    for number, start in enumerate(range(0, count, each)):
-        with atomic_write(out / f"{number:0{width}d}.tar") as path, tarfile.open(path, "w") as tar:
-            for file, name in itertools.islice(waiting, each):
-                info = tarfile.TarInfo(re.sub(r"^(\.?/)+", "", name))
-                with _to_pack(file) as content:
-                    info.size = os.fstat(content.fileno()).st_size
-                    tar.addfile(info, content)
-        yield min(start + each, count)
+    for number, shard in enumerate(names):
+        part = [(file, re.sub(r"^(\.?/)+", "", name)) for file, name in itertools.islice(waiting, each)]
+        if (out / shard).exists():
+            _require_packed(out / shard, part)
+        else:
+            _pack(out / shard, part)
+        yield min((number + 1) * each, count)
+
+
+def _pack(shard: Path, files: list[tuple[Path, str]]) -> None:
+    with atomic_write(shard) as path, tarfile.open(path, "w") as tar:
+        for file, name in files:
+            info = tarfile.TarInfo(name)
+            with _to_pack(file) as content:
+                info.size = os.fstat(content.fileno()).st_size
+                tar.addfile(info, content)
+
+
+def _require_packed(shard: Path, files: list[tuple[Path, str]]) -> None:
+    """Whether a shard that is there holds these files, by their names and sizes, and is newer than all of them."""
+    with _readable(str(shard)), tarfile.open(shard) as tar:
+        there = [(member.name, member.size) for member in tar]
+    states = [file.stat() for file, _ in files]
+    wanted = [(name, state.st_size) for (_, name), state in zip(files, states, strict=True)]
+    if there != wanted or max(state.st_mtime for state in states) > shard.stat().st_mtime:
+        raise UserError(f"{shard} holds other images than it would; give another folder with -o, or delete that one")
 
 
 def _to_pack(file: Path) -> BinaryIO:

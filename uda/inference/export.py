@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -69,7 +70,7 @@ def export(run: Run, format: str, out: Path | None = None, which: str = "recomme
         "input": f"float32 (N, {images.shape[1]}, {images.shape[2]}, {images.shape[3]}), 0..1",
         "run": run.path.name,
     }
-    with atomic_write(out) as path:
+    with run.locked() if out.parent == run.path else nullcontext(), atomic_write(out) as path:
         try:
             got = (_write_torch if format == "torch" else _write_onnx)(module, images, path, facts)
         except (RuntimeError, AssertionError, torch.onnx.OnnxExporterError) as error:

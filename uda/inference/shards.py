@@ -19,6 +19,7 @@ from uda.data.shards import EXTENSIONS, MISSING, Done, opened_shard, split_name,
 from uda.errors import UserError
 from uda.evaluation.evaluator import predict
 from uda.paths import distinct
+from uda.plugins import named
 from uda.runs.run import Run
 
 OF, SHARD, STATE = b"uda", b"uda shard", b"uda shard's state"
@@ -60,7 +61,7 @@ def found_done(asked: Asked, shard: str, path: Path) -> Done | None:
             found = file.schema_arrow.metadata or {}
             done = _told_by(file, shard) if found.get(OF) == wanted[OF] else None
     except Exception as error:  # a damaged file makes the reader raise almost anything
-        raise UserError(f"{path} cannot be read ({error}); delete it, and it is made anew") from error
+        raise UserError(f"{path} cannot be read ({named(error)}); delete it, and it is made anew") from error
     if done is None:
         raise UserError(f"{path} holds predictions of another run; give another -o")
     if found.get(SHARD) != wanted[SHARD]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,7 +37,9 @@ def svg(figure: Figure, what: str) -> str:
         assert isinstance(written, Text)
         written.set_parse_math(False)  # a class may be called $x
     out = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": what}):  # text stays text; names differ by picture
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": what}), warnings.catch_warnings():
+        # Text stays text, which the reader's own fonts draw; names differ by picture.
+        warnings.filterwarnings("ignore", "Glyph .* missing")
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     plt.close(figure)
     text = out.getvalue()

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from uda.atomic import alone, atomic_write, saying
+from uda.atomic import TEMPORARY, alone, atomic_write, held, saying, sweep
 from uda.data.files import Images
 from uda.data.shards import Members
 from uda.errors import NoHome, UserError
@@ -157,15 +157,18 @@ class Cache:
     @contextmanager
     def writing(self, key: str) -> Iterator[Path]:
         """A folder to write to, which is kept under `key` after the block ended well; without a root, it is deleted."""
-        if self.root is not None:
-            self.root.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(prefix=f".{key[:8]}-", dir=self.root))
+        home = self.root or Path(tempfile.gettempdir())
+        home.mkdir(parents=True, exist_ok=True)
+        sweep(home)
+        made = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=home))
         try:
-            with saying(made, *(made / name for name in (ABOUT, MAPS, WEIGHTS))):
-                yield made
+            with held(made):
+                with saying(made, *(made / name for name in (ABOUT, MAPS, WEIGHTS))):
+                    yield made
+                if self.root is not None:
+                    shutil.rmtree(self.root / key, ignore_errors=True)
+                    os.replace(made, self.root / key)
             if self.root is not None:
-                shutil.rmtree(self.root / key, ignore_errors=True)
-                os.replace(made, self.root / key)
                 self.bound(key)
         finally:
             shutil.rmtree(made, ignore_errors=True)

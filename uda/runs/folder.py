@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 from typing_extensions import TypedDict
 
 from uda import plugins, ranks
-from uda.atomic import TEMPORARY, atomic_write, lock, saying, sync, temporary_beside
+from uda.atomic import TEMPORARY, atomic_write, held, lock, saying, sweep, sync, temporary_beside
 from uda.data.domain import Domain
 from uda.data.files import in_order, read
 from uda.errors import UserError
@@ -47,8 +46,6 @@ GOOD = "good.pt"
 """a checkpoint that all was well in, to go back to"""
 FORMAT = 2
 """of run folders: raised when an older one can no longer be read"""
-ABANDONED = 60.0
-"""seconds after which a folder that has not got its name yet belongs to a dead process: it takes milliseconds"""
 
 
 def title(recipe: Recipe) -> str:
@@ -148,7 +145,7 @@ class RunFolder:
         home = path if path.is_dir() else path.parent
         try:
             home.mkdir(parents=True, exist_ok=True)
-            _sweep_beginnings(home)
+            sweep(home)
             if path.exists() and not (path.is_dir() and _there(path) < set(names)):
                 hint = f", or continue that run with: uda fit --resume {path}" if (path / names[0]).is_file() else ""
                 if cls(path, names).is_finished():
@@ -499,14 +496,15 @@ def _fill(path: Path, home: Path, files: dict[str, str]) -> None:
     made = temporary_beside(home / "run")
     made.mkdir()
     try:
-        for name, content in files.items():
-            (made / name).write_text(content, encoding="utf-8")
-            sync(made / name)
-        if path.exists():  # an empty folder may be one that cannot be replaced, such as a mount point
-            for name in reversed(files):
-                os.replace(made / name, path / name)
-        else:
-            os.rename(made, path)
+        with held(made):
+            for name, content in files.items():
+                (made / name).write_text(content, encoding="utf-8")
+                sync(made / name)
+            if path.exists():  # an empty folder may be one that cannot be replaced, such as a mount point
+                for name in reversed(files):
+                    os.replace(made / name, path / name)
+            else:
+                os.rename(made, path)
         sync(home)
     finally:
         shutil.rmtree(made, ignore_errors=True)
@@ -515,10 +513,3 @@ def _fill(path: Path, home: Path, files: dict[str, str]) -> None:
 def _there(path: Path) -> set[str]:
     """The names in a folder, but for what a process that died here has left of a beginning."""
     return {file.name for file in path.iterdir() if not file.name.startswith(TEMPORARY)}
-
-
-def _sweep_beginnings(home: Path) -> None:
-    """Deletes the folders that dead processes were about to name."""
-    for left in home.glob(f"{TEMPORARY}*/"):
-        if time.time() - left.stat().st_mtime > ABANDONED:
-            shutil.rmtree(left, ignore_errors=True)

@@ -18,7 +18,7 @@ from uda.data.names import split_roots
 from uda.errors import UserError
 from uda.evaluation.evaluator import Examples
 from uda.evaluation.outputs import Outputs
-from uda.evaluation.results import Checked, Result, Row
+from uda.evaluation.results import Checked, Result, Row, evaluations
 from uda.methods.base import Method
 from uda.models.custom import whole_state_dict
 from uda.models.layers import Normalize
@@ -27,6 +27,9 @@ from uda.runs.build import Networks, build_method, build_networks, build_whole
 from uda.runs.folder import RunFolder
 from uda.runtime import Runtime, choose_runtime
 from uda.text import printable
+
+OF_TARGET = "target_test_accuracy", "target_mean_entropy"
+"""what an evaluation says beside its scores; the first one where there are labelled test images"""
 
 
 class Run:
@@ -110,11 +113,15 @@ class Run:
         """The rows of ``metrics.jsonl``: losses and evaluations over the steps.
 
         Raises:
-            UserError: where the last step's is not among them.
+            UserError: where the last step's is not among them, or evaluations are not alike.
         """
         rows = self._folder.read_metrics()
-        if not any((row["stage"], row["step"]) == ("adaptation", self.result["steps"]) for row in rows):
+        adapted = [row for row in rows if row["stage"] == "adaptation"]
+        if not any(row["step"] == self.result["steps"] for row in adapted):
             raise UserError(f"{self.path / 'metrics.jsonl'} is missing or cut short; fit again")
+        held = [(row["scores"].keys(), *(name in row for name in OF_TARGET)) for row in evaluations(adapted)]
+        if self.recipe.classifies and not (held and held[0][-1] and held.count(held[0]) == len(held)):
+            raise UserError(f"{self.path / 'metrics.jsonl'} is damaged (its evaluations do not hold the same figures); fit again")
         return rows
 
     @property
