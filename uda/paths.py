@@ -7,6 +7,7 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path
 
+from uda.atomic import sweep
 from uda.errors import NoHome, UserError
 
 RUN_FILES = ("recipe.toml", "seeds.json")  # what makes a folder one of a run, or of several seeds
@@ -67,6 +68,7 @@ def new_file(path: Path, ending: str, *inputs: Path) -> Path:
     """
     if path.is_dir():
         raise UserError(f"{path} is a folder; give the name of a file with -o")
+    sweep(path.absolute().parent)  # what a killed command has left there
     if not os.path.lexists(path):
         return path
     if not path.is_file() or path.suffix.lower() != ending:

@@ -157,6 +157,8 @@ def _find_csv(path: Path, labelled: bool) -> Found:
             rows = [(reader.line_num, row) for row in reader if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} cannot be read as CSV ({error}); it needs a path and a label in each row") from error
+    if any("\0" in cell for _, row in rows for cell in row):
+        raise UserError(f"{path} holds zero bytes and is no CSV; write path,label in each row")
     note = f"the list {path.name}"
     if rows and not _names_image(path.parent, rows[0][1][0]) and not set("./\\") & set(rows[0][1][0]):
         note += f" below its header {','.join(rows[0][1])[:40]}"  # a word, and so what the column is called
