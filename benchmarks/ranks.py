@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tests.two_processes import TRAINED, weights_after
+from tests.two_processes import STEPS, TRAINED, weights_after
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
 
@@ -30,7 +30,9 @@ def equal(names: list[str], double: bool) -> dict[str, float]:
     """By method, the largest difference of a weight between one process and two, after five steps without augmentation."""
     with tempfile.TemporaryDirectory() as folder:
         of_two = Path(folder) / "two.pt"
-        subprocess.run([*TORCHRUN, "-m", "tests.two_processes", str(of_two), *(["double"] if double else [])], check=True)
+        subprocess.run(
+            [*TORCHRUN, "-m", "tests.two_processes", str(of_two), str(STEPS), *(["double"] if double else [])], check=True
+        )
         found = torch.load(of_two)
     return {
         name: max(apart(value, found[name][key]) for key, value in weights_after(name, double=double).items()) for name in names

@@ -1,6 +1,6 @@
 """A few steps of every method on small images, by one process or by several: what `tests/test_ranks.py` compares.
 
-Run as ``python -m tests.two_processes FILE [double]`` with torchrun's variables set, it writes the weights to FILE.
+Run as ``python -m tests.two_processes FILE STEPS [double]`` with torchrun's variables set, it writes the weights to FILE.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def gradient_of_some() -> Tensor:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     ranks.join()
-    found: dict[str, Any] = {name: weights_after(name, double="double" in sys.argv) for name in TRAINED}
+    found: dict[str, Any] = {name: weights_after(name, int(sys.argv[2]), "double" in sys.argv) for name in TRAINED}
     found["gathered"] = {"rows": gather(ranks.own(torch.arange(6))), "gradient": gradient_of_gathered()}
     found["agreed"] = {"rank": torch.tensor(ranks.agreed(ranks.rank() + 7))}
     found["anywhere"] = {"second": torch.tensor(ranks.anywhere(ranks.rank() == 1))}
