@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from uda import UserError
-from uda.atomic import TEMPORARY, atomic_write, lock, sweep
+from uda.atomic import atomic_write, is_temporary, lock, sweep, temporary_beside
 
 
 def test_what_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -22,7 +22,7 @@ def test_what_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None
 def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
     with atomic_write(tmp_path / "file") as first, atomic_write(tmp_path / "file") as second:
         assert first != second
-        assert first.name.startswith(TEMPORARY)
+        assert is_temporary(first)
         first.write_text("1")
         second.write_text("2")
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
@@ -73,12 +73,14 @@ def test_what_the_disk_does_not_take_is_said_of_the_file(tmp_path: Path) -> None
 
 
 def test_what_a_dead_process_was_writing_is_swept_and_what_a_living_one_writes_stays(tmp_path: Path) -> None:
-    (tmp_path / f"{TEMPORARY}dead").mkdir()
-    (tmp_path / f"{TEMPORARY}dead" / "file").touch()
-    (tmp_path / f"{TEMPORARY}dead.part").touch()
+    (dead := temporary_beside(tmp_path / "folder")).mkdir()
+    (dead / "file").touch()
+    temporary_beside(tmp_path / "other").touch()
     (tmp_path / "mine").touch()
+    (tmp_path / ".uda-notes.part").mkdir()  # a user's
+    temporary_beside(tmp_path / "link").symlink_to(tmp_path / "mine")
     with atomic_write(tmp_path / "file") as path:
         path.write_text("whole")  # as a new file is opened, which is this one still
         sweep(tmp_path)
-    assert {file.name for file in tmp_path.iterdir()} == {"mine", "file"}
+    assert {file.name for file in tmp_path.iterdir() if not file.is_symlink()} == {"mine", "file", ".uda-notes.part"}
     assert (tmp_path / "file").read_text() == "whole"

@@ -9,7 +9,7 @@ from uda import Run, UserError
 from uda.cli import main
 from uda.data.names import data_roots
 from uda.errors import NoHome
-from uda.paths import cache_home, distinct, new_file, new_folder, not_a_run
+from uda.paths import cache_home, distinct, new_file, new_folder, not_a_run, outside
 from uda.plugins import require_trust, trust
 from uda.report.compare import compare, open_group
 from uda.report.page import write_comparison
@@ -40,13 +40,30 @@ def test_an_earlier_output_is_replaced_and_nothing_else(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="read by this command"):
         new_file(earlier, ".csv", tmp_path)
     (tmp_path / "recipe.toml").touch()
-    with pytest.raises(UserError, match="belongs to a run"):
-        new_file(earlier, ".csv")
+    for inside in (earlier, tmp_path / "new.csv"):
+        with pytest.raises(UserError, match="would lie in a run"):
+            new_file(inside, ".csv")
+
+
+def test_outputs_do_not_lie_among_images(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "images")
+    assert outside(tmp_path / "run", tmp_path / "images", tmp_path / "missing") == tmp_path / "run"
+    for inside in (tmp_path / "images", tmp_path / "images" / "run", tmp_path / "link" / "run"):
+        with pytest.raises(UserError, match="would be read as images"):
+            outside(inside, tmp_path / "images")
 
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("labels.csv", "path,label\n"), ("page.html", "<!doctype html>"), ("mine.json", "{}"), ("horse.png", "")],
+    [
+        ("labels.csv", "path,label\n"),
+        ("page.html", "<!doctype html>"),
+        ("mine.json", "{}"),
+        ("horse.png", ""),
+        ("net.pt2", ""),
+        ("net.onnx", ""),
+    ],
 )
 def test_a_file_that_is_no_output_of_ours_is_not_replaced(name: str, content: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(content)

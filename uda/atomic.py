@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 import sys
@@ -13,8 +14,8 @@ from pathlib import Path
 
 from uda.errors import UserError
 
-TEMPORARY = ".uda-"
-"""what the names of files and folders begin with that are not whole yet"""
+TEMPORARY = re.compile(r"\.uda-[0-9a-f]{16}\.part")
+"""names of files and folders that are not whole yet"""
 POLL = 0.2
 """seconds between two looks at whether another process is done"""
 
@@ -66,11 +67,18 @@ def held(temporary: Path) -> Iterator[bool]:
 
 
 def sweep(folder: Path) -> None:
-    """Deletes what processes that have died were about to name in a folder. What living ones write stays."""
-    for left in folder.glob(f"{TEMPORARY}*"):
+    """Deletes what processes that have died were about to name in a folder. What living ones write stays, and so do links."""
+    if folder.is_symlink():  # it may lead to what is none of ours
+        return
+    for left in [path for path in folder.glob(".uda-*.part") if is_temporary(path) and not path.is_symlink()]:
         with suppress(OSError), held(left) as free:  # another process may sweep here, too
             if free:
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether it has a name as `temporary_beside` gives it."""
+    return TEMPORARY.fullmatch(path.name) is not None
 
 
 @contextmanager
@@ -90,7 +98,7 @@ def saying(path: Path, *written: Path) -> Iterator[None]:
 
 def temporary_beside(path: Path) -> Path:
     """A name in the same folder that nobody can foresee, and so nobody can put a link at."""
-    return path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}.part")  # torch writes no file whose one point is its first letter
+    return path.with_name(f".uda-{secrets.token_hex(8)}.part")  # torch writes no file whose one point is its first letter
 
 
 def sync(path: Path) -> None:

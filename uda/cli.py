@@ -19,7 +19,7 @@ import uda
 from uda import ranks, signals
 from uda.data.names import absolute, data_roots, is_shards
 from uda.errors import OwnCodeError, ProcessLost, ReaderKilled, Terminated, UserError
-from uda.paths import new_file, new_folder, not_a_run
+from uda.paths import new_file, new_folder, not_a_run, outside
 from uda.plugins import named, own_frames
 from uda.recipe import presets
 from uda.text import printable
@@ -373,7 +373,7 @@ def shards(
     from uda.console import Display
     from uda.data.folders import pack
 
-    display, out = Display(), not_a_run(out)
+    display, out = Display(), outside(not_a_run(out), folder)
     display.say(f"'{pack(folder, out, images, seed, display)}' are the shards")
 
 
@@ -513,7 +513,7 @@ def translate(
             display.say(f"see {out}")
             return
         new_file(grid_path(out), ".png", images)
-        count = write_translations(opened, images, new_folder(out), display, to, samples, reference, whole)
+        count = write_translations(opened, images, outside(new_folder(out), images), display, to, samples, reference, whole)
     display.say(f"{count:,} images translated; they are in {out}, some of them in {grid_path(out)}")
 
 

@@ -69,16 +69,28 @@ def new_file(path: Path, ending: str, *inputs: Path) -> Path:
     if path.is_dir():
         raise UserError(f"{path} is a folder; give the name of a file with -o")
     sweep(path.absolute().parent)  # what a killed command has left there
+    if any((folder / name).exists() for folder in path.absolute().parents[:2] for name in RUN_FILES):
+        raise UserError(f"{path} would lie in a run; give another -o")
     if not os.path.lexists(path):
         return path
     if not path.is_file() or path.suffix.lower() != ending:
         raise UserError(f"{path} is there already, and no {ending} file that can be replaced; give another -o")
-    if ending == ".png" or not _begins(path, OURS.get(ending, b"")):
+    if ending not in OURS or not _begins(path, OURS[ending]):
         raise UserError(f"{path} is there already, and may not be an output of this command; delete it, or give another -o")
     if any(path.resolve().is_relative_to(other.resolve()) for other in inputs):
         raise UserError(f"{path} is read by this command and would be replaced; give another -o")
-    if any((folder / name).exists() for folder in path.absolute().parents[:2] for name in RUN_FILES):
-        raise UserError(f"{path} belongs to a run already; give another -o")
+    return path
+
+
+def outside(path: Path, *inputs: Path) -> Path:
+    """A folder for outputs that is none of the folders that images are read from, and lies in none of them.
+
+    Raises:
+        UserError: where outputs would be taken for images the next time.
+    """
+    for folder in inputs:
+        if folder.is_dir() and path.resolve().is_relative_to(folder.resolve()):
+            raise UserError(f"{path} lies in {folder}, and pictures in it would be read as images; give a folder outside of it")
     return path
 
 

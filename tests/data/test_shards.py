@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from uda import UserError
+from uda.atomic import temporary_beside
 from uda.console import Display
 from uda.data import shards as module
 from uda.data.augment import Augment
@@ -176,7 +177,7 @@ def test_packing_goes_on_where_it_was_killed(tmp_path: Path) -> None:
     pack_again()
     whole = {path.name: path.read_bytes() for path in out.iterdir()}
     (out / "0001.tar").unlink()
-    (out / ".uda-dead.part").touch()
+    temporary_beside(out / "0001.tar").touch()
     before = (out / "0000.tar").stat()
     pack_again()
     assert {path.name: path.read_bytes() for path in out.iterdir()} == whole

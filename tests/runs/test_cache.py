@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from uda import UserError
+from uda.atomic import temporary_beside
 from uda.data.files import ImageFiles
 from uda.data.frame import Frame
 from uda.runs.cache import MAPS, Cache, digest, digest_of_images, limit, map_file, write_about, write_maps
@@ -64,7 +65,7 @@ def test_what_is_not_finished_is_not_kept(tmp_path: Path) -> None:
 
 def test_what_a_dead_process_was_computing_is_deleted_by_the_next(tmp_path: Path) -> None:
     cache = Cache(tmp_path / "kept")
-    dead = tmp_path / "kept" / ".uda-dead"
+    dead = temporary_beside(tmp_path / "kept" / "one")
     dead.mkdir(parents=True)
     (dead / MAPS).touch()
     with cache.writing("one") as mine:

@@ -13,11 +13,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from uda import Run, UserError
-from uda.atomic import held
+from uda.atomic import held, temporary_beside
 from uda.evaluation.outputs import Outputs
 from uda.methods import METHODS
 from uda.recipe.load import load_recipe
 from uda.runs.folder import FORMAT, RunFolder, default_path
+
+DEAD = f".uda-{'0' * 16}.part"
 
 
 @pytest.fixture
@@ -75,7 +77,7 @@ def test_a_folder_without_a_recipe_is_no_run_folder(tmp_path: Path) -> None:
         RunFolder.open(tmp_path)
 
 
-@pytest.mark.parametrize("left", [[], ["recipe.toml"], ["environment.json"], [".uda-1.part/recipe.toml"]])
+@pytest.mark.parametrize("left", [[], ["recipe.toml"], ["environment.json"], [f"{DEAD}/recipe.toml"]])
 def test_less_than_a_whole_beginning_is_begun_anew(left: list[str], tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     for name in left:
@@ -115,7 +117,7 @@ def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path) -> Non
 
 def test_what_a_dead_process_was_writing_is_swept(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "run", load_recipe("svhn2mnist"), {})
-    left = [tmp_path / "run" / name for name in (".uda-1", "weights/.uda-2", "outputs/.uda-3")]
+    left = [tmp_path / "run" / name for name in (DEAD, f"weights/{DEAD}", f"outputs/{DEAD}")]
     for path in left:
         path.parent.mkdir(exist_ok=True)
         path.touch()
@@ -124,11 +126,21 @@ def test_what_a_dead_process_was_writing_is_swept(tmp_path: Path) -> None:
 
 
 def test_a_dead_beginning_is_swept_and_a_live_one_is_not(tmp_path: Path) -> None:
-    for name in ("dead", "live"):
-        (tmp_path / f".uda-{name}").mkdir()
-    with held(tmp_path / ".uda-live"):
+    for _ in range(2):
+        (live := temporary_beside(tmp_path / "run")).mkdir()
+    with held(live):
         RunFolder.create(tmp_path / "run", load_recipe("svhn2mnist"), {})
-    assert {path.name for path in tmp_path.iterdir()} == {"run", ".uda-live"}
+    assert {path.name for path in tmp_path.iterdir()} == {"run", live.name}
+
+
+def test_what_a_link_in_a_run_folder_leads_to_is_left_alone(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run", load_recipe("svhn2mnist"), {})
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / DEAD).touch()
+    (tmp_path / "run" / "outputs").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="outputs is a link"), folder.locked():
+        pass
+    assert (tmp_path / "elsewhere" / DEAD).exists()
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from uda.atomic import TEMPORARY, alone, atomic_write, held, saying, sweep
+from uda.atomic import alone, atomic_write, held, saying, sweep, temporary_beside
 from uda.data.files import Images
 from uda.data.shards import Members
 from uda.errors import NoHome, UserError
@@ -144,7 +144,7 @@ class Cache:
         """Deletes everything, remains of killed runs too; returns how many bytes that were."""
         freed = sum(entry.bytes for entry in self.entries())
         if self.root is not None:
-            shutil.rmtree(self.root, ignore_errors=True)
+            shutil.rmtree(self.root.resolve(), ignore_errors=True)  # which may lie elsewhere, by a link
         return freed
 
     def find(self, key: str) -> tuple[dict[str, Any], Path] | None:
@@ -160,7 +160,8 @@ class Cache:
         home = self.root or Path(tempfile.gettempdir())
         home.mkdir(parents=True, exist_ok=True)
         sweep(home)
-        made = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=home))
+        made = temporary_beside(home / key)
+        made.mkdir(mode=0o700)
         try:
             with held(made):
                 with saying(made, *(made / name for name in (ABOUT, MAPS, WEIGHTS))):

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from typing_extensions import TypedDict
 
 from uda import plugins, ranks
-from uda.atomic import TEMPORARY, atomic_write, held, lock, saying, sweep, sync, temporary_beside
+from uda.atomic import atomic_write, held, is_temporary, lock, saying, sweep, sync, temporary_beside
 from uda.data.domain import Domain
 from uda.data.files import in_order, read
 from uda.errors import UserError
@@ -199,8 +199,9 @@ class RunFolder:
             if not free:
                 raise UserError(f"another process writes to {self.path}; wait until it has ended, or stop it")
             for part in (self.path, self.path / "weights", self.path / "outputs"):
-                for left in part.glob(f"{TEMPORARY}*"):
-                    shutil.rmtree(left) if left.is_dir() else left.unlink()
+                if part != self.path and part.is_symlink():
+                    raise UserError(f"{part} is a link, which may lead to files of others; put the folder itself there")
+                sweep(part)
             yield
 
     @property
@@ -223,6 +224,11 @@ class RunFolder:
 
     def write_json(self, name: str, value: Any) -> None:
         self.write_text(name, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+    def remove(self) -> None:
+        """Takes back what `create` has written into a folder that was there before."""
+        for name in self.names:
+            (self.path / name).unlink(missing_ok=True)
 
     def read_environment(self) -> Environment:
         """What the run is computed with."""
@@ -512,4 +518,4 @@ def _fill(path: Path, home: Path, files: dict[str, str]) -> None:
 
 def _there(path: Path) -> set[str]:
     """The names in a folder, but for what a process that died here has left of a beginning."""
-    return {file.name for file in path.iterdir() if not file.name.startswith(TEMPORARY)}
+    return {file.name for file in path.iterdir() if not is_temporary(file)}

@@ -12,11 +12,12 @@ from uda import ranks
 from uda.console import Display, duration
 from uda.data.domain import Pair, count_kept_aside
 from uda.data.load import find_frame, load_pair
-from uda.data.names import data_roots, join_roots, split_roots
+from uda.data.names import data_roots, is_path, join_roots, split_roots
 from uda.errors import UserError
 from uda.evaluation.diagnostics import Diagnostic
 from uda.evaluation.evaluator import Evaluator
 from uda.models import GIVEN_IN_PYTHON
+from uda.paths import outside
 from uda.recipe.load import resolve
 from uda.recipe.schema import Recipe
 from uda.report.page import Material, material_of, write_report
@@ -137,6 +138,7 @@ def start(
         check_alike(environment)
         # The folder is made last: what is wrong with the input leaves nothing behind.
         path = ranks.agreed(Path(out) if out is not None else default_path(recipe, str(recipe.seed)))
+        check_outside(path, recipe)
         folder = shared_folder(path, recipe, environment)
         with folder.locked(), resumable(path):
             carry_out(new_job(folder, recipe, pair, runtime, display, networks, observers), report)
@@ -238,6 +240,17 @@ def check_data(recipe: Recipe, pair: Pair) -> None:
         raise UserError(f"{pair.source.name} has one class alone, {pair.source.classes[0]}; give images of another one, too")
     if recipe.data.paired_test and (pair.target_test is None or len(pair.source_test) != len(pair.target_test)):
         raise UserError("data.paired_test: the test images of both domains are not as many; give pairs, in one order")
+
+
+def check_outside(out: Path, recipe: Recipe) -> None:
+    """Whether a run folder lies in none of the folders that its recipe's images are in.
+
+    Raises:
+        UserError: where the run's pictures would be taken for images when it is gone on with.
+    """
+    data = recipe.data
+    named = (name for name in (data.source, data.target, data.source_test, data.target_test) if name and is_path(name))
+    outside(out, *map(Path, named))
 
 
 def new_job(

@@ -18,7 +18,7 @@ from uda.recipe.schema import Recipe
 from uda.report.compare import Group, open_group, seed_folders
 from uda.runs.folder import RUN, SEEDS, Asked, agree, default_path, open_folder, shared_folder
 from uda.runs.run import Run
-from uda.training.fit import asked_for, fit, resume
+from uda.training.fit import asked_for, check_outside, fit, resume
 from uda.training.loop import Interrupted, Observer, resumable
 from uda.training.trackers import check_trackers
 
@@ -64,13 +64,15 @@ def fit_seeds(
         "cache": cache,
         "track": list(track),
     }
-    shared_folder(path, wanted, {"seeds": asked, **where}, SEEDS)
+    check_outside(path, wanted)
+    there = path.exists()
+    folder = shared_folder(path, wanted, {"seeds": asked, **where}, SEEDS)
     try:
         return resume_seeds(path, display, model, observers)
     except UserError:
         begun = any(folder.exists() for folder in seed_folders(path))
         if ranks.first() and not begun:  # refused before the first run began: nothing is left behind
-            shutil.rmtree(path)
+            folder.remove() if there else shutil.rmtree(path)
         raise
 
 
