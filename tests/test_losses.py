@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from uda import losses
+from uda import UserError, losses
 
 sizes = st.integers(2, 6)
 seeds = st.integers(0, 1000)
@@ -267,3 +267,8 @@ def test_class_confusion_is_none_for_sure_predictions_and_most_for_wavering_ones
     sure, wavering = torch.eye(4) * 100, torch.zeros(4, 4)
     assert losses.class_confusion(sure, 1.0).item() == pytest.approx(0, abs=1e-6)
     assert losses.class_confusion(wavering, 1.0).item() == pytest.approx(0.75, rel=1e-5)
+
+
+def test_a_covariance_of_one_image_is_refused() -> None:
+    with pytest.raises(UserError, match=r"raise training\.batch"):
+        losses.coral(torch.zeros(1, 3), torch.zeros(4, 3))

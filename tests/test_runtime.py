@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from uda import UserError
+from uda import UserError, runtime
 from uda.runtime import Runtime, choose_runtime, random_state, restore_random_state, scoped_seed, seed_everything
 
 
@@ -139,3 +139,20 @@ def test_images_and_weights_are_arranged_channels_last() -> None:
     assert runtime.arrange(torch.zeros(2, 3, 4, 4)).is_contiguous(memory_format=torch.channels_last)
     weight = runtime.place(nn.Conv2d(3, 8, 3)).weight
     assert weight.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(
+    ("limit", "free"),
+    [("max", 4096 * 1024), ("3000000", 3_000_000 - 2_000_000 + 500_000), ("9000000000", 4096 * 1024)],
+)
+def test_free_memory_is_the_machines_or_the_containers_which_may_give_up_files(
+    limit: str, free: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = {
+        "/proc/meminfo": "MemTotal: 9000 kB\nMemAvailable:    4096 kB\n",
+        "/sys/fs/cgroup/memory.max": f"{limit}\n",
+        "/sys/fs/cgroup/memory.current": "2000000\n",
+        "/sys/fs/cgroup/memory.stat": "anon 1\ninactive_file 500000\n",
+    }
+    monkeypatch.setattr(runtime, "_text", told.get)
+    assert runtime.free_memory() == free

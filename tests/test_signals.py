@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, in places that would swallow them. Each in a process of its own, which has no other handlers."""
+"""Ctrl-C, SIGTERM and SIGHUP, in places that would swallow them. Each in a process of its own, which has no other handlers."""
 
 from __future__ import annotations
 
@@ -64,3 +64,13 @@ def test_handlers_are_put_back(tmp_path: Path) -> None:
     ask = "signal.getsignal(signal.SIGINT)"  # who runs tests in the background has Ctrl-C ignored
     code = f"before = {ask}\nwith signals.listening(): pass\nprint({ask} is before)"
     assert run(code, tmp_path) == (0, "True\n", "")
+
+
+def test_a_terminal_that_closes_is_heard_as_sigterm_is(tmp_path: Path) -> None:
+    code = "signals.listen()\ntry:\n  os.kill(os.getpid(), signal.SIGHUP)\nexcept Terminated:\n  print('in order')"
+    assert run(code, tmp_path) == (0, "in order\n", "")
+
+
+def test_a_signal_that_is_ignored_when_listening_begins_stays_so(tmp_path: Path) -> None:
+    code = "signal.signal(signal.SIGHUP, signal.SIG_IGN)\nsignals.listen()\nos.kill(os.getpid(), signal.SIGHUP)\nprint('goes on')"
+    assert run(code, tmp_path) == (0, "goes on\n", "")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 import sys
 import tempfile
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -112,9 +113,12 @@ def _overrides(flags: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     """What the command line says of the recipe, by dotted key: the values, and the flags that they came by."""
     from uda.recipe.load import parse_override
 
-    values = dict(parse_override(text) for text in flags["set_"] or ())
+    said = [parse_override(text) for text in flags["set_"] or ()]
+    values, by_flags = dict(said), _settings(flags)
+    if twice := [key for key, _ in said if key in by_flags or [other for other, _ in said].count(key) > 1]:
+        raise UserError(f"{twice[0]} is set twice; leave one of the two out")
     origins = {FLAGS[flag]: f"--{flag.replace('_', '-')}" for flag in FLAGS if flags.get(flag) is not None}
-    return values | _settings(flags), origins
+    return values | by_flags, origins
 
 
 @app.callback(invoke_without_command=True)
@@ -416,6 +420,7 @@ def check(
         Path | None, typer.Option(help="Write them to a table path,predicted,label, to be filled in elsewhere.")
     ] = None,
     answers: Annotated[Path | None, typer.Option(help="Read such a table, filled in.")] = None,
+    trust: Trust = False,
 ) -> None:
     """Accuracy on the target from a few labels: a page asks for them, on this machine alone; the figures go to RUN/check.json.
 
@@ -429,7 +434,7 @@ def check(
 
     if csv is not None and answers is not None:
         raise UserError("--csv writes a table and --answers reads one; give one of them")
-    display, opened = Display(), Run(run)
+    display, opened = Display(), Run(run, trust=trust)
     drawn = draw(opened, labels, seed)
     if csv is not None:
         if os.path.lexists(csv):  # it may hold answers
@@ -599,7 +604,9 @@ def recipes(context: typer.Context) -> None:
 @recipes_app.command("show")
 def recipes_show(name: str) -> None:
     """Print a recipe with its comments, ready to be copied and changed."""
-    print(presets.find(name).read_text(encoding="utf-8"), end="")
+    path = presets.find(name)
+    presets.read(path)  # which says what is wrong with a file that is no recipe
+    print(printable(path.read_text(encoding="utf-8"), keep="\n\t"), end="")
 
 
 @app.command()
@@ -710,6 +717,10 @@ def main() -> None:
     """Runs a command. Exit codes: 0 done, 1 an error of ours, 2 wrong input, 130 Ctrl-C, 143 SIGTERM; any but 0 in one line."""
     words = [word for word in sys.argv[1:] if word != "--debug"]
     debug = "--debug" in sys.argv[1:]
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # it was closed before the start
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - until the process ends
+    os.environ["MPLBACKEND"] = "agg"  # pictures go to files, whatever else is set
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal need not have every letter of a name
@@ -762,13 +773,14 @@ def _explained(error: BaseException) -> tuple[str | None, str]:
     error = ReaderKilled.of(error) or error
     if isinstance(error, UserError):
         return str(error), error.frames if isinstance(error, OwnCodeError) else ""
-    if isinstance(error, MemoryError) or "allocate memory" in str(error) or type(error).__name__ == "OutOfMemoryError":  # torch's
+    out_of_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"  # torch's
+    if out_of_memory or re.search("allocate memory|failed to map segment", str(error)):
         return "there is not enough memory; give fewer or smaller images (--size), or lower data.memory or training.batch", ""
     if frames := own_frames(error):
         return f"your own code failed ({named(error)})", frames
     if isinstance(error, OSError) and error.filename is not None:
         return f"{os.fsdecode(error.filename)}: {error.strerror}; mend that, or give another path", ""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EIO):
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EIO, errno.EFBIG):
         return f"the output cannot be written ({error.strerror}); give it another place", ""
     if isinstance(error, Exception) and hasattr(error, "format_message"):  # typer's own, whose class is not public
         path = getattr(getattr(error, "ctx", None), "command_path", "uda")
@@ -778,9 +790,11 @@ def _explained(error: BaseException) -> tuple[str | None, str]:
 
 def _say(line: str) -> None:
     """One line, whatever is in it: a name of a file may hold what moves a terminal's cursor. Of several processes one says it."""
-    if not ranks.speaks():
-        return
-    print(f"uda: {printable(' '.join(line.split()))}", file=sys.stderr)
+    with suppress(UserError):  # of an environment that makes no sense, which is what is said then
+        if not ranks.speaks():
+            return
+    with suppress(OSError):  # nobody can be told
+        print(f"uda: {printable(' '.join(line.split()))}", file=sys.stderr, flush=True)
 
 
 def _write_traceback() -> str:

@@ -54,4 +54,4 @@ class ProcessLost(Exception):
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, which unwinds as Ctrl-C does."""
+    """SIGTERM or SIGHUP, which unwind as Ctrl-C does."""

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from uda.collectives import gather
+from uda.errors import UserError
 
 Norm = Literal["l1", "l2"]
 
@@ -142,6 +143,8 @@ def coral(a: Tensor, b: Tensor) -> Tensor:
     Source: Sun and Saenko 2016, eq. 1.
     """
     a, b = gather(a), gather(b)
+    if min(len(a), len(b)) < 2:
+        raise UserError("a covariance takes two images or more of each domain; raise training.batch")
     return (a.float().T.cov() - b.float().T.cov()).square().sum() / (4 * a.shape[1] ** 2)
 
 

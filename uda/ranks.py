@@ -35,17 +35,25 @@ _alone: list[None] = []
 
 def world_size() -> int:
     """How many processes this run has."""
-    return 1 if _alone else int(os.environ.get("WORLD_SIZE", 1)) if "RANK" in os.environ else 1
+    return 1 if _alone or "RANK" not in os.environ else _told("WORLD_SIZE", 1)
 
 
 def rank() -> int:
     """Which of them this is, 0..N - 1."""
-    return int(os.environ["RANK"]) if several() else 0
+    return _told("RANK", 0) if several() else 0
 
 
 def local_rank() -> int:
     """Which of those on this machine it is."""
-    return int(os.environ.get("LOCAL_RANK", rank())) if several() else 0
+    return _told("LOCAL_RANK", rank()) if several() else 0
+
+
+def _told(name: str, otherwise: int) -> int:
+    """A number that torchrun says in the environment."""
+    try:
+        return int(os.environ.get(name, otherwise))
+    except ValueError:
+        raise UserError(f"${name} is {os.environ[name]!r}, and not a number; start with torchrun, or unset it") from None
 
 
 def several() -> bool:

@@ -245,7 +245,9 @@ def free_memory(device: torch.device | None = None) -> int | None:
     told = re.search(r"MemAvailable: +(\d+) kB", _text("/proc/meminfo"))
     limit, used = (_text(f"/sys/fs/cgroup/memory.{name}").strip() for name in ("max", "current"))
     free = [1024 * int(told[1])] if told else []
-    free += [int(limit) - int(used)] if limit.isdecimal() and used.isdecimal() else []
+    if limit.isdecimal() and used.isdecimal():  # files that were read count as used, until somebody needs the room
+        given_up = re.search(r"^inactive_file (\d+)", _text("/sys/fs/cgroup/memory.stat"), re.MULTILINE)
+        free.append(int(limit) - int(used) + (int(given_up[1]) if given_up else 0))
     return min(free, default=None)
 
 

@@ -1,4 +1,6 @@
-"""Ctrl-C and SIGTERM, from a command's first moment on: each is raised where something hears it, as an exception of its own.
+"""Ctrl-C, SIGTERM and SIGHUP (a terminal that closes), from a command's first moment on.
+
+Each is raised where something hears it, as an exception of its own.
 
 Python raises what a signal's handler raises wherever it happens to be. Two places swallow that: a module that is being imported,
 whose code may try something and catch all, and `__del__`, whose errors are printed and forgotten.
@@ -17,16 +19,19 @@ from types import FrameType
 from uda.errors import Terminated
 
 Handler = Callable[[int, FrameType | None], None]
-STOPS = (signal.SIGINT, signal.SIGTERM)
+STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 AGAIN = 0.02  # seconds until another try, where nothing would hear it
 TWICE = 1.0  # seconds in which a second signal is the first one's echo: a wrapper passes on what the terminal has sent already
+_heard: list[signal.Signals] = []
+"""those that were not ignored when listening began, as ``nohup`` has it"""
 _listeners: list[int] = []
 """the process that listens: one that was forked from it a moment ago, to read images, has other things to do"""
 
 
 def listen() -> None:
-    """From now on both are heard. One that comes while a module is imported ends the process at once: nothing has begun yet."""
+    """From now on all are heard. One that comes while a module is imported ends the process at once: nothing has begun yet."""
     _listeners[:] = [os.getpid()]
+    _heard[:] = [number for number in STOPS if signal.getsignal(number) is not signal.SIG_IGN]
     _handle_by(_stop_at_once)
 
 
@@ -45,25 +50,25 @@ def listening() -> Iterator[None]:
 @contextmanager
 def patient() -> Iterator[None]:
     """While it is open, one that comes during an import waits until that is done: there is a run to be left in order."""
-    if signal.getsignal(signal.SIGINT) is not _stop_at_once:  # somebody else's process, or no main thread of ours
+    if not _heard or signal.getsignal(_heard[0]) is not _stop_at_once:  # somebody else's process, or no main thread of ours
         yield
         return
     _handle_by(_stop)
     try:
         yield
     finally:
-        if signal.getsignal(signal.SIGINT) is _stop:
+        if signal.getsignal(_heard[0]) is _stop:
             _handle_by(_stop_at_once)
 
 
 def leave() -> None:
     """At a command's end: what comes now ends the process, without a word."""
-    for number in STOPS:
+    for number in _heard:
         signal.signal(number, signal.SIG_DFL)
 
 
 def _handle_by(handler: Handler) -> None:
-    for number in STOPS:
+    for number in _heard:
         signal.signal(number, handler)
 
 
@@ -90,7 +95,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
             os._exit(128 + number)
 
     _handle_by(end)
-    raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+    raise KeyboardInterrupt if number == signal.SIGINT else Terminated
 
 
 def _runs(frame: FrameType | None, wanted: Callable[[FrameType], bool]) -> bool:

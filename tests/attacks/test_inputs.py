@@ -237,6 +237,16 @@ def labels_between_numbers(folder: Path, run: str) -> list[str]:
     return ["evaluate", run, "--data", "a.npz", "--device", "cpu"]
 
 
+def an_empty_class(folder: Path, run: str) -> list[str]:
+    np.savez(folder / "s.npz", images=np.zeros((8, 16, 16), np.uint8), labels=["", "b"] * 4)
+    return ["inspect", "--source", "./s.npz", "--target", "./s.npz", "-o", "page.html", "--device", "cpu"]
+
+
+def latin_recipe(folder: Path, run: str) -> list[str]:
+    (folder / "a.toml").write_bytes("# caf\xe9".encode("latin-1"))
+    return ["recipes", "show", "a.toml"]
+
+
 # Settings
 
 
@@ -320,6 +330,13 @@ ATTACKS: dict[str, Attack] = {
     "a_class_named_twice": setting("--set", 'data.classes=["a","b","a"]'),
     "a_zero_byte_in_a_path": setting("--set", 'data.source_test="a\\u0000/b"'),
     "fewer_than_no_samples": command("translate", "RUN", ".", "--samples", "-3"),
+    "a_setting_twice": setting("--set", "seed=3", "--set", "seed=4"),
+    "a_setting_by_two_flags": setting("--set", "seed=3", "--seed", "4"),
+    "a_run_among_the_target": lambda folder, run: [*fit(folder, dry=False)[:-1], "t/run"],
+    "a_figure_in_a_run": lambda folder, run: predict(run, str(image(folder / "a.png")), "-o", f"{run}/p.csv"),
+    "an_empty_class": an_empty_class,
+    "a_recipe_that_is_no_text": latin_recipe,
+    "a_name_that_leads_elsewhere": setting("--set", 'name="../../escaped"'),
     "no_argument": command("predict"),
     "no_such_command": command("predikt"),
     "a_word_for_a_number": command("fit", "--seed", "many"),

@@ -7,6 +7,7 @@ import io
 import os
 import tempfile
 from collections.abc import Callable
+from os.path import normpath
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -78,6 +79,8 @@ def test_a_table_is_read_as_it_is_written_or_refused(
     found = read_or_refused(lambda: find_table([header, *rows] if header else rows, encoding, labelled, **dialect))
     if found is not None:
         wanted = [(name.strip(), label.strip()) for name, label in rows]
+        if labelled:  # an image counts once
+            wanted = [row for at, row in enumerate(wanted) if normpath(row[0]) not in {normpath(name) for name, _ in wanted[:at]}]
         labels = wanted if found.labels is None else list(zip(names_of(found), found.labels.tolist(), strict=True))
         assert names_of(found) == [name for name, _ in wanted]
         assert labels == wanted

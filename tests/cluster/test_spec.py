@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from uda import UserError
-from uda.cluster.spec import combinations, read_spec
+from uda.cluster.spec import SweepSpec, combinations, read_spec
 
 
 def spec(folder: Path, text: str) -> Path:
@@ -85,3 +85,9 @@ def test_what_is_wrong_is_said_in_one_line(text: str, line: str, tmp_path: Path)
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no spec"):
         read_spec(tmp_path / "spec.toml")
+
+
+def test_more_combinations_than_can_be_listed_are_refused() -> None:
+    settings = {f"method.a{number}": list(range(100)) for number in range(6)}
+    with pytest.raises(UserError, match="1,000,000,000,000 combinations"):
+        combinations(SweepSpec(recipes=("synth2digits",), seeds=(0,), settings=settings))

@@ -64,10 +64,12 @@ def test_a_csv_names_files_beside_it(folder: Path, header: str) -> None:
     assert found.note == "the list list.csv" + (f" below its header {header.strip()}" if header else "")
 
 
-def test_an_image_with_two_labels_is_refused_and_one_that_is_listed_twice_is_not(folder: Path) -> None:
+def test_an_image_with_two_labels_is_refused_and_one_that_is_named_twice_counts_once(folder: Path) -> None:
     (folder / "list.csv").write_text("cat/a.png,cat\ncat/a.png,cat\ndog/c.png,dog\n")
-    assert len(find(folder / "list.csv", labelled=True)) == 3
-    (folder / "list.csv").write_text("cat/a.png,cat\ndog/c.png,dog\ncat/a.png,dog\n")
+    found = find(folder / "list.csv", labelled=True)
+    assert (len(found), found.note) == (2, "the list list.csv, 1 rows left out that say the same again")
+    assert len(find(folder / "list.csv", labelled=False)) == 3
+    (folder / "list.csv").write_text("cat/a.png,cat\ndog/c.png,dog\n./dog/../cat/a.png,dog\n")
     with pytest.raises(UserError, match=r"says two things of cat/a\.png, line 3: cat and dog"):
         find(folder / "list.csv", labelled=True)
 
@@ -173,3 +175,9 @@ def test_a_misspelled_image_is_no_header(folder: Path) -> None:
     (folder / "list.csv").write_text("cat/a.pgn\ncat/a.png\n")
     with pytest.raises(UserError, match=r"line 1: 'cat/a\.pgn' is no image file"):
         find(folder / "list.csv", labelled=False)
+
+
+@pytest.mark.parametrize("label", ["--5", "9" * 5000])
+def test_what_only_looks_like_a_number_is_a_name(label: str, folder: Path) -> None:
+    (folder / "list.csv").write_text(f"cat/a.png,{label}\ndog/c.png,3\n")
+    assert set(class_names(find(folder / "list.csv", labelled=True))) == {label, "3"}

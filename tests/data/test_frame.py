@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import InterpolationMode, v2
 
-from uda.data.frame import VIEWS, Frame, as_tensor, centre, decode, draw_views
+from uda.data.frame import VIEWS, Frame, as_tensor, centre, decode, draw_views, open_image
 
 RNG = np.random.default_rng(0)
 
@@ -85,3 +85,12 @@ def test_a_format_whose_reader_calls_another_program_is_no_image(tmp_path: Path)
     (tmp_path / "a.eps").rename(tmp_path / "a.png")
     with pytest.raises(OSError, match="cannot identify"):
         decode(tmp_path / "a.png", Frame(8, 3))
+
+
+def test_twelve_bits_in_sixteen_are_not_taken_for_black(tmp_path: Path) -> None:
+    values = np.linspace(0, 4095, 64).astype(np.uint16).reshape(8, 8)
+    Image.fromarray(values).save(tmp_path / "dark.png")
+    Image.fromarray(values * 16).save(tmp_path / "right.png")
+    with pytest.raises(ValueError, match="all below 4096"):
+        open_image(tmp_path / "dark.png", 1, 8)
+    assert np.asarray(open_image(tmp_path / "right.png", 1, 8)).max() == 255

@@ -133,6 +133,24 @@ def test_a_wrong_table_is_refused(text: str, said: str, own_run: Run, tmp_path: 
         read_table(drawn, tmp_path / "t.csv")
 
 
+def test_a_table_of_another_draw_is_refused(own_run: Run, tmp_path: Path) -> None:
+    """Its images are among the others', but not as the design draws them."""
+    few, all_ = draw(own_run, 5, 1), draw(own_run, 96, 0)
+    write_table(few, dict.fromkeys(few.names, few.classes[0]), tmp_path / "t.csv")
+    assert len(read_table(few, tmp_path / "t.csv")) == 5
+    with pytest.raises(UserError, match="give its --seed, and leave all of its rows in"):
+        read_table(all_, tmp_path / "t.csv")
+
+
+def test_an_image_with_two_answers_is_refused(own_run: Run, tmp_path: Path) -> None:
+    drawn = draw(own_run, 5, 0)
+    write_table(drawn, dict.fromkeys(drawn.names, drawn.classes[0]), tmp_path / "t.csv")
+    with (tmp_path / "t.csv").open("a") as file:
+        file.write(f"{drawn.names[0]},{drawn.classes[0]},{drawn.classes[1]}\n")
+    with pytest.raises(UserError, match=f"says two things of {drawn.names[0]}"):
+        read_table(drawn, tmp_path / "t.csv")
+
+
 def test_outputs_of_different_images_are_not_drawn_from(own_run: Run, tmp_path: Path) -> None:
     copy = tmp_path / "run"
     shutil.copytree(own_run.path, copy)

@@ -145,3 +145,11 @@ def test_what_cannot_be_written_is_an_error_of_the_system(
 ) -> None:
     with pytest.raises(OSError, match="not written to its end"):
         save({"weight": torch.zeros(3)}, tmp_path / "nowhere" / "file")
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.float8_e4m3fn])
+def test_weights_of_another_kind_are_refused(dtype: torch.dtype, tmp_path: Path) -> None:
+    network = nn.Linear(2, 2)
+    torch.save({name: value.to(dtype) for name, value in network.state_dict().items()}, tmp_path / "w.pt")
+    with pytest.raises(UserError, match=r"is torch\.|something else than finite numbers"):
+        load_weights(tmp_path / "w.pt", network)

@@ -91,6 +91,31 @@ def test_what_seeds_recommend(adapted: int, said: str) -> None:
     assert recommended({"adapted": adapted, "seeds": [0, 1, 2]}) == said
 
 
+def test_runs_that_were_tested_on_other_images_have_no_paired_test(own_run: Run, tmp_path: Path) -> None:
+    other = Run(shutil.copytree(own_run.path, tmp_path / "run"))
+    assert "difference" in compare([open_group(own_run.path), open_group(other.path)])[1]
+    environment = json.loads((other.path / "environment.json").read_text())
+    environment["data"]["target_test images"] = "others"
+    (other.path / "environment.json").write_text(json.dumps(environment))
+    recipe = other.path / "recipe.toml"
+    recipe.write_text(recipe.read_text().replace('target_test = "', 'target_test = "/elsewhere'))
+    assert "difference" not in compare([open_group(own_run.path), open_group(other.path)])[1]
+
+
+def test_a_run_of_another_recipe_is_no_seed(own_run: Run, tmp_path: Path) -> None:
+    group, recipe = tmp_path / "group", own_run.recipe
+    shutil.copytree(own_run.path, group / f"seed-{recipe.seed}")
+    (group / "seeds.json").write_text(
+        json.dumps({"format": 2, "seeds": [recipe.seed], "data_root": "", "device": "cpu", "precision": "fp32"})
+    )
+    (group / "seeds.toml").write_text(recipe.to_toml())
+    assert len(open_group(group).runs) == 1
+    training = recipe.training.model_copy(update={"steps": recipe.training.steps + 1})
+    (group / "seeds.toml").write_text(recipe.model_copy(update={"training": training}).to_toml())
+    with pytest.raises(UserError, match=r"is not the run that .* has begun for seed"):
+        open_group(group)
+
+
 def test_runs_of_other_classes_are_not_compared(own_run: Run) -> None:
     other = Run(own_run.path)
     other.result = own_run.result | {"classes": ["cat", "dog"]}

@@ -15,7 +15,8 @@ from uda import UserError
 from uda.atomic import temporary_beside
 from uda.data.files import ImageFiles
 from uda.data.frame import Frame
-from uda.runs.cache import MAPS, Cache, digest, digest_of_images, limit, map_file, write_about, write_maps
+from uda.models.weights import save_tensors
+from uda.runs.cache import MAPS, WEIGHTS, Cache, digest, digest_of_images, limit, map_file, write_about, write_maps
 
 
 def keep(cache: Cache, key: str, count: int = 100, used: float | None = None) -> None:
@@ -128,3 +129,21 @@ def test_images_are_known_by_content_and_order() -> None:
     images = torch.randint(0, 256, (3, 1, 2, 2), dtype=torch.uint8)
     assert digest_of_images(images) == digest_of_images(images.clone())
     assert digest_of_images(images) != digest_of_images(images.flip(0))
+
+
+def test_damaged_weights_are_not_found(tmp_path: Path) -> None:
+    cache, module = Cache(tmp_path / "kept"), torch.nn.Linear(2, 2)
+    with cache.writing("one") as folder:
+        save_tensors(module.state_dict(), folder / WEIGHTS)
+        write_about(folder, {})
+    assert cache.load("one", module)
+    weights = tmp_path / "kept" / "one" / WEIGHTS
+    weights.write_bytes(weights.read_bytes()[:-4])
+    assert not cache.load("one", module)
+
+
+def test_a_linked_cache_is_cleared(tmp_path: Path) -> None:
+    keep(Cache(tmp_path / "disk"), "one")
+    (tmp_path / "kept").symlink_to(tmp_path / "disk")
+    assert Cache(tmp_path / "kept").clear() > 0
+    assert not (tmp_path / "disk").exists()

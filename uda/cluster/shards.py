@@ -32,7 +32,7 @@ def over_shards(
     address: str | None,
     cpus: int = 1,
 ) -> int:
-    """Does what is left of many shards; returns how many images that were.
+    """Does what is left of many shards; returns how many images could be read.
 
     Args:
         found, make: a module's own functions.
@@ -59,7 +59,7 @@ def over_shards(
             if isinstance(ended, str):
                 failed.append(ended if shard in ended else f"{shard}: {ended}")
                 continue
-            images += ended.images
+            images += ended.images - len(ended.unreadable)
             listed.write({shard: ended})  # at once: a shard that is done is not looked at again
             bar.update(done, f"{images:,} images")
     if listed.count:
@@ -68,6 +68,8 @@ def over_shards(
         raise UserError(
             f"{len(failed)} of {len(left)} shards failed, for example: {failed[0]}; the same command does these alone"
         )
+    if left and not images and not any(one.images > len(one.unreadable) for one in before.values()):
+        raise UserError(f"none of the images in {left[0][1]}{' and the others' if len(left) > 1 else ''} can be read; mend them")
     return images
 
 

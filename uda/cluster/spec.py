@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import random
 import re
 from collections import Counter
@@ -23,6 +24,10 @@ from uda.runs.folder import title
 from uda.types import Section
 
 BACKBONE = "classifier.backbone"
+MOST = 100_000
+"""combinations in a spec"""
+LONGEST = 200
+"""bytes of a folder's name"""
 
 
 class SweepSpec(Section):
@@ -122,12 +127,16 @@ def combinations(spec: SweepSpec) -> list[Combination]:
         UserError: for the first that cannot run.
     """
     keys, lists = list(spec.settings), list(spec.settings.values())
+    if (count := math.prod(map(len, (spec.recipes, spec.methods or (None,), *lists)))) > MOST:
+        raise UserError(f"the spec stands for {count:,} combinations, of which {MOST:,} are too many to list; give shorter lists")
     product = list(itertools.product(spec.recipes, spec.methods or (None,), *lists))
     if spec.trials is not None and spec.trials < len(product):
         chosen = set(random.Random(0).sample(range(len(product)), spec.trials))
         product = [one for number, one in enumerate(product) if number in chosen]
     found = [_combine(recipe, method, dict(zip(keys, values, strict=True))) for recipe, method, *values in product]
     names = [one.name for one in found]
+    if long := [name for name in names if len(os.fsencode(name)) > LONGEST]:
+        raise UserError(f"the folder {long[0][:60]}... would have a name of more than {LONGEST} bytes; set fewer keys at once")
     if twice := [name for name in names if names.count(name) > 1]:
         raise UserError(f"two combinations would share the folder {twice[0]}; give one of their recipes another name")
     if spec.search == "halving":

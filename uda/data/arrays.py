@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import lzma
 import math
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -92,6 +94,12 @@ class Arrays:
     def _read(self, name: str) -> np.ndarray:
         if name not in self._file.files:
             raise KeyError(name)
+        try:
+            return self._checked(name)
+        except (tokenize.TokenError, SyntaxError, TypeError, lzma.LZMAError) as error:
+            raise ValueError(f"{name!r} is damaged") from error
+
+    def _checked(self, name: str) -> np.ndarray:
         member = self._file.zip.getinfo(f"{name}.npy")
         if member.flag_bits & 1:
             raise ValueError("it is encrypted")

@@ -226,6 +226,8 @@ def _leave_signals_to_the_main_process(_: int) -> None:
     A second SIGTERM is its own, for a reader that does not end by itself.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, _: signal.signal(number, signal.SIG_DFL))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -103,8 +104,8 @@ def find(path: Path, labelled: bool) -> Found:
     if len(found) == 0:
         raise UserError(f"{path} holds no images; the endings that are read are {' '.join(sorted(EXTENSIONS))}")
     names = found.labels if found.labels is not None and found.labels.dtype.kind == "U" else ()
-    if strange := [name for name in np.unique(names).tolist() if not name.isprintable()]:
-        raise UserError(f"{path} has the class {strange[0]!r}, whose name cannot be written; give it another one")
+    if strange := [name for name in np.unique(names).tolist() if not name.strip() or not name.isprintable()]:
+        raise UserError(f"{path} has the class {strange[0]!r}, whose name cannot be read; give it another one")
     return found
 
 
@@ -169,20 +170,27 @@ def _find_csv(path: Path, labelled: bool) -> Found:
         if labelled and (len(row) < 2 or not row[1].strip()):
             raise UserError(f"{path}, line {line}: the image has no label; write path,label in each row")
     labels = np.array([row[1].strip() for _, row in rows]) if labelled else None
-    if labelled and (twice := _labelled_twice(rows)) is not None:
-        raise UserError(f"{path} says two things of {twice[0]}, line {twice[1]}: {twice[2]}; leave the wrong row out")
+    if labelled:
+        once = _named_once(path, rows)
+        note += f", {len(rows) - len(once)} rows left out that say the same again" if len(once) < len(rows) else ""
+        rows = once
     names = np.array([os.fsencode(row[0].strip()) for _, row in rows], dtype=np.bytes_)
     return Found(path, names, path.parent, None, labels, note)
 
 
-def _labelled_twice(rows: list[tuple[int, list[str]]]) -> tuple[str, int, str] | None:
-    """An image with two labels, the line of the second, and both; None where there is no such image."""
-    labels: dict[str, str] = {}
+def _named_once(path: Path, rows: list[tuple[int, list[str]]]) -> list[tuple[int, list[str]]]:
+    """The first row of each image: one that is there twice would be trained and tested on.
+
+    Raises:
+        UserError: for an image with two labels.
+    """
+    first: dict[str, tuple[int, list[str]]] = {}
     for line, row in rows:
-        name, label = row[0].strip(), row[1].strip()
-        if labels.setdefault(name, label) != label:
-            return name, line, f"{labels[name]} and {label}"
-    return None
+        place = os.path.normpath(row[0].strip())
+        before = first.setdefault(place, (line, row))[1][1].strip()
+        if before != (label := row[1].strip()):
+            raise UserError(f"{path} says two things of {place}, line {line}: {before} and {label}; leave the wrong row out")
+    return list(first.values())
 
 
 def _names_image(root: Path, cell: str) -> bool:
@@ -222,7 +230,7 @@ def class_names(found: Found) -> tuple[str, ...]:
     CSV and .npz by value where all are whole numbers."""
     assert found.labels is not None
     names = [str(name) for name in np.unique(found.labels)]
-    numbers = not found.path.is_dir() and all(name.lstrip("-").isdecimal() for name in names)
+    numbers = not found.path.is_dir() and all(re.fullmatch(r"-?\d{1,18}", name) for name in names)
     return tuple(sorted(names, key=int) if numbers else sorted(names))
 
 

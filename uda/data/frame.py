@@ -25,6 +25,7 @@ RESAMPLING = {
 }
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # other readers call other programs, or are hardly tested
 STEP, LONGEST = 4, 8  # of whole images: what divides their sides, and the longest side of all, in short ones
+TWELVE_BITS = 4096  # cameras that write 12 bits into 16 leave them at the dark end
 SIXTEEN_BITS = ("PNG", "PPM")  # in whose files 32-bit pixels are 16-bit ones in a larger box
 Source = str | os.PathLike[str] | io.BytesIO
 """where an image is: a file, or its content"""
@@ -96,7 +97,10 @@ def open_image(path: Source, channels: int, side: int) -> Image.Image:
         file.draft(mode, (side, side))
         image = ImageOps.exif_transpose(file)
         if image.mode.startswith("I;16") or (image.mode == "I" and file.format in SIXTEEN_BITS):
-            return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert(mode)
+            values = np.asarray(image)
+            if 0 < values.max() < TWELVE_BITS:
+                raise ValueError("its 16-bit values are all below 4096, and would be black; bring them to 0..65535")
+            return Image.fromarray((values >> 8).astype(np.uint8)).convert(mode)
         if image.mode in ("I", "F"):
             kind = "32-bit" if image.mode == "I" else "floating-point"
             raise ValueError(f"what is black and white in {kind} pixels is not known; save it with 8 or 16 bits")

@@ -56,7 +56,7 @@ class Member(NamedTuple):
 
 
 class Done(NamedTuple):
-    """What came of a shard: how many images were read, and a line ``SHARD/NAME: REASON`` for each that cannot be."""
+    """What came of a shard: how many images it has, and a line ``SHARD/NAME: REASON`` for each that cannot be."""
 
     images: int
     unreadable: list[str]
@@ -392,7 +392,7 @@ def write_shards(files: Iterable[tuple[Path, str]], out: Path, each: int, count:
         raise UserError(f"{out} holds {strange[0]}, which is none of these shards; give another folder with -o")
     waiting = iter(files)
     for number, shard in enumerate(names):
-        part = [(file, re.sub(r"^(\.?/)+", "", name)) for file, name in itertools.islice(waiting, each)]
+        part = [(file, re.sub(r"^(\.?/)+", "", name)) for file, name in itertools.islice(waiting, min(each, count))]
         if (out / shard).exists():
             _require_packed(out / shard, part)
         else:

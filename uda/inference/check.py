@@ -116,11 +116,16 @@ def read_table(drawn: Drawn, path: Path) -> Answers:
     if not rows or not set(COLUMNS) <= rows[0].keys():
         raise UserError(f"{path} has no rows of path,predicted,label; make one with --csv {path}")
     names, labels = ({as_cell(text): text for text in texts} for texts in (drawn.names, (*drawn.classes, NONE)))
+    there = [names.get(row["path"], row["path"]) for row in rows]
+    if strange := [name for name in there if name not in drawn.names]:
+        raise UserError(f"{path}: {strange[0]} was not drawn; give the --labels and --seed that it was made with, or delete it")
+    if set(there) != set(drawn.names[: len(set(there))]):
+        raise UserError(f"{path} holds others than the first images of this draw; give its --seed, and leave all of its rows in")
     filled = [(row["path"], label) for row in rows if (label := (row["label"] or "").strip())]
-    answers = {names.get(name, name): labels.get(label, label) for name, label in filled}
-    for name, label in answers.items():
-        if name not in drawn.names:
-            raise UserError(f"{path}: {name} was not drawn; give the --labels and --seed that it was made with, or delete it")
+    answers: Answers = {}
+    for name, label in ((names.get(name, name), labels.get(label, label)) for name, label in filled):
+        if answers.setdefault(name, label) != label:
+            raise UserError(f"{path} says two things of {name}: {answers[name]} and {label}; leave the wrong row out")
         if label != NONE and label not in drawn.classes:
             raise UserError.unknown("class", label, drawn.classes, f"{NONE!r}, in {path}")
     return answers

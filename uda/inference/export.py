@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from contextlib import nullcontext
 from pathlib import Path
@@ -89,8 +90,9 @@ def export(run: Run, format: str, out: Path | None = None, which: str = "recomme
 
 def _write_torch(module: nn.Module, images: Tensor, path: Path, facts: dict[str, str]) -> Tensor:
     program = torch.export.export(module, (images[:2],), dynamic_shapes=({0: torch.export.Dim("N")},))
-    with path.open("wb") as file:
-        torch.export.save(program, file, extra_files=dict(facts))
+    content = io.BytesIO()  # where the disk is full, the writer in C++ would end the process
+    torch.export.save(program, content, extra_files=dict(facts))
+    path.write_bytes(content.getvalue())
     with path.open("rb") as file:
         logits: Tensor = torch.export.load(file).module()(images)
         return logits

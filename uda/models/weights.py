@@ -119,7 +119,13 @@ def _check_fit(state: dict[str, Tensor], own: dict[str, Tensor], needed: Iterabl
         other = [f"{name} is {tuple(state[name].shape)}, not {tuple(own[name].shape)}" for name in shapes]
         parts = [_few("missing", missing), _few("not in the network", extra), _few("of another shape", other)]
         raise UserError(f"{origin} is of another network: {'; '.join(part for part in parts if part)}")
-    odd = [name for name in shared if state[name].layout != torch.strided or state[name].is_meta or state[name].is_complex()]
+    kinds = [name for name in shared if own[name].is_floating_point() != state[name].is_floating_point()]
+    if kinds:
+        raise UserError(
+            f"{origin}: {kinds[0]} is {state[kinds[0]].dtype}, and not {own[kinds[0]].dtype}; give weights as trained"
+        )
+    odd = [name for name in shared if state[name].dtype.itemsize == 1 and state[name].is_floating_point()]
+    odd += [name for name in shared if state[name].layout != torch.strided or state[name].is_meta or state[name].is_complex()]
     odd += [name for name in shared if name not in odd and not state[name].isfinite().all()]
     if odd:
         raise UserError(f"{origin}: {odd[0]} holds something else than finite numbers; give weights from before training failed")

@@ -21,7 +21,8 @@ from uda.types import Section
 class Recipe(Section):
     """A whole run, but for the data's whereabouts and the device."""
 
-    name: str
+    name: str = Field(pattern=r"^[^/\\\x00]*[^/\\\x00.][^/\\\x00]*$")
+    """part of the names of its run folders"""
     description: str = ""
     seed: int = Field(0, ge=0, lt=2**63 - 1)
     data: DataSettings

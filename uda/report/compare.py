@@ -16,7 +16,8 @@ from torch import Tensor
 from uda.errors import UserError
 from uda.evaluation.estimation import agreement
 from uda.evaluation.outputs import Outputs
-from uda.runs.folder import SEEDS, RunFolder
+from uda.recipe.load import load_recipe
+from uda.runs.folder import SEEDS, RunFolder, agree
 from uda.runs.run import Run
 
 DRAWS = 2000
@@ -50,6 +51,12 @@ class Group:
             raise UserError(f"the seeds of {self.path} were tested on different images; fit again")
         return torch.stack([logits.argmax(1) == labels for logits, labels in tests])
 
+    def tested_as(self, other: Group) -> bool:
+        """Whether the target test images are another group's: they go by the same name, or have the same content."""
+        runs = (*self.runs, *other.runs)
+        names = {(run.recipe.data.target, run.recipe.data.target_test) for run in runs}
+        return len(names) == 1 or len({run.environment["data"].get("target_test images") for run in runs}) == 1
+
     @property
     def labels(self) -> Tensor | None:
         """The labels of the target test images (N,)."""
@@ -64,6 +71,12 @@ def open_group(path: Path, trust: bool = False) -> Group:
     """
     folders = seed_folders(path) if is_group(path) else [path]
     runs = [Run(folder, trust=trust) for folder in folders]
+    if is_group(path):
+        agree(path / SEEDS[0], trust)
+        asked, seeds = load_recipe(path / SEEDS[0]), RunFolder.open(path, SEEDS).read_asked().seeds
+        for run, seed in zip(runs, seeds, strict=True):
+            if (own := run.recipe).seed != seed or (own.method, own.training) != (asked.method, asked.training):
+                raise UserError(f"{run.path} is not the run that {path} has begun for seed {seed}; put that back, or fit again")
     for run in runs:
         if not run.recipe.classifies:
             raise UserError(f"{run.path} translates images and has no accuracy; compare runs that classify")
@@ -196,6 +209,8 @@ def compare(groups: Sequence[Group]) -> list[dict[str, Any]]:
     first, labels = groups[0].right, groups[0].labels
     for group, figures in zip(groups[1:], found[1:], strict=True):
         right, own = group.right, group.labels
+        if not group.tested_as(groups[0]):
+            continue
         if first is not None and right is not None and labels is not None and own is not None and torch.equal(labels, own):
             figures["difference"] = vars(paired(first, right))
     return found

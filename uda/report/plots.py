@@ -36,6 +36,7 @@ def svg(figure: Figure, what: str) -> str:
     for written in figure.findobj(Text):
         assert isinstance(written, Text)
         written.set_parse_math(False)  # a class may be called $x
+        written.set_usetex(False)  # whatever the user's own settings are
     out = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": what}), warnings.catch_warnings():
         # Text stays text, which the reader's own fonts draw; names differ by picture.

@@ -26,6 +26,7 @@ from uda.atomic import alone, atomic_write, held, saying, sweep, temporary_besid
 from uda.data.files import Images
 from uda.data.shards import Members
 from uda.errors import NoHome, UserError
+from uda.models.weights import load_weights
 from uda.paths import cache_home, regular
 
 LIMIT = 20.0  # GiB, where $UDA_CACHE_GIB names no other
@@ -153,6 +154,16 @@ class Cache:
             return None
         os.utime(self.root / key / ABOUT)
         return about, self.root / key
+
+    def load(self, key: str, module: nn.Module) -> bool:
+        """Loads the weights that are kept under a key into a module; whether there were some, undamaged."""
+        if (found := self.find(key)) is None:
+            return False
+        try:
+            load_weights(found[1] / WEIGHTS, module)
+        except UserError:  # they are made anew
+            return False
+        return True
 
     @contextmanager
     def writing(self, key: str) -> Iterator[Path]:

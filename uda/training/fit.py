@@ -193,7 +193,7 @@ def _deeper(run: Run, display: Display, model: nn.Module | None, report: bool, o
     where = {key: run.environment[key] for key in keys}
 
     def begin(recipe: Recipe, out: Path) -> Run:
-        if all((out / name).exists() for name in RUN):
+        if ranks.agreed(all((out / name).exists() for name in RUN)):
             return resume(out, display, model, report, observers)
         return fit(recipe, model=model, out=out, display=display, report=report, observers=observers, **where)
 

@@ -20,8 +20,9 @@ from uda.data.frame import Frame, View
 from uda.data.kept import Kept, Other
 from uda.data.settings import DataSettings
 from uda.data.shards import Done, Members, members_of
+from uda.errors import UserError
 from uda.models.frozen import Body, TwoNorms
-from uda.models.weights import load_weights, save_tensors
+from uda.models.weights import save_tensors
 from uda.runs.cache import MAPS, WEIGHTS, Cache, digest, digest_of_images, map_file, versions_of, write_about, write_maps
 from uda.runs.parts import PartsFolder
 from uda.runtime import Runtime
@@ -147,12 +148,12 @@ class Keeper:
         if (found := self.cache.find(key)) is None:
             return None
         about, folder = found
-        maps = map_file(folder / MAPS, about["shape"], about["dtype"])
-        return (
-            Kept(maps, self._weak(maps.shape[1]), self.runtime.device),
-            torch.tensor(about["readable"]),
-            tuple(about["unreadable"]),
-        )
+        try:
+            maps = map_file(folder / MAPS, about["shape"], about["dtype"])
+            readable, unreadable = torch.tensor(about["readable"]), tuple(about["unreadable"])
+        except (UserError, KeyError):  # damaged, and made anew
+            return None
+        return Kept(maps, self._weak(maps.shape[1]), self.runtime.device), readable, unreadable
 
     def _computed(self, key: str, domain: Domain, views: tuple[View, ...]) -> tuple[Kept, Tensor, tuple[str, ...]]:
         readable: list[int] = []
@@ -220,10 +221,7 @@ def learn_target(
     some = read(target.images, target.shuffled()[-STATISTICS:].split(64))
     sample = [runtime.arrange(to_float(images.to(runtime.device))) for images in some]
     key = digest("target statistics", Body(body.network), frame, digest_of_images(target.images), versions_of(*PACKAGES))
-    found = cache.find(key) if ranks.first() else None
-    if ranks.agreed(found is not None):
-        if found is not None:
-            load_weights(found[1] / WEIGHTS, body)
+    if ranks.agreed(ranks.first() and cache.load(key, body)):
         copy_from_first(body)
         return body.compare(sample)
     learned = body.learn(sample)

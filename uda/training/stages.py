@@ -37,7 +37,7 @@ from uda.models.backbones import Classifier
 from uda.models.custom import whole_state_dict
 from uda.models.frozen import Body
 from uda.models.layers import convert_domain_batch_norm, learn_statistics
-from uda.models.weights import load_weights, save_tensors
+from uda.models.weights import save_tensors
 from uda.players import Players
 from uda.recipe.schema import Recipe
 from uda.report.grids import draw_translations
@@ -209,10 +209,7 @@ def _kept_or_trained(job: Job, classifier: Classifier) -> None:
     key = digest("source classifier", classifier, *images, *how, *numbers, machine(), *versions)
     waiting = "  source classifier: another run is training it; waiting"
     with job.cache.alone(key, lambda: job.display.say(waiting)) if ranks.first() else nullcontext():
-        found = job.cache.find(key) if ranks.first() else None  # whose cache others may not see
-        if ranks.agreed(found is not None):
-            if found is not None:
-                load_weights(found[1] / WEIGHTS, classifier)
+        if ranks.agreed(ranks.first() and job.cache.load(key, classifier)):  # whose cache others may not see
             copy_from_first(classifier)
             job.display.say("  source classifier: trained by an earlier run, and kept (--no-cache trains it anew)")
             return
