@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conftest import NETS, SHORT
+from tests.conftest import CHECKOUT, NETS, SHORT
 from tests.models.nets import SmallResNet
 from uda import __version__
 from uda.cli import main
@@ -262,6 +262,11 @@ def test_check_asks_on_a_page_goes_on_and_judges(
     assert (kept["labels"], kept["accuracy"]["adapted"], kept["interval"]["adapted"][1]) == (20, 1, 1)
     assert "1.000" in out
     assert "estimate without labels" in out
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has another shell")
+def test_a_closed_output_is_no_error() -> None:
+    assert subprocess.run(f"{sys.executable} -m uda recipes >&-", shell=True, cwd=CHECKOUT).returncode == 0
 
 
 def test_two_checks_of_a_run_do_not_replace_each_others_answers(

@@ -112,6 +112,15 @@ def test_torchrun_is_for_fit_alone(monkeypatch: pytest.MonkeyPatch, capsys: pyte
         assert "give this command without torchrun" in capsys.readouterr().err
 
 
+def test_a_rank_that_is_no_number_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("RANK", "abc")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(sys, "argv", ["uda", "fit", "--recipe", "synth2digits"])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert (stop.value.code, capsys.readouterr().err.count("\n")) == (2, 1)
+
+
 def test_processes_that_do_not_meet_end_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranks, "MEETING", 1.0)
     told = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}

@@ -242,6 +242,13 @@ def an_empty_class(folder: Path, run: str) -> list[str]:
     return ["inspect", "--source", "./s.npz", "--target", "./s.npz", "-o", "page.html", "--device", "cpu"]
 
 
+def a_header_cut_short(folder: Path, run: str) -> list[str]:
+    header = b"{'descr': '|u1', 'fortran_order': False, 'shape': (2, 16,"
+    with zipfile.ZipFile(folder / "a.npz", "w") as file:
+        file.writestr("images.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(512))
+    return predict(run, "a.npz")
+
+
 def latin_recipe(folder: Path, run: str) -> list[str]:
     (folder / "a.toml").write_bytes("# caf\xe9".encode("latin-1"))
     return ["recipes", "show", "a.toml"]
@@ -335,6 +342,7 @@ ATTACKS: dict[str, Attack] = {
     "a_run_among_the_target": lambda folder, run: [*fit(folder, dry=False)[:-1], "t/run"],
     "a_figure_in_a_run": lambda folder, run: predict(run, str(image(folder / "a.png")), "-o", f"{run}/p.csv"),
     "an_empty_class": an_empty_class,
+    "a_header_cut_short": a_header_cut_short,
     "a_recipe_that_is_no_text": latin_recipe,
     "a_name_that_leads_elsewhere": setting("--set", 'name="../../escaped"'),
     "no_argument": command("predict"),
