@@ -83,7 +83,7 @@ def test_runs_without_labels_show_estimates_recommendations_and_checks(own_run: 
     assert (found["checked"], found["checked_interval"]) == (0.5, (0.25, 0.75))
     unlabelled = {key: value for key, value in found.items() if key not in ("source_only", "last", "interval")}
     names = [column.header for column in comparison_table([unlabelled]).columns]
-    assert names == ["runs", "seeds", "estimated", "recommended", "checked"]
+    assert names == ["runs", "estimated", "use", "checked"]
 
 
 @pytest.mark.parametrize(("adapted", "said"), [(3, "adapted"), (0, "source"), (2, "adapted in 2 of 3")])

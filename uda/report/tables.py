@@ -141,37 +141,52 @@ def spread(figure: dict[str, float] | None) -> str:
 
 
 def comparison_table(groups: list[dict[str, Any]]) -> Table:
-    """What `uda.report.compare.compare` returns, a row for each group of runs; a column that no group fills is left out."""
-    table = Table(box=box.SIMPLE_HEAD, caption_justify="left")
+    """What `uda.report.compare.compare` returns, a row for each group of runs; a column that no group fills is left out.
+
+    Intervals stand below their figures, so that it fits a terminal of 80 columns.
+    """
+    several = any(len(group["seeds"]) > 1 for group in groups)
     columns: dict[str, list[str]] = {
-        "seeds": [str(len(group["seeds"])) for group in groups],
-        "source_only": [f"{group['source_only']['mean']:.4f}" if "source_only" in group else "" for group in groups],
-        "last": [spread(group.get("last")) for group in groups],
-        "95 % interval": [_span(group.get("interval"), 3) for group in groups],
-        "estimated": [f"{group['estimated']['mean']:.2f} ({_span(group['estimated_interval'], 2)})" for group in groups],
-        "recommended": [recommended(group) for group in groups],
-        "checked": [
-            f"{group['checked']:.3f} ({_span(group['checked_interval'], 2)})" if "checked" in group else "" for group in groups
-        ],
-        "to the first": [
-            f"{group['difference']['mean']:+.4f} (p {group['difference']['p']:.3f})" if "difference" in group else ""
-            for group in groups
-        ],
-    }  # fmt: skip
+        name: [] for name in ("seeds", "source_only", "last", "estimated", "use", "checked", "to the first")
+    }
+    for group in groups:
+        difference = group.get("difference")
+        columns["seeds"].append(str(len(group["seeds"])) if several else "")
+        columns["source_only"].append(_over(group.get("source_only")))
+        columns["last"].append(_over(group.get("last"), group.get("interval"), 3))
+        columns["estimated"].append(_over(group["estimated"], group["estimated_interval"], 2))
+        columns["use"].append(recommended(group))
+        columns["checked"].append(
+            f"{group['checked']:.3f}\n[{_span(group['checked_interval'], 2)}]" if "checked" in group else ""
+        )
+        columns["to the first"].append(f"{difference['mean']:+.4f}\np {difference['p']:.3f}" if difference else "")
     filled = {name: cells for name, cells in columns.items() if any(cells)}
-    table.add_column("runs", overflow="fold")
+    table = Table(box=box.SIMPLE_HEAD, caption_justify="left", padding=(0, 1, 0, 0), show_edge=False)
+    table.add_column("runs", overflow="fold", min_width=10)
     for name in filled:
         table.add_column(name, justify="right", no_wrap=True)
     for group, *cells in zip(groups, *filled.values(), strict=True):
         table.add_row(group["name"], *cells)
     captions = {
-        "last": "last: mean (lowest .. highest) of the seeds. Interval: seeds and test images drawn anew.",
-        "estimated": "Estimated: last, without target labels (where it lies in nine of ten runs of the study).",
+        "seeds": "Of several seeds: their mean, and the lowest and the highest.",
+        "last": "Below last: where it lies in 95 of 100 draws of seeds and test images.",
+        "estimated": "Estimated: last, without target labels, and where it lies in nine of ten runs of the study.",
+        "use": "Use: the classifier that is recommended by that.",
         "checked": "Checked: last, by the labels that uda check was given.",
-        "to the first": "To the first: difference of last, and a paired test on the same test images (not of seeds).",
+        "to the first": "To the first: difference of last, and p of a paired test on the same test images (not of seeds).",
     }
-    table.caption = " ".join(text for name, text in captions.items() if name in filled)
+    table.caption = "\n".join(text for name, text in captions.items() if name in filled)
     return table
+
+
+def _over(figure: dict[str, float] | None, interval: tuple[float, float] | None = None, digits: int = 3) -> str:
+    """A mean over the seeds; below it the lowest and the highest, where they are several, and an interval."""
+    if figure is None:
+        return ""
+    lines = [f"{figure['mean']:.4f}" if digits > 2 else f"{figure['mean']:.2f}"]
+    if figure["lowest"] != figure["highest"]:
+        lines.append(_span((figure["lowest"], figure["highest"]), digits + 1))
+    return "\n".join([*lines, *([f"[{_span(interval, digits)}]"] if interval else [])])
 
 
 def recommended(group: dict[str, Any]) -> str:
