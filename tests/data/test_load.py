@@ -149,3 +149,12 @@ def test_the_first_root_that_holds_a_data_set_wins_in_the_list_too(tmp_path: Pat
     assert notes["mnist", "test"] == (f"here: {tmp_path / '1' / 'mnist_test.npz'}", "of root 1")
     assert notes["usps", "test"][1] == "of root 2"
     assert notes["svhn", "test"][0] == f"not here; would be downloaded to {tmp_path / '1'}"
+
+
+def test_a_damaged_set_is_told_of_beside_the_others(tmp_path: Path) -> None:
+    (tmp_path / "usps_train.npz").write_bytes(b"no archive")
+    rows = {(name, split): (state, note) for name, split, state, note in describe((tmp_path,))}
+    state, note = rows["usps", "train"]
+    assert state == f"damaged: {tmp_path / 'usps_train.npz'}"
+    assert "it is no .npz file" in note
+    assert rows["usps", "test"][0].startswith("not here")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
@@ -43,6 +43,7 @@ VIEWS: dict[str, View] = {"aerial": "aerial", "map": "map"}
 GREY = ("mnist", "usps", "fashion-mnist", "digits")
 EMBEDDED = {"synth": load_street_digits, "digits": load_handwritten_digits}
 EMBEDDED_NOTES = {"synth": STREET_NOTE, "digits": HANDWRITTEN_NOTE}
+DAMAGED = "damaged"
 Role = Literal["source", "source_test", "target", "target_test"]
 ROLES: tuple[Role, ...] = get_args(Role)
 
@@ -254,19 +255,25 @@ def describe(roots: Sequence[Path]) -> list[tuple[str, str, str, str]]:
     for name, split in itertools.product(NAMES, splits):
         place = locate(name, split, roots)
         if place.kind == "arrays":
-            rows.append((name, split, f"here: {place.path}", read_note(place.path)))
+            rows.append((name, split, *_noted(place.path, read_note)))
         elif place.kind == "official":
             rows.append((name, split, f"here: {place.path}, official files", NOTES[name]))
         else:
             rows.append((name, split, f"not here; would be downloaded to {place.path}", NOTES[name]))
     for split in splits:
         path = published_file(split, roots)
-        state, note = (
-            ("made of mnist and photographs", MNIST_M_NOTE) if path is None else (f"here: {path}", read_published_note(path))
-        )
+        state, note = ("made of mnist and photographs", MNIST_M_NOTE) if path is None else _noted(path, read_published_note)
         rows.append(("mnist-m", split, state, note))
     for view, split in itertools.product(VIEWS, splits):
         files = real_files(split, roots)
         state, note = (f"here: {files[0].parent}", REAL_NOTE) if files else ("made on the spot", DRAWN_NOTE)
         rows.append((view, split, state, note))
     return [*rows, *((name, split, "made on the spot", note) for name, note in EMBEDDED_NOTES.items() for split in splits)]
+
+
+def _noted(path: Path, read: Callable[[Path], str]) -> tuple[str, str]:
+    """Where a file is, and its note; or that it is damaged, and how, for which the others are still to be told of."""
+    try:
+        return f"here: {path}", read(path)
+    except UserError as error:
+        return f"{DAMAGED}: {path}", str(error)

@@ -8,7 +8,7 @@ from pathlib import Path
 from uda.data.datasets.city import UNLABELLED
 from uda.data.datasets.digits import DIGITS
 from uda.data.folders import Found, class_names
-from uda.data.load import ROLES, VIEWS, Role, check_all_classes, describe, find_all, resolve_frame
+from uda.data.load import DAMAGED, ROLES, VIEWS, Role, check_all_classes, describe, find_all, resolve_frame
 from uda.data.names import data_roots
 from uda.data.settings import DataSettings
 from uda.errors import UserError
@@ -33,13 +33,16 @@ def check(recipe: Recipe, data_root: str | Path | None, device: str, precision: 
     yield f"device and precision: {runtime}"
     wanted, roots = recipe.data, data_roots(data_root)
     found = find_all(wanted, roots, recipe.classifies)
-    states = {(name, split): state for name, split, state, _ in describe(roots)}
+    states = {(name, split): (state, note) for name, split, state, note in describe(roots)}
     for role in ROLES:
         name = getattr(wanted, role)
         if role in found:
             yield f"{role}: {len(found[role]):,} images, {found[role].note}"
         elif name is not None:
-            yield f"{role}: {name}, {states[name, 'test' if role.endswith('test') else 'train']}"
+            state, note = states[name, "test" if role.endswith("test") else "train"]
+            if state.startswith(DAMAGED):
+                raise UserError(note)
+            yield f"{role}: {name}, {state}"
     frame = resolve_frame(wanted, found.get("source"), found.get("target"), published_frame(recipe.classifier))
     classes = classes_of(wanted, found)
     check_all_classes(found, classes, wanted.unknown == "class")
