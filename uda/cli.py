@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -259,7 +260,7 @@ def _telling_how_to_go_on(display: Display) -> Iterator[None]:
     try:
         yield
     except Interrupted as stop:
-        display.say(f"{stop}; go on with: uda fit --resume {stop.path}")
+        display.say(f"{stop}; go on with: uda fit --resume {quote(str(stop.path))}")
         raise typer.Exit(143 if stop.terminated else 130) from None
 
 
@@ -441,7 +442,7 @@ def check(
             raise UserError(f"{csv} is there already; give the table another name, or read what it holds: --answers {csv}")
         sweep(csv.absolute().parent)
         write_table(drawn, {}, csv)
-        command = f"uda check {run} --labels {labels} --seed {seed} --answers {csv}"
+        command = f"uda check {quote(str(run))} --labels {labels} --seed {seed} --answers {quote(str(csv))}"
         display.say(f"{csv} lists {len(drawn.names)} images; fill in the column label, then: {command}")
         return
     with opened.locked():
@@ -452,7 +453,7 @@ def check(
         result = write_judgement(opened, drawn, given, seed)
     display.show(check_table(result))
     display.say(verdict(result))
-    display.say(f"uda report {run} puts these figures into the report")
+    display.say(f"uda report {quote(str(run))} puts these figures into the report")
 
 
 def _ask(drawn: Drawn, given: Answers, table: Path, display: Display) -> None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from rich.console import Console
@@ -32,7 +33,7 @@ def duration(seconds: float) -> str:
 
 def next_steps(run: Path, classifies: bool) -> str:
     """What a finished run is good for, with the command."""
-    use = f"uda predict {run} IMAGES" if classifies else f"uda translate {run} IMAGES"
+    use = f"uda predict {quote(str(run))} IMAGES" if classifies else f"uda translate {quote(str(run))} IMAGES"
     return f"look at {run / 'report.html'}; then use it: {use}"
 
 

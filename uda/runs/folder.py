@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
+from shlex import quote
 from typing import Any, NotRequired, TypeVar
 
 import torch
@@ -147,9 +148,9 @@ class RunFolder:
             home.mkdir(parents=True, exist_ok=True)
             sweep(home)
             if path.exists() and not (path.is_dir() and _there(path) < set(names)):
-                hint = f", or continue that run with: uda fit --resume {path}" if (path / names[0]).is_file() else ""
+                hint = f", or continue that run with: uda fit --resume {quote(str(path))}" if (path / names[0]).is_file() else ""
                 if cls(path, names).is_finished():
-                    hint = f"; it holds a finished run (uda report {path})"
+                    hint = f"; it holds a finished run (uda report {quote(str(path))})"
                 raise UserError(f"{path} exists already; give another --out{hint}")
             _fill(path, home, dict(zip(names, text, strict=True)))
         except OSError as error:
@@ -268,7 +269,7 @@ class RunFolder:
             regular(self.path / name)
             return read((self.path / name).read_bytes())
         except FileNotFoundError:
-            raise UserError(f"{self.path} has no {name}; finish the run with: uda fit --resume {self.path}") from None
+            raise UserError(f"{self.path} has no {name}; finish the run with: uda fit --resume {quote(str(self.path))}") from None
         except OSError as error:
             raise UserError(f"{self.path / name} cannot be read ({error.strerror or error})") from error
         except (ValueError, RecursionError) as error:
@@ -385,7 +386,7 @@ class RunFolder:
     def read_weights(self, name: str, module: nn.Module) -> None:
         """Loads ``weights/name.safetensors`` into `module`."""
         if not self.has_weights(name):
-            raise UserError(f"{self.path} has no weights {name!r}; finish the run with: uda fit --resume {self.path}")
+            raise UserError(f"{self.path} has no weights {name!r}; finish the run with: uda fit --resume {quote(str(self.path))}")
         self._check_whose(f"weights/{name}.safetensors")
         load_weights(self.path / "weights" / f"{name}.safetensors", module)
 

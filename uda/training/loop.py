@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from types import FrameType
 from typing import Any, Literal
 
@@ -56,7 +57,7 @@ class Stop(Exception):
 def resumable(path: Path) -> Iterator[None]:
     """While there is a run in the folder `path` to go on with: what stops it, in training or outside, is `Interrupted`."""
     try:
-        with signals.patient(), ranks.resumable(f"uda fit --resume {path}"):
+        with signals.patient(), ranks.resumable(f"uda fit --resume {quote(str(path))}"):
             yield
     except KeyboardInterrupt as stop:
         raise Interrupted("interrupted", path, isinstance(stop, Terminated)) from None
