@@ -23,7 +23,7 @@ STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") 
 AGAIN = 0.02  # seconds until another try, where nothing would hear it
 TWICE = 1.0  # seconds in which a second signal is the first one's echo: a wrapper passes on what the terminal has sent already
 _heard: list[signal.Signals] = []
-"""those that were not ignored when listening began, as ``nohup`` has it"""
+"""all of them, but for SIGHUP where that is ignored, as ``nohup`` has it"""
 _listeners: list[int] = []
 """the process that listens: one that was forked from it a moment ago, to read images, has other things to do"""
 
@@ -31,7 +31,8 @@ _listeners: list[int] = []
 def listen() -> None:
     """From now on all are heard. One that comes while a module is imported ends the process at once: nothing has begun yet."""
     _listeners[:] = [os.getpid()]
-    _heard[:] = [number for number in STOPS if signal.getsignal(number) is not signal.SIG_IGN]
+    ignored = hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    _heard[:] = STOPS[: 2 if ignored else None]
     _handle_by(_stop_at_once)
 
 

@@ -57,7 +57,7 @@ def test_fit_reads_what_was_built_and_ends_as_it_would_have(
     more = {"classifier.target_norm": "both"}
     alone = fitted(folders, shards, tmp_path / "alone", **more)
     Cache(cache_root()).clear()
-    assert made(folders, shards, **more) == 2 * 96
+    assert made(folders, shards, **more) == 2 * 95, "one of them is damaged"
     run = fitted(folders, shards, tmp_path / "run", Display(), **more)
     said = [line.strip() for line in capsys.readouterr().out.splitlines() if "features of {0..3}" in line]
     assert said == ["features of {0..3}: built before (cpu fp32)"] * 2
@@ -85,7 +85,7 @@ def test_parts_that_are_there_stay_and_damaged_images_are_listed(folders: Path, 
 def test_on_ray_the_parts_are_the_same(folders: Path, shards: str) -> None:
     contents = []
     for where in (HERE, HERE._replace(engine="ray")):
-        assert made(folders, shards, where) == 96
+        assert made(folders, shards, where) == 95
         contents.append({path.name: path.read_bytes() for path in cache_root().rglob("*.bin")})
         Cache(cache_root()).clear()
     assert len(contents[0]) == 4
@@ -94,7 +94,7 @@ def test_on_ray_the_parts_are_the_same(folders: Path, shards: str) -> None:
 
 def test_a_shard_of_damaged_images_is_a_part_and_too_many_of_them_end_the_run(folders: Path, shards: str, tmp_path: Path) -> None:
     write_tar(tmp_path / "s" / "2.tar", {f"{n}.png": b"damaged" for n in range(30)})
-    assert made(folders, shards) == 72 + 30
+    assert made(folders, shards) == 71, "and one more than the 30 is damaged"
     with pytest.raises(UserError, match="31 of the first 102 images cannot be read"):
         fitted(folders, shards, tmp_path / "run")
 

@@ -78,7 +78,8 @@ def fit(
     keywords = {key.replace("__", "."): value for key, value in settings.items()}
     display = own_display(display)
     wanted = asked_for(recipe, model, {**(overrides or {}), **keywords}, display)
-    check_files(wanted.classifier)
+    if wanted.classifies:
+        check_files(wanted.classifier)
     roots = data_roots(data_root)
     runtime = choose_runtime(device, precision)
     wanted = wanted.with_frame(find_frame(wanted.data, roots, wanted.classifies, published_frame(wanted.classifier)))
