@@ -67,7 +67,9 @@ def test_a_csv_names_files_beside_it(folder: Path, header: str) -> None:
 def test_an_image_with_two_labels_is_refused_and_one_that_is_named_twice_counts_once(folder: Path) -> None:
     (folder / "list.csv").write_text("cat/a.png,cat\ncat/a.png,cat\ndog/c.png,dog\n")
     found = find(folder / "list.csv", labelled=True)
-    assert (len(found), found.note) == (2, "the list list.csv, 1 rows left out that say the same again")
+    assert found.note == "the list list.csv, 1 rows left out that say the same again"
+    assert found.labels is not None
+    assert (len(found), found.labels.tolist()) == (2, ["cat", "dog"])
     assert len(find(folder / "list.csv", labelled=False)) == 3
     (folder / "list.csv").write_text("cat/a.png,cat\ndog/c.png,dog\n./dog/../cat/a.png,dog\n")
     with pytest.raises(UserError, match=r"says two things of cat/a\.png, line 3: cat and dog"):

@@ -169,11 +169,11 @@ def _find_csv(path: Path, labelled: bool) -> Found:
             raise UserError(f"{path}, line {line}: {row[0][:80]!r} is no image file; write path,label in each row")
         if labelled and (len(row) < 2 or not row[1].strip()):
             raise UserError(f"{path}, line {line}: the image has no label; write path,label in each row")
-    labels = np.array([row[1].strip() for _, row in rows]) if labelled else None
     if labelled:
         once = _named_once(path, rows)
         note += f", {len(rows) - len(once)} rows left out that say the same again" if len(once) < len(rows) else ""
         rows = once
+    labels = np.array([row[1].strip() for _, row in rows]) if labelled else None
     names = np.array([os.fsencode(row[0].strip()) for _, row in rows], dtype=np.bytes_)
     return Found(path, names, path.parent, None, labels, note)
 
