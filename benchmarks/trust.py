@@ -2,7 +2,8 @@
 
     export UDA_DATA=digits/:photos/          # MNIST, SVHN, USPS; MNIST-M, Office-31 and PACS where they are at hand
     python benchmarks/trust.py run --backbone-weights tf_efficientnet_lite0.safetensors      # hours; goes on where it stopped
-    python benchmarks/trust.py rows          # what each run's stored outputs say, and the truth, into uda/evaluation/study.csv
+    python benchmarks/trust.py rows          # what each run's stored outputs say, and the truth, into uda/evaluation/study.csv,
+                                             # where lines of runs whose folders are gone stay
     python benchmarks/trust.py table         # how well the estimate holds on pairs that it was not fitted on
 
 A shift is a pair of domains, perhaps with its target corrupted, without some classes, uneven or small. Three methods run on
@@ -212,12 +213,13 @@ def run(folder: Path, recipe: Recipe, pair: Pair) -> None:
             opened.delete_checkpoint()
 
 
-def run_all(out: Path, weights: Path, only: str, seeds: list[int]) -> None:
-    """Every run that is not there yet, one line each."""
+def run_all(out: Path, weights: Path, only: str, seeds: list[int], table: Path) -> None:
+    """Every run that is neither there yet nor in the table, one line each."""
+    done = {row["run"] for row in read_rows(table)}
     for seed, turn, shift in itertools.product(seeds, range(EACH), all_shifts()):
         method = methods_of(shift)[turn]
         folder = out / f"{shift.name}-{method}-{seed}"
-        if not fnmatch(folder.name, only) or (folder / "result.json").exists():
+        if not fnmatch(folder.name, only) or folder.name in done or (folder / "result.json").exists():
             continue
         began = time.perf_counter()
         recipe, pair = recipe_and_pair(shift, method, seed, weights)
@@ -228,35 +230,41 @@ def run_all(out: Path, weights: Path, only: str, seeds: list[int]) -> None:
 
 
 def write_rows(outs: list[Path], table: Path) -> None:
-    """A line for each finished run: what it says of itself without labels, and the truth, which is read here alone."""
-    rows: list[dict[str, Any]] = []
+    """A line for each finished run: what it says of itself without labels, and the truth, which is read here alone.
+
+    Lines that the table has of other runs stay, whose folders may be gone by now.
+    """
+    rows: dict[str, dict[str, Any]] = {row["run"]: row for row in read_rows(table)}
     for folder in sorted(path.parent for out in outs for path in out.glob("*/result.json")):
         opened, result = RunFolder.open(folder), json.loads((folder / "result.json").read_text())
         before, after = opened.read_outputs("source_only"), opened.read_outputs("last")
-        rows.append(
-            {
-                "run": folder.name,
-                "pair": f"{result['source']['name']} {result['target']['name']}",
-                "true_before": result["accuracy"]["source_only"],
-                "true_after": result["accuracy"]["last"],
-                "aside": int(result["target"]["held_out"] > 0),
-            }
-            | witnesses(before, after)
-        )
+        row: dict[str, Any] = {
+            "run": folder.name,
+            "pair": f"{result['source']['name']} {result['target']['name']}",
+            "true_before": result["accuracy"]["source_only"],
+            "true_after": result["accuracy"]["last"],
+            "aside": int(result["target"]["held_out"] > 0),
+        }
+        found = row | witnesses(before, after)
+        rows[folder.name] = {key: round(value, 4) if isinstance(value, float) else value for key, value in found.items()}
     with atomic_write(table) as path, path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
+        writer = csv.DictWriter(file, next(iter(rows.values())))
         writer.writeheader()
-        writer.writerows(
-            {key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()} for row in rows
-        )
-    print(f"{len(rows)} runs of {len({row['pair'] for row in rows})} pairs; see {table}")
+        writer.writerows(rows.values())
+    print(f"{len(rows)} runs of {len({row['pair'] for row in rows.values()})} pairs; see {table}")
+
+
+def read_rows(table: Path) -> list[dict[str, str]]:
+    """The lines of a table that is there already."""
+    if not table.exists():
+        return []
+    with table.open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def print_table(table: Path) -> None:
     """How far estimates are off, on runs of pairs that they were not fitted on; how often intervals cover; what is caught."""
-    with table.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    study = Study(table)
+    rows, study = read_rows(table), Study(table)
     adapted, before, gain = study.of_adapted, study.of_source, study.after - study.before
     found = {
         "the study's": share(adapted.left_out),
@@ -327,7 +335,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     given = parser.parse_args()
     if given.what == "run":
-        run_all(given.out, given.backbone_weights, given.only, given.seeds)
+        run_all(given.out, given.backbone_weights, given.only, given.seeds, given.table)
     elif given.what == "rows":
         write_rows([given.out, *given.others], given.table)
     else:
