@@ -104,22 +104,16 @@ FLAGS = {
 """flags of `uda fit` that are keys of the recipe"""
 
 
-def _settings(flags: dict[str, Any]) -> dict[str, Any]:
-    """What is said by flags, by the recipe's keys."""
-    given = {FLAGS[flag]: value for flag, value in flags.items() if flag in FLAGS and value is not None}
-    return {key: str(value) if isinstance(value, Path) else value for key, value in given.items()}
-
-
 def _overrides(flags: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     """What the command line says of the recipe, by dotted key: the values, and the flags that they came by."""
     from uda.recipe.load import parse_override
 
     said = [parse_override(text) for text in flags["set_"] or ()]
-    values, by_flags = dict(said), _settings(flags)
+    given = {flag: flags[flag] for flag in FLAGS if flags.get(flag) is not None}
+    by_flags = {FLAGS[flag]: str(value) if isinstance(value, Path) else value for flag, value in given.items()}
     if twice := [key for key, _ in said if key in by_flags or [other for other, _ in said].count(key) > 1]:
         raise UserError(f"{twice[0]} is set twice; leave one of the two out")
-    origins = {FLAGS[flag]: f"--{flag.replace('_', '-')}" for flag in FLAGS if flags.get(flag) is not None}
-    return values | by_flags, origins
+    return dict(said) | by_flags, {FLAGS[flag]: f"--{flag.replace('_', '-')}" for flag in given}
 
 
 @app.callback(invoke_without_command=True)
@@ -309,13 +303,11 @@ def inspect(
 ) -> None:
     """Look at two domains before anything is trained: what there is, how far apart they are, and what to do; one page."""
     from uda.console import Display
-    from uda.recipe.load import parse_override
     from uda.report.page import write_inspection
     from uda.training.inspect import inspect as run_inspect
 
-    flags = {"model": model, "weights": weights, "backbone_weights": backbone_weights, "size": size}
-    overrides = dict(parse_override(text) for text in set_ or ())
-    overrides |= _settings(flags)
+    flags = {"model": model, "weights": weights, "backbone_weights": backbone_weights, "size": size, "set_": set_}
+    overrides, _ = _overrides(flags)
     read = *map(Path, (source, target)), *(place for place in (weights, backbone_weights) if place)
     display, out = Display(), new_file(out, ".html", *read)
     seen = run_inspect(source, target, data_roots(data_root), display, overrides, device)

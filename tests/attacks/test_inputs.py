@@ -338,6 +338,7 @@ ATTACKS: dict[str, Attack] = {
     "a_zero_byte_in_a_path": setting("--set", 'data.source_test="a\\u0000/b"'),
     "fewer_than_no_samples": command("translate", "RUN", ".", "--samples", "-3"),
     "a_setting_twice": setting("--set", "seed=3", "--set", "seed=4"),
+    "a_setting_twice_where_one_only_looks": command("inspect", "--source", "./s", "--target", "./t", *2 * ["--set", "seed=3"]),
     "a_setting_by_two_flags": setting("--set", "seed=3", "--seed", "4"),
     "a_run_among_the_target": lambda folder, run: [*fit(folder, dry=False)[:-1], "t/run"],
     "a_figure_in_a_run": lambda folder, run: predict(run, str(image(folder / "a.png")), "-o", f"{run}/p.csv"),
