@@ -112,7 +112,7 @@ def test_a_run_of_another_recipe_is_no_seed(own_run: Run, tmp_path: Path) -> Non
     assert len(open_group(group).runs) == 1
     training = recipe.training.model_copy(update={"steps": recipe.training.steps + 1})
     (group / "seeds.toml").write_text(recipe.model_copy(update={"training": training}).to_toml())
-    with pytest.raises(UserError, match=r"is not the run that .* has begun for seed"):
+    with pytest.raises(UserError, match=r"is not the run that .* has begun there"):
         open_group(group)
 
 

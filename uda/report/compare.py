@@ -69,14 +69,16 @@ def open_group(path: Path, trust: bool = False) -> Group:
     Raises:
         UserError: where it is neither, or a run in it is not finished.
     """
-    folders = seed_folders(path) if is_group(path) else [path]
-    runs = [Run(folder, trust=trust) for folder in folders]
-    if is_group(path):
+    if not is_group(path):
+        runs = [Run(path, trust=trust)]
+    else:
+        runs = [Run(folder, trust=trust) for folder in seed_folders(path)]
         agree(path / SEEDS[0], trust)
-        asked, seeds = load_recipe(path / SEEDS[0]), RunFolder.open(path, SEEDS).read_asked().seeds
-        for run, seed in zip(runs, seeds, strict=True):
-            if (own := run.recipe).seed != seed or (own.method, own.training) != (asked.method, asked.training):
-                raise UserError(f"{run.path} is not the run that {path} has begun for seed {seed}; put that back, or fit again")
+        asked = load_recipe(path / SEEDS[0])
+        for run in runs:
+            own = run.recipe
+            if run.path.name != f"seed-{own.seed}" or (own.method, own.training) != (asked.method, asked.training):
+                raise UserError(f"{run.path} is not the run that {path} has begun there; put that back, or fit again")
     for run in runs:
         if not run.recipe.classifies:
             raise UserError(f"{run.path} translates images and has no accuracy; compare runs that classify")
@@ -209,8 +211,7 @@ def compare(groups: Sequence[Group]) -> list[dict[str, Any]]:
     first, labels = groups[0].right, groups[0].labels
     for group, figures in zip(groups[1:], found[1:], strict=True):
         right, own = group.right, group.labels
-        if not group.tested_as(groups[0]):
-            continue
-        if first is not None and right is not None and labels is not None and own is not None and torch.equal(labels, own):
+        same = group.tested_as(groups[0]) and labels is not None and own is not None and torch.equal(labels, own)
+        if same and first is not None and right is not None:
             figures["difference"] = vars(paired(first, right))
     return found
