@@ -148,3 +148,21 @@ def test_a_module_that_comes_trained_is_left_as_it_is(small_pair: Pair, tmp_path
 def test_wrong_input_is_a_value_error(small_pair: Pair, change: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         adapter().fit(*change(*arrays(small_pair)))
+
+
+def test_scikit_learns_random_states_are_taken(small_pair: Pair) -> None:
+    seeds = [adapter(random_state=state)._seed() for state in (7, np.random.RandomState(0), np.random.RandomState(0))]
+    assert (seeds[0], seeds[1] == seeds[2]) == (7, True)
+    with pytest.raises(ValueError, match="seed"):
+        adapter(random_state=1.7)._seed()
+
+
+def test_a_fit_that_fails_leaves_what_was_fitted(small_pair: Pair) -> None:
+    source, labels, target = arrays(small_pair)
+    fitted = adapter().fit(source, labels, target)
+    before = fitted.predict(target)
+    with pytest.raises(ValueError, match="no target images"):
+        fitted.fit(source, labels.astype(str), None)
+    with pytest.raises(ValueError, match=r"data\.classes is for images on disk"):
+        adapter(settings={"data.classes": ["a", "b"]}).fit(source, labels, target)
+    assert np.array_equal(fitted.predict(target), before)

@@ -1,4 +1,5 @@
 import io
+import os
 import re
 import subprocess
 import sys
@@ -159,3 +160,12 @@ def test_output_that_nobody_reads_any_more_ends_no_work() -> None:
     work.stdout.close()
     assert work.stderr.read() == b"done"
     assert work.wait(60) == 0
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="is of Linux")
+@pytest.mark.parametrize(("lasting", "code"), [(True, 0), (False, 1)])
+def test_output_that_cannot_be_written_ends_no_long_work(lasting: bool, code: int) -> None:
+    said = f"from uda.console import Display\nDisplay(lasting={lasting}).say('x')\nimport os; os.write(2, b'done')"
+    with open("/dev/full", "w") as full:
+        work = subprocess.run([sys.executable, "-c", said], stdout=full, stderr=subprocess.PIPE, check=False)
+    assert (work.returncode, work.stderr == b"done") == (code, lasting)

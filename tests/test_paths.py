@@ -9,7 +9,7 @@ from uda import Run, UserError
 from uda.cli import main
 from uda.data.names import data_roots
 from uda.errors import NoHome
-from uda.paths import cache_home, distinct, new_file, new_folder, not_a_run, outside
+from uda.paths import cache_home, distinct, filling, new_file, new_folder, not_a_run, outside
 from uda.plugins import require_trust, trust
 from uda.report.compare import compare, open_group
 from uda.report.page import write_comparison
@@ -114,3 +114,18 @@ def test_without_a_home_nothing_is_kept_and_data_lies_here(monkeypatch: pytest.M
     with pytest.raises(UserError, match="--trust"):
         require_trust(["net.py:Net"], "a recipe")
     assert data_roots(None) == (Path("data").absolute(),)
+
+
+def test_a_folder_is_filled_by_one_command_alone(tmp_path: Path) -> None:
+    with filling(tmp_path / "out"):
+        with pytest.raises(UserError, match="another process writes to"), filling(tmp_path / "out"):
+            pass
+        (tmp_path / "out" / "a.png").write_text("")
+    with pytest.raises(UserError, match="exists already"), filling(tmp_path / "out"):
+        pass
+
+
+def test_a_folder_that_was_made_in_vain_is_taken_away(tmp_path: Path) -> None:
+    with pytest.raises(UserError), filling(tmp_path / "out"):
+        raise UserError("no")
+    assert not (tmp_path / "out").exists()

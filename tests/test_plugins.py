@@ -1,8 +1,10 @@
 """Code of the user's own: who has agreed to run it."""
 
+import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from uda import UserError, plugins
 from uda.errors import OwnCodeError, ReaderKilled
@@ -50,3 +52,14 @@ def test_a_reader_that_is_killed_while_own_code_runs_is_not_its_fault() -> None:
         raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
     with pytest.raises(OwnCodeError), plugins.own_code("nets.py failed"):
         raise RuntimeError("no such size")
+
+
+def test_what_own_code_changes_for_everybody_is_put_back(tmp_path: Path) -> None:
+    here = Path.cwd()
+    with plugins.own_code("nets.py failed"):
+        torch.set_grad_enabled(False)
+        torch.set_default_dtype(torch.float64)
+        torch.set_default_device("meta")
+        os.chdir(tmp_path.parent)
+    assert (Path.cwd(), torch.is_grad_enabled(), torch.zeros(1).dtype) == (here, True, torch.float32)
+    assert torch.zeros(1).device == torch.device("cpu")

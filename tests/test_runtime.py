@@ -1,5 +1,6 @@
 import io
 import random
+import threading
 from collections.abc import Iterator
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from uda import UserError, runtime
-from uda.runtime import Runtime, choose_runtime, random_state, restore_random_state, scoped_seed, seed_everything
+from uda.runtime import Runtime, choose_runtime, random_state, restore_random_state, scoped_seed, seed_everything, training
 
 
 def test_the_probe_leaves_random_state_and_threads() -> None:
@@ -156,3 +157,31 @@ def test_free_memory_is_the_machines_or_the_containers_which_may_give_up_files(
     }
     monkeypatch.setattr(runtime, "_text", told.get)
     assert runtime.free_memory() == free
+
+
+def test_a_run_trains_whatever_has_been_set_around_it() -> None:
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.inference_mode(), training():
+            weight = torch.ones(1, requires_grad=True)
+            (2 * weight).sum().backward()
+            assert (weight.dtype, float(weight.grad or 0)) == (torch.float32, 2)
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_another_thread_waits_for_its_seed() -> None:
+    drawn: list[float] = []
+
+    def draw() -> None:
+        with scoped_seed(1):
+            drawn.append(float(torch.rand(())))
+
+    with scoped_seed(1):
+        other = threading.Thread(target=draw)
+        other.start()
+        drawn.append(float(torch.rand(())))
+        assert len(drawn) == 1
+    other.join()
+    assert drawn[0] == drawn[1]

@@ -79,3 +79,17 @@ except Terminated:
 def test_a_terminal_that_closes_is_nothing_to_who_ignores_it(tmp_path: Path) -> None:
     code = "signal.signal(signal.SIGHUP, signal.SIG_IGN)\nsignals.listen()\nos.kill(os.getpid(), signal.SIGHUP)\nprint('goes on')"
     assert run(code, tmp_path) == (0, "goes on\n", "")
+
+
+def test_a_stop_while_it_forks_is_heard_after_that(tmp_path: Path) -> None:
+    """Python swallows what is raised by a callback of a fork."""
+    code = f"""import multiprocessing
+os.register_at_fork(after_in_parent=lambda: os.kill(os.getpid(), {int(signal.SIGTERM)}))
+with signals.listening():
+    try:
+        multiprocessing.get_context("fork").Process(target=int).start()
+        time.sleep(5)
+        print("swallowed")
+    except Terminated:
+        print("heard")"""
+    assert run(code, tmp_path) == (0, "heard\n", "")

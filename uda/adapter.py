@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d
 from torch import nn
@@ -25,6 +26,9 @@ from uda.runs.build import build_method, build_networks, published_frame
 from uda.runtime import choose_runtime
 from uda.training.fit import start
 
+UNUSED = {
+    f"data.{name}" for name in ("source", "target", "source_test", "target_test", "classes", "held_out", "unknown", "looked_at")
+}
 ArrayOrPath = Any
 """images as an array or tensor, uint8 or floats in 0..1, (N, H, W), (N, H, W, 1 or 3) or (N, 1 or 3, H, W); or a path"""
 
@@ -39,7 +43,7 @@ class Adapter(ClassifierMixin, BaseEstimator):
         trained: whether that module is trained on the source already.
         recipe: the recipe that all other settings come from, by name or path.
         settings: dotted keys to override in it, such as ``{"training.steps": 300}``.
-        random_state: the seed.
+        random_state: the seed, or what scikit-learn takes for one.
         device, precision: as in `uda.fit`.
         out: a run folder to keep; left out, nothing is kept on disk.
         verbose: whether to say what is going on.
@@ -59,7 +63,7 @@ class Adapter(ClassifierMixin, BaseEstimator):
         trained: bool = False,
         recipe: str = "folders",
         settings: dict[str, Any] | None = None,
-        random_state: int = 0,
+        random_state: Any = 0,
         device: str = "auto",
         precision: str = "auto",
         out: str | None = None,
@@ -80,7 +84,9 @@ class Adapter(ClassifierMixin, BaseEstimator):
         Raises:
             ValueError: for wrong input, in one line that says what to do.
         """
-        source = self._labelled(X_source, y_source)
+        source, labels = self._labelled(X_source, y_source)
+        if unused := sorted(UNUSED & (self.settings or {}).keys()):
+            raise ValueError(f"settings: {unused[0]} is for images on disk that uda.fit reads; leave it out")
         if X_target is None:
             raise ValueError("no target images; call fit(X_source, y_source, X_target)")
         target = _found(X_target)
@@ -92,7 +98,7 @@ class Adapter(ClassifierMixin, BaseEstimator):
                 "data.target": target.path.name,
                 "method.name": self.method,
                 "classifier.backbone": GIVEN_IN_PYTHON if isinstance(self.backbone, nn.Module) else self.backbone,
-                "seed": int(self.random_state),
+                "seed": self._seed(),
                 **({"classifier.steps": 0} if self.trained else {}),
                 **(self.settings or {}),
             },
@@ -113,7 +119,14 @@ class Adapter(ClassifierMixin, BaseEstimator):
             run = start(wanted, pair, runtime, display, out=out, model=self._module, report=self.out is not None)
             self.recipe_, self.result_ = run.recipe, run.result
             self.state_ = {name: value.cpu() for name, value in run.classifier.state_dict().items()}
+        self.classes_ = labels
         return self
+
+    def _seed(self) -> int:
+        """The seed of the run, of whatever scikit-learn takes as a random state."""
+        if isinstance(self.random_state, int):
+            return self.random_state
+        return int(check_random_state(self.random_state).randint(2**31 - 1))
 
     def predict_proba(self, X: ArrayOrPath) -> np.ndarray:
         """Calibrated probabilities of the classes, in the order of `classes_`: (N, K)."""
@@ -150,25 +163,24 @@ class Adapter(ClassifierMixin, BaseEstimator):
     def _module(self) -> nn.Module | None:
         return self.backbone if isinstance(self.backbone, nn.Module) else None
 
-    def _labelled(self, X: ArrayOrPath, y: Any) -> Found:
-        """The source; `classes_` from its labels, which become numbers where they were given as an array."""
+    def _labelled(self, X: ArrayOrPath, y: Any) -> tuple[Found, np.ndarray]:
+        """The source, and its classes; labels become numbers where they were given as an array."""
         if isinstance(X, str | os.PathLike):
             if y is not None:
                 raise ValueError("the labels of images at a path are read there; leave y_source out")
             found = find(Path(X), labelled=True)
-            self.classes_ = np.array(class_names(found))
-            return found
+            return found, np.array(class_names(found))
         if y is None:
             raise ValueError("requires y to be passed, but the target y is None: give y_source, a label for each image")
         labels = column_or_1d(y, warn=True)
         check_classification_targets(labels)
-        self.classes_, numbers = np.unique(labels, return_inverse=True)
-        if len(self.classes_) < 2:
-            raise ValueError(f"y_source holds one class, {self.classes_[0]!r}; a classifier needs two")
+        classes, numbers = np.unique(labels, return_inverse=True)
+        if len(classes) < 2:
+            raise ValueError(f"y_source holds one class, {classes[0]!r}; a classifier needs two")
         found = _found(X)
         if len(labels) != len(found):
             raise ValueError(f"{len(found)} images but {len(labels)} labels; give one label for each image")
-        return Found(found.path, found.names, found.root, found.pixels, numbers.astype(str), found.note)
+        return Found(found.path, found.names, found.root, found.pixels, numbers.astype(str), found.note), classes
 
 
 def _found(X: ArrayOrPath) -> Found:

@@ -31,9 +31,11 @@ def atomic_write(path: Path) -> Iterator[Path]:
     with saying(path, temporary):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch(exist_ok=False)
+        mode = temporary.stat().st_mode
         try:
             with held(temporary):
                 yield temporary
+                temporary.chmod(mode)  # some writers make a file that its owner alone may read
                 sync(temporary)
                 os.replace(temporary, path)
             sync(path.parent)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import io
+import json
 import os
 import re
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from shlex import quote
@@ -21,7 +22,7 @@ import uda
 from uda import ranks, signals
 from uda.data.names import absolute, data_roots, is_shards
 from uda.errors import OwnCodeError, ProcessLost, ReaderKilled, Terminated, UserError
-from uda.paths import new_file, new_folder, not_a_run, outside
+from uda.paths import filling, new_file, new_folder, not_a_run, outside
 from uda.plugins import named, own_frames
 from uda.recipe import presets
 from uda.text import printable
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from uda.console import Display
     from uda.inference.check import Answers, Drawn
     from uda.report.compare import Group
+    from uda.types import Section
 
 app = typer.Typer(
     help="Unsupervised domain adaptation: a classifier and unlabelled images in, an adapted classifier and an honest number out.",
@@ -183,6 +185,7 @@ def fit(
     presets.find(str(recipe))  # a wrong name is answered before torch is loaded
     overrides, origins = _overrides(flags)
     if dry_run:
+        _check_flags(out, seeds, track or ())
         _check(str(recipe), overrides, origins, data_root, device, precision or "auto")
     else:
         where = {"data_root": data_root, "device": device, "precision": precision or "auto", "cache": not no_cache}
@@ -194,7 +197,7 @@ def _fit(recipe: str, seeds: int | None, **settings: Any) -> None:
     from uda.training.fit import fit as run_fit
     from uda.training.seeds import fit_seeds
 
-    display = Display(quiet=not ranks.first())
+    display = Display(quiet=not ranks.first(), lasting=True)
     with _telling_how_to_go_on(display):
         if seeds is not None:
             _show(fit_seeds(recipe, seeds, display=display, **settings), display)
@@ -209,13 +212,26 @@ def _resume(path: Path, trust: bool) -> None:
     from uda.training.fit import resume as run_resume
     from uda.training.seeds import resume_seeds
 
-    display = Display(quiet=not ranks.first())
+    display = Display(quiet=not ranks.first(), lasting=True)
     with _telling_how_to_go_on(display):
         if is_group(path):
             _show(resume_seeds(path, display, trust=trust), display)
         else:
             run = run_resume(path, display, trust=trust)
             display.say(next_steps(run.path, run.recipe.classifies))
+
+
+def _check_flags(out: Path | None, seeds: int | None, track: Sequence[str]) -> None:
+    """What a run is told beside its recipe."""
+    from uda.runs.folder import RUN, SEEDS, check_free
+    from uda.training.seeds import check_seeds
+    from uda.training.trackers import check_trackers
+
+    check_trackers(track)
+    if seeds is not None:
+        check_seeds(seeds)
+    if out is not None:
+        check_free(out, RUN if seeds is None else SEEDS)
 
 
 def _check(recipe: str, overrides: dict[str, Any], flags: dict[str, str], *where: Any) -> None:
@@ -229,12 +245,14 @@ def _check(recipe: str, overrides: dict[str, Any], flags: dict[str, str], *where
         print(f"# {line}")
     for line in check(resolved.recipe, *where):
         print(f"# checked: {line}")
+    print("# nothing was trained, and images are read when it is: leave out --dry-run")
 
 
 def _show(group: Group, display: Display) -> None:
     """Several seeds' table and page, which one process makes."""
     if not ranks.first():
         return
+    from uda.console import predict_with
     from uda.report.compare import compare as run_compare
     from uda.report.page import write_comparison
     from uda.report.tables import comparison_table
@@ -243,7 +261,8 @@ def _show(group: Group, display: Display) -> None:
     with resumable(group.path):
         figures = run_compare([group])
         display.show(comparison_table(figures))
-        display.say(f"everything is in {group.path}; look at {write_comparison(figures, group.path / 'report.html')}")
+        page = write_comparison(figures, group.path / "report.html")
+        display.say(f"everything is in {group.path}; look at {page}; then use one of them: {predict_with(group.runs[0].path)}")
 
 
 @contextmanager
@@ -387,8 +406,6 @@ def evaluate(
     trust: Trust = False,
 ) -> None:
     """Accuracy of a run's classifier on labelled images, by class, and what was taken for what; with -o, as .json, too."""
-    import json
-
     from uda.atomic import atomic_write
     from uda.console import Display
     from uda.inference.predict import evaluate as run_evaluate
@@ -435,7 +452,8 @@ def check(
         sweep(csv.absolute().parent)
         write_table(drawn, {}, csv)
         command = f"uda check {quote(str(run))} --labels {labels} --seed {seed} --answers {quote(str(csv))}"
-        display.say(f"{csv} lists {len(drawn.names)} images; fill in the column label, then: {command}")
+        listed = f"{csv} lists {'all ' if len(drawn.names) < labels else ''}{len(drawn.names)} images"
+        display.say(f"{listed}; fill in the column label, then: {command}")
         return
     with opened.locked():
         table = answers or run / TABLE
@@ -460,9 +478,11 @@ def _ask(drawn: Drawn, given: Answers, table: Path, display: Display) -> None:
         webbrowser.open(server.address)  # elsewhere it might take the terminal for a browser without pictures
     try:
         server.serve()
-    except KeyboardInterrupt:
-        display.say(f"{len(given)} of {len(drawn.names)} are answered, in {table}; the same command goes on")
-        raise typer.Exit(130) from None
+    except KeyboardInterrupt as stop:
+        display.say(
+            f"{len(given)} of {len(drawn.names)} are answered, in {table}; the same command goes on; --csv FILE asks by a table"
+        )
+        raise typer.Exit(143 if isinstance(stop, Terminated) else 130) from None
 
 
 @app.command()
@@ -511,7 +531,9 @@ def translate(
             display.say(f"see {out}")
             return
         new_file(grid_path(out), ".png", images)
-        count = write_translations(opened, images, outside(new_folder(out), images), display, to, samples, reference, whole)
+        outside(new_folder(out), images)
+        with filling(out):
+            count = write_translations(opened, images, out, display, to, samples, reference, whole)
     display.say(f"{count:,} images translated; they are in {out}, some of them in {grid_path(out)}")
 
 
@@ -602,15 +624,58 @@ def recipes_show(name: str) -> None:
     print(printable(path.read_text(encoding="utf-8"), keep="\n\t"), end="")
 
 
-@app.command()
-def methods() -> None:
-    """List the methods: what each needs, and the paper it is from."""
+@recipes_app.command("settings")
+def recipes_settings() -> None:
+    """List every setting of a recipe, its default, and what it means; of a method: uda methods NAME."""
+    from uda.methods.base import TrainingSettings
+    from uda.recipe.schema import Recipe
+    from uda.types import Section
+
+    for name, field in Recipe.model_fields.items():
+        if name not in ("method", "training") and isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            _print_settings(name, field.annotation)
+    _print_settings("training", TrainingSettings)
+    print("\n[method] has the settings of its method: uda methods NAME")
+
+
+def _print_settings(table: str, settings: type[Section]) -> None:
+    """A table of a recipe: each setting, its default, and what it means."""
     from rich.table import Table
 
     from uda.console import new_console
-    from uda.methods import METHODS
+    from uda.types import Section, meanings
+
+    told = meanings(settings)
+    shown = Table(f"[{table}]", "default", "what it is", box=None, pad_edge=False)
+    inner = {}
+    for name, field in settings.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            inner[name] = field.annotation
+        else:
+            default = "" if field.is_required() else "left out" if field.default is None else json.dumps(field.default)
+            shown.add_row(name, default, told.get(name, ""))
+    console = new_console()
+    if shown.rows:
+        console.print(shown)
+        print()
+    for name, of in inner.items():
+        _print_settings(f"{table}.{name}", of)
+
+
+@app.command()
+def methods(name: Annotated[str | None, typer.Argument(help="One of them: its objective, and its settings.")] = None) -> None:
+    """List the methods: what each needs, and the paper it is from; of one, its objective and its settings."""
+    from rich.table import Table
+
+    from uda.console import new_console
+    from uda.methods import METHODS, find_method
     from uda.methods.translating import PairDrawing
 
+    if name is not None:
+        method = find_method(name)
+        print(printable(sys.modules[method.__module__].__doc__ or "", keep="\n"))
+        _print_settings("method", method.Settings)
+        return
     table = Table("method", "source images", "makes images", "what it is", box=None, pad_edge=False)
     for name, method in METHODS.items():
         needs = "target labels instead" if method.reads_target_labels else "yes" if method.reads_source else "no"
@@ -771,14 +836,25 @@ def _explained(error: BaseException) -> tuple[str | None, str]:
         return "there is not enough memory; give fewer or smaller images (--size), or lower data.memory or training.batch", ""
     if frames := own_frames(error):
         return f"your own code failed ({named(error)})", frames
+    if isinstance(error, OSError) and error.errno == errno.EMFILE:
+        return "too many files are open; let more be (ulimit -n 1024)", ""
     if isinstance(error, OSError) and error.filename is not None:
         return f"{os.fsdecode(error.filename)}: {error.strerror}; mend that, or give another path", ""
+    if isinstance(error, FileNotFoundError) and not _there(os.curdir):
+        return "the folder that this command runs in is gone; go to another one", ""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EIO, errno.EFBIG):
         return f"the output cannot be written ({error.strerror}); give it another place", ""
     if isinstance(error, Exception) and hasattr(error, "format_message"):  # typer's own, whose class is not public
         path = getattr(getattr(error, "ctx", None), "command_path", "uda")
         return f"{error.format_message().rstrip('.?')}; see {path} --help", ""
     return None, ""
+
+
+def _there(folder: str) -> bool:
+    try:
+        return bool(os.path.abspath(folder))
+    except FileNotFoundError:
+        return False
 
 
 def _say(line: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import time
@@ -33,15 +34,31 @@ def duration(seconds: float) -> str:
 
 def next_steps(run: Path, classifies: bool) -> str:
     """What a finished run is good for, with the command."""
-    use = f"uda predict {quote(str(run))} IMAGES" if classifies else f"uda translate {quote(str(run))} IMAGES"
+    use = predict_with(run) if classifies else f"uda translate {quote(str(run))} IMAGES"
     return f"look at {run / 'report.html'}; then use it: {use}"
+
+
+def predict_with(run: Path) -> str:
+    """The command that classifies images with a run."""
+    return f"uda predict {quote(str(run))} IMAGES"
 
 
 class _Console(Console):
     """Shows what a terminal would obey, in lines, cells and titles, as text; colours of its own stay."""
 
+    lasting = False
+
     def render_str(self, text: str, **how: Any) -> Text:
         return super().render_str(printable(text, keep="\n"), **how)
+
+    def print(self, *what: Any, **how: Any) -> None:
+        """Where the output cannot be written, as on a full disk, it ends, and what goes on does so without a word."""
+        try:
+            super().print(*what, **how)
+        except OSError as error:
+            if not self.lasting or error.errno not in (errno.ENOSPC, errno.EIO, errno.EDQUOT):
+                raise
+            self.on_broken_pipe()
 
     def on_broken_pipe(self) -> None:
         """Whoever read the output has seen enough; the work goes on, where rich would end it."""
@@ -49,9 +66,14 @@ class _Console(Console):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def new_console(quiet: bool = False, soft_wrap: bool = False) -> Console:
-    """A console for text of any origin: nothing in it is taken for markup or the name of an emoji, or moves the cursor."""
-    return _Console(quiet=quiet, soft_wrap=soft_wrap, highlight=False, markup=False, emoji=False)
+def new_console(quiet: bool = False, soft_wrap: bool = False, lasting: bool = False) -> Console:
+    """A console for text of any origin: nothing in it is taken for markup or the name of an emoji, or moves the cursor.
+
+    `lasting`: what goes on behind it is worth more than what it shows.
+    """
+    console = _Console(quiet=quiet, soft_wrap=soft_wrap, highlight=False, markup=False, emoji=False)
+    console.lasting = lasting
+    return console
 
 
 class StageDisplay:
@@ -81,10 +103,10 @@ class StageDisplay:
 
 
 class Display:
-    """Says things to a person. `quiet` says nothing."""
+    """Says things to a person. `quiet` says nothing; one of `lasting` work falls silent where the output cannot be written."""
 
-    def __init__(self, quiet: bool = False, console: Console | None = None) -> None:
-        self.console = console or new_console(quiet, soft_wrap=True)
+    def __init__(self, quiet: bool = False, console: Console | None = None, lasting: bool = False) -> None:
+        self.console = console or new_console(quiet, soft_wrap=True, lasting=lasting)
 
     def say(self, text: str) -> None:
         self.console.print(text, markup=False)

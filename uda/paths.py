@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from uda.atomic import sweep
+from uda.atomic import held, sweep
 from uda.errors import NoHome, UserError
 
 RUN_FILES = ("recipe.toml", "seeds.json")  # what makes a folder one of a run, or of several seeds
@@ -119,6 +120,27 @@ def new_folder(path: Path) -> Path:
     if os.path.lexists(path) and (not path.is_dir() or any(path.iterdir())):
         raise UserError(f"{path} exists already; give a folder that is new or empty with -o")
     return path
+
+
+@contextmanager
+def filling(path: Path) -> Iterator[None]:
+    """While it is open, this command alone fills a folder that is new or empty, which is made.
+
+    Raises:
+        UserError: where another one does, or has just done so.
+    """
+    made = not path.exists()
+    path.mkdir(parents=True, exist_ok=True)
+    try:
+        with held(path) as free:
+            if not free:
+                raise UserError(f"another process writes to {path}; wait until it has ended, or give another folder with -o")
+            new_folder(path)
+            yield
+    finally:
+        if made:
+            with suppress(OSError):  # something lies in it
+                path.rmdir()
 
 
 def distinct(names: Iterable[Path]) -> list[Path]:

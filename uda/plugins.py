@@ -30,6 +30,7 @@ def own_code(what: str) -> Iterator[None]:
     Raises:
         OwnCodeError: for any error; a `UserError`, which says itself what is wrong, stays as it is.
     """
+    before = _globals()
     try:
         yield
     except UserError:
@@ -38,6 +39,32 @@ def own_code(what: str) -> Iterator[None]:
         if (killed := ReaderKilled.of(error)) is not None:
             raise killed from None
         raise OwnCodeError(f"{what} ({named(error)})", own_frames(error)) from error
+    finally:
+        _put_back(before)
+
+
+def _globals() -> tuple[str | None, bool, Any, Any]:
+    """What is everybody's: the working directory, and torch's modes, once it has been imported."""
+    with suppress(FileNotFoundError):
+        folder: str | None = os.getcwd()
+        torch = sys.modules.get("torch")
+        if torch is None:
+            return folder, True, None, None
+        return folder, torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_default_device()
+    return None, True, None, None
+
+
+def _put_back(before: tuple[str | None, bool, Any, Any]) -> None:
+    folder, gradients, dtype, device = before
+    if folder is not None and folder != os.getcwd():
+        os.chdir(folder)
+    if (torch := sys.modules.get("torch")) is None or not hasattr(torch, "get_default_device"):
+        return
+    torch.set_grad_enabled(gradients)
+    if torch.get_default_dtype() != (dtype or torch.float32):
+        torch.set_default_dtype(dtype or torch.float32)
+    if torch.get_default_device() != (device or torch.device("cpu")):
+        torch.set_default_device(device)
 
 
 def anchored(name: str, folder: Path = Path()) -> str:

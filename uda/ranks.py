@@ -51,9 +51,11 @@ def local_rank() -> int:
 def _told(name: str, otherwise: int) -> int:
     """A number that torchrun says in the environment."""
     try:
-        return int(os.environ.get(name, otherwise))
+        if (told := int(os.environ.get(name, otherwise))) >= (name == "WORLD_SIZE"):
+            return told
     except ValueError:
-        raise UserError(f"${name} is {os.environ[name]!r}, and not a number; start with torchrun, or unset it") from None
+        pass
+    raise UserError(f"${name} is {os.environ[name]!r}, and no number that there can be; start with torchrun, or unset it")
 
 
 def several() -> bool:

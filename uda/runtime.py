@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -20,6 +21,7 @@ from uda import ranks
 from uda.errors import UserError
 
 PRECISIONS = ("auto", "bf16", "fp32")
+_SEEDED = threading.RLock()
 APART = 1_000_003  # between the seeds of two processes of one run: more than anyone's seeds are
 
 
@@ -202,13 +204,29 @@ def part_ways() -> None:
 
 @contextmanager
 def scoped_seed(seed: int) -> Iterator[None]:
-    """Seeds Python, NumPy and torch, and puts their random states back at the end."""
-    state = random_state()
-    seed_everything(seed)
+    """Seeds Python, NumPy and torch, and puts their random states back at the end.
+
+    These are the whole process's: another thread that wants its own waits until then.
+    """
+    with _SEEDED:
+        state = random_state()
+        seed_everything(seed)
+        try:
+            yield
+        finally:
+            restore_random_state(state)
+
+
+@contextmanager
+def training() -> Iterator[None]:
+    """Gradients and float32, whatever whoever calls from Python has set: it may be within ``torch.no_grad()``."""
+    dtype = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
     try:
-        yield
+        with torch.inference_mode(False), torch.enable_grad():
+            yield
     finally:
-        restore_random_state(state)
+        torch.set_default_dtype(dtype)
 
 
 def random_state() -> dict[str, Any]:

@@ -85,7 +85,7 @@ def _stop_at_once(number: int, frame: FrameType | None) -> None:
 def _stop(number: int, frame: FrameType | None) -> None:
     if os.getpid() not in _listeners:
         return
-    if hasattr(signal, "setitimer") and (_runs(frame, _importing) or _runs(frame, _finalizing)):
+    if hasattr(signal, "setitimer") and any(_runs(frame, kind) for kind in (_importing, _finalizing, _forking)):
         signal.signal(signal.SIGALRM, lambda _, later: _stop(number, later))
         signal.setitimer(signal.ITIMER_REAL, AGAIN)
         return
@@ -114,3 +114,8 @@ def _importing(frame: FrameType) -> bool:
 
 def _finalizing(frame: FrameType) -> bool:
     return frame.f_code.co_name == "__del__"
+
+
+def _forking(frame: FrameType) -> bool:
+    """Python swallows what is raised while it forks, and a loader whose readers are not all there yet cannot be ended."""
+    return frame.f_code.co_qualname in ("Popen._launch", "_MultiProcessingDataLoaderIter.__init__")

@@ -266,6 +266,15 @@ def a_recipe_of_brackets(folder: Path, run: str) -> list[str]:
     return ["fit", "--recipe", "a.toml", "--dry-run"]
 
 
+def a_class_without_a_readable_image(folder: Path, run: str) -> list[str]:
+    words = fit(folder, dry=False)
+    for number in range(20):
+        image(folder / "s" / "a" / f"more{number}.png")
+    (folder / "s" / "c").mkdir()
+    (folder / "s" / "c" / "7.png").write_bytes(b"\x89PNG")
+    return words
+
+
 def command(*words: str) -> Attack:
     return lambda folder, run: [run if word == "RUN" else word for word in words]
 
@@ -339,6 +348,13 @@ ATTACKS: dict[str, Attack] = {
     "fewer_than_no_samples": command("translate", "RUN", ".", "--samples", "-3"),
     "a_setting_twice": setting("--set", "seed=3", "--set", "seed=4"),
     "a_setting_twice_where_one_only_looks": command("inspect", "--source", "./s", "--target", "./t", *2 * ["--set", "seed=3"]),
+    "a_tracker_that_there_is_not": lambda folder, run: [*fit(folder), "--track", "nope"],
+    "no_seeds": lambda folder, run: [*fit(folder), "--seeds", "0"],
+    "a_run_that_is_there": lambda folder, run: [*fit(folder), "-o", run],
+    "a_covariance_of_one_image": setting("--set", "method.name=deep_coral", "--set", "training.batch=1"),
+    "a_target_within_the_source": lambda folder, run: fit(folder, "--source", ".", "--target", "./t"),
+    "a_class_without_a_readable_image": a_class_without_a_readable_image,
+    "an_address_of_a_kind_that_nobody_reads": setting("--target", "foo://x/y.tar"),
     "a_setting_by_two_flags": setting("--set", "seed=3", "--seed", "4"),
     "a_run_among_the_target": lambda folder, run: [*fit(folder, dry=False)[:-1], "t/run"],
     "a_figure_in_a_run": lambda folder, run: predict(run, str(image(folder / "a.png")), "-o", f"{run}/p.csv"),

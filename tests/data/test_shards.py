@@ -8,6 +8,7 @@ import tarfile
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -221,7 +222,7 @@ def test_a_shard_that_cannot_be_fetched_is_no_damaged_image(tmp_path: Path, read
     path = write_tar(tmp_path / "0.tar", {"1.png": png(1), "2.png": png(2)})
     members, _ = members_of(f"pipe:cat {path}")
     path.unlink()
-    with pytest.raises(UserError, match=r"^the shard pipe:cat .*0\.tar cannot be read \(.*exit 1.*\); mend or leave it out$"):
+    with pytest.raises(UserError, match=r"^the shard pipe:cat .*0\.tar cannot be read \(.*code 1.*\); mend or leave it out$"):
         list(ImageFiles(Path(), members, FRAME).decoded([torch.arange(2)]))
 
 
@@ -311,3 +312,49 @@ def test_what_is_kept_aside_is_the_last_and_the_others_stay_as_they_are(pattern:
     assert rest.images.names.starts.tolist() == [0, 4, 8, 8]
     assert sorted(ShardShuffle(rest.images.names.starts).take(8).tolist()) == list(range(8))
     assert greys(rest.images, [7, 0]) == [7, 0]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder: (folder / "about.json").write_text("{}"),
+        lambda folder: (folder / "about.json").write_text('{"starts": [0, '),
+        lambda folder: (folder / "members.bin").write_bytes(b""),
+        lambda folder: (folder / "members.bin").unlink(),
+    ],
+)
+def test_a_damaged_index_is_made_anew(damage: Any, pattern: str, tmp_path: Path) -> None:
+    before, _ = members_of(pattern)
+    (folder,) = (tmp_path / "cache" / "uda" / "shards").iterdir()
+    damage(folder)
+    again, classes = members_of(pattern)
+    assert (len(again), classes) == (len(before), ["a", "b"])
+
+
+def test_a_shard_that_was_cut_between_two_images_is_refused(tmp_path: Path) -> None:
+    whole = write_tar(tmp_path / "0.tar", {f"{n}.png": png(n) for n in range(4)})
+    with tarfile.open(whole) as tar:
+        third = tar.getmembers()[2].offset
+    (tmp_path / "cut.tar").write_bytes(whole.read_bytes()[:third])
+    with pytest.raises(UserError, match="has no end, so that images may be missing"):
+        members_of(str(tmp_path / "cut.tar"))
+
+
+def test_two_shards_in_one_file_are_refused(tmp_path: Path) -> None:
+    whole = write_tar(tmp_path / "0.tar", {"0.png": png(0)}).read_bytes()
+    (tmp_path / "two.tar").write_bytes(2 * whole)
+    with pytest.raises(UserError, match="goes on behind its end, which hides images"):
+        members_of(str(tmp_path / "two.tar"))
+
+
+def test_a_scheme_that_nobody_reads_is_said() -> None:
+    with pytest.raises(UserError, match=r"the shard foo://x/y\.tar cannot be read"):
+        members_of("foo://x/y.tar")
+
+
+def test_a_file_from_the_future_does_not_undo_what_is_packed(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "0.png").write_bytes(png(0))
+    os.utime(tmp_path / "images" / "0.png", (4e9, 4e9))
+    for _ in range(2):
+        assert pack(tmp_path / "images", tmp_path / "s", 10, 0, QUIET)

@@ -161,7 +161,7 @@ def test_a_recipe_without_images_says_how_to_give_them() -> None:
 
 
 def test_a_method_that_learns_from_masked_images_asks_for_masks() -> None:
-    with pytest.raises(UserError, match=r"^mic learns from masked images; say how much: --set augment.target.mask=0.5$"):
+    with pytest.raises(UserError, match=r"^mic learns from masked images; say so: --set augment.target.mask=0.5$"):
         load_recipe("synth2digits", {"method.name": "mic"})
     assert load_recipe("synth2digits", {"method.name": "mic", "augment.target.mask": 0.5}).augment.target.mask == 0.5
 

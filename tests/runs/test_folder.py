@@ -321,3 +321,43 @@ def test_a_file_of_another_run_is_not_taken_for_this_ones(name: str, own_run: Ru
     shutil.copy(run.path / name.replace("last", "source" if "weights" in name else "source_only"), run.path / name)
     with pytest.raises(UserError, match="is not the file that the run wrote"):
         run.load_classifier("last") if "weights" in name else run.outputs("last")
+
+
+def test_of_two_runs_that_begin_at_once_each_has_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process makes a folder of the same name after this one has looked for it."""
+    recipe, rename, path = load_recipe("synth2digits"), os.rename, tmp_path / "run"
+
+    def late(made: Path, wanted: Path) -> None:
+        if not path.exists():
+            path.mkdir()
+            (path / "recipe.toml").write_text("of the other")
+        rename(made, wanted)
+
+    monkeypatch.setattr(os, "rename", late)
+    assert RunFolder.create(path, recipe, {}, named=False).path == tmp_path / "run-2"
+    assert (path / "recipe.toml").read_text() == "of the other"
+    shutil.rmtree(path)
+    with pytest.raises(UserError, match="another process has just begun a run in"):
+        RunFolder.create(path, recipe, {})
+
+
+def test_a_folder_that_another_process_is_filling_is_not_filled_twice(tmp_path: Path) -> None:
+    with held(tmp_path), pytest.raises(UserError, match="another process begins a run in"):
+        RunFolder.create(tmp_path, load_recipe("synth2digits"), {})
+
+
+def test_a_folder_that_is_gone_is_not_made_anew(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run", load_recipe("synth2digits"), {})
+    folder.path.rename(tmp_path / "moved")
+    for write in (lambda: folder.write_text("a.txt", ""), lambda: folder.append_metrics({"stage": "a", "step": 1})):
+        with pytest.raises(UserError, match="was deleted or moved while it was written to; put it back"):
+            write()
+    assert not folder.path.exists()
+
+
+def test_whoever_may_read_a_run_may_read_its_tensors(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run", load_recipe("synth2digits"), {})
+    folder.write_text("a.txt", "")
+    folder.write_weights("last", torch.nn.Linear(1, 1))
+    files = folder.path / "a.txt", folder.path / "weights" / "last.safetensors"
+    assert len({file.stat().st_mode for file in files}) == 1

@@ -78,7 +78,8 @@ class Arrays:
     def labels(self) -> np.ndarray:
         """(N,), whole numbers or strings."""
         labels = self._read("labels")
-        whole = labels.astype(np.int64) if labels.dtype.kind in "fb" else labels
+        with np.errstate(invalid="ignore"):  # what is no number is no whole one
+            whole = labels.astype(np.int64) if labels.dtype.kind in "fb" else labels
         if labels.ndim != 1 or whole.dtype.kind not in "iuUS" or (labels.dtype.kind == "f" and not np.array_equal(labels, whole)):
             raise UserError(f"{self.path}: 'labels' is {labels.dtype} {labels.shape}; it must be (N,), whole numbers or strings")
         return whole

@@ -11,6 +11,7 @@ import itertools
 import math
 import os
 import signal
+import sys
 import tempfile
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -31,6 +32,7 @@ from uda.errors import ReaderKilled, UserError
 from uda.runtime import free_memory
 
 GREY_MODES = frozenset(("1", "L", "LA", "I", "I;16", "I;16B"))
+FEW_FILES = 256  # may be open at a time: then none is left for what worker processes are spoken to by
 AHEAD = 2  # batches that each worker process decodes ahead
 READERS = min(8, os.cpu_count() or 1)  # worker processes
 Made = TypeVar("Made")
@@ -213,6 +215,11 @@ def workers_for(block: int) -> int:
             pass
     except OSError:
         return 0
+    if sys.platform != "win32":
+        import resource
+
+        if 0 <= resource.getrlimit(resource.RLIMIT_NOFILE)[0] < FEW_FILES:
+            return 0
     try:
         free = os.statvfs("/dev/shm")
     except OSError:  # a system that has it elsewhere

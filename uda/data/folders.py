@@ -23,6 +23,7 @@ from uda.data.arrays import fit_frame, open_arrays
 from uda.data.domain import Domain, LabelledDomain
 from uda.data.files import GREY_MODES, ImageFiles, Images, check, check_some, in_order, reason, source, together
 from uda.data.frame import Frame, decode_whole, opened
+from uda.data.names import is_shards
 from uda.data.shards import EXTENSIONS, Members, members_of, write_shards
 from uda.errors import UserError
 from uda.paths import regular
@@ -81,6 +82,11 @@ class Found:
                 yield [], torch.zeros(0, frame.channels, 1, 1, dtype=torch.uint8), [f"{self.name(position)} ({reason(error)})"]
             else:
                 yield [position], image[None], []
+
+
+def find_at(name: str, labelled: bool) -> Found:
+    """`find`, of shards by a URL, too, which is no path."""
+    return find_shards(name, labelled) if is_shards(name) else find(Path(name), labelled)
 
 
 def find(path: Path, labelled: bool) -> Found:
@@ -340,8 +346,13 @@ def load_labelled(
     found: Found, classes: tuple[str, ...], frame: Frame, memory: int | None, display: Display, most: int | None = None
 ) -> LabelledDomain:
     """Images with labels, all of which are among `classes` (see `check_classes`); of more than `most`, so many are looked at."""
-    found, images, unreadable = in_frame(found, frame, memory, display, most)
+    asked, (found, images, unreadable) = found, in_frame(found, frame, memory, display, most)
+    assert asked.labels is not None
     assert found.labels is not None
+    if lost := sorted(set(map(str, asked.labels)) - set(map(str, found.labels))):
+        raise UserError(
+            f"no image of the class {lost[0]} can be read, for example {unreadable[0]}; mend them, or take the class out"
+        )
     index = {name: number for number, name in enumerate(classes)}
     labels = torch.tensor([index[str(label)] for label in found.labels], dtype=torch.int64)
     return LabelledDomain(found.path.stem, images, classes, _note(found, images, unreadable), labels, unreadable=unreadable)

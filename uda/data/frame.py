@@ -104,6 +104,8 @@ def open_image(path: Source, channels: int, side: int) -> Image.Image:
         if image.mode in ("I", "F"):
             kind = "32-bit" if image.mode == "I" else "floating-point"
             raise ValueError(f"what is black and white in {kind} pixels is not known; save it with 8 or 16 bits")
+        if image.mode == "P" and "transparency" in image.info:
+            image = image.convert("RGBA")  # from which it is dropped without a warning
         return image.convert(mode)
 
 

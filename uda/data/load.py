@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,8 +24,7 @@ from uda.data.folders import (
     Found,
     check_classes,
     class_names,
-    find,
-    find_shards,
+    find_at,
     hold_out,
     load_labelled,
     load_unlabelled,
@@ -33,7 +33,7 @@ from uda.data.folders import (
     split_classes,
 )
 from uda.data.frame import Frame
-from uda.data.names import DATA_SETS, OTHERWISE, is_domain, is_path, is_shards
+from uda.data.names import DATA_SETS, OTHERWISE, is_domain, is_path
 from uda.errors import UserError
 
 if TYPE_CHECKING:
@@ -111,6 +111,8 @@ def find_all(wanted: DataSettings, roots: Sequence[Path], classifies: bool = Tru
     Raises:
         UserError: where there are none, their labels are missing, or a name is neither a path nor a data set's.
     """
+    if _lies_within(wanted.target, wanted.source):
+        raise UserError(f"{wanted.target} lies in {wanted.source}, and would be one of its classes; have both beside each other")
     found: dict[Role, Found] = {}
     for role in ROLES:
         name = _name(wanted, role)
@@ -118,7 +120,7 @@ def find_all(wanted: DataSettings, roots: Sequence[Path], classifies: bool = Tru
             continue
         if is_path(name):
             labelled = classifies and role != "target"
-            found[role] = find_shards(name, labelled) if is_shards(name) else find(Path(name), labelled)
+            found[role] = find_at(name, labelled)
         elif is_domain(name):
             place = require(name, roots)
             if getattr(wanted, role) is not None or place.has_lists:
@@ -129,6 +131,14 @@ def find_all(wanted: DataSettings, roots: Sequence[Path], classifies: bool = Tru
         return found
     unlabelled = {role for role, part in found.items() if role == "target" and part.labels is None}
     return {r: f if r in unlabelled else replace(f, labels=np.full(len(f), *UNLABELLED)) for r, f in found.items()}
+
+
+def _lies_within(inner: str, outer: str) -> bool:
+    """Whether one folder of images lies in another."""
+    if not (is_path(inner) and is_path(outer) and os.path.isdir(inner) and os.path.isdir(outer)):
+        return False
+    inside, around = Path(inner).resolve(), Path(outer).resolve()
+    return inside != around and inside.is_relative_to(around)
 
 
 def _name(wanted: DataSettings, role: Role) -> str | None:

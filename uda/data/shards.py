@@ -16,6 +16,7 @@ import math
 import os
 import re
 import tarfile
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -36,6 +37,7 @@ MISSING = "this needs WebDataset, which is not installed: pip install 'uda-toolk
 FETCHED = 32
 """shards behind URLs that are kept on disk"""
 TRIES = 3
+LONGEST_END = 2**20  # bytes that are looked at behind the last member: at least a block of zeros, and zeros alone
 """times that one is fetched for one image, where others delete it each time"""
 BUFFER, OPEN = 20_000, 16
 """images that are shuffled together, of at most so many shards"""
@@ -232,14 +234,26 @@ def members_of(pattern: str) -> tuple[Members, list[str]]:
     shards = expand(pattern)
     key = hashlib.blake2b("\n".join(map(state_of, shards)).encode(), digest_size=16).hexdigest()
     folder = shards_root() / key
-    if not (folder / _ABOUT).is_file():
+    if (found := _read_index(shards, folder)) is None:
         _index(shards, folder)
-    about = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
-    starts = np.array(about["starts"], dtype=np.int64)
+        found = _read_index(shards, folder)
+        assert found is not None
+    starts, classes = found
     if starts[-1] == 0:
         raise UserError(f"{pattern} holds no images; the endings that are read are {' '.join(sorted(EXTENSIONS))}")
     table = np.memmap(folder / _TABLE, np.int64, "r", shape=(int(starts[-1]), 4))
-    return Members(shards, starts, table, key), about["classes"]
+    return Members(shards, starts, table, key), classes
+
+
+def _read_index(shards: tuple[str, ...], folder: Path) -> tuple[np.ndarray, list[str]] | None:
+    """Where each shard's images begin in the table of `folder`, and the classes; None where that is not there, or damaged."""
+    try:
+        about = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
+        starts, classes = np.array(about["starts"], dtype=np.int64), [str(name) for name in about["classes"]]
+        whole = (folder / _TABLE).stat().st_size == int(starts[-1]) * 4 * starts.itemsize
+    except (OSError, ValueError, TypeError, KeyError, IndexError):
+        return None
+    return (starts, classes) if whole and len(starts) == len(shards) + 1 and not (np.diff(starts) < 0).any() else None
 
 
 def state_of(shard: str) -> str:
@@ -277,6 +291,7 @@ def _scan(shard: str, classes: dict[str, int]) -> Iterator[Member]:
             elif member.isfile() and ending in EXTENSIONS:
                 images.append((member.name, Member(member.offset, member.offset_data, member.size, UNLABELLED)))
             tar.members = []  # type: ignore[attr-defined] # it would remember all of them
+        require_end(shard, tar)
     for name, found in images:
         folder = name.removeprefix("./").rpartition("/")[0].partition("/")[0]
         label = said.get(split_name(name)[0], folder)
@@ -304,6 +319,22 @@ def opened_shard(shard: str) -> Iterator[tarfile.TarFile]:
     """
     with _readable(shard), _stream(shard) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
         yield tar
+
+
+def require_end(shard: str, tar: tarfile.TarFile) -> None:
+    """Whether a shard here, all of whose members have been read, has a tar's end behind them, and nothing behind that.
+
+    Raises:
+        UserError: where it has not: it was cut there, or another one was added to it.
+    """
+    if is_url(shard):  # whose command says whether all has come
+        return
+    with Path(shard).open("rb") as file:
+        file.seek(tar.offset)
+        end = file.read(LONGEST_END)
+    if len(end) < tarfile.BLOCKSIZE or any(end):
+        what = "goes on behind its end, which hides images" if any(end) else "has no end, so that images may be missing"
+        raise UserError(f"the shard {shard} {what}; mend or leave it out")
 
 
 def _stream(shard: str) -> BinaryIO:
@@ -371,8 +402,12 @@ def _readable(shard: str) -> Iterator[None]:
     """Says of a shard that it cannot be read, which is no damaged image."""
     try:
         yield
-    except (OSError, tarfile.TarError) as error:
+    except UserError:
+        raise
+    except (OSError, ValueError, tarfile.TarError) as error:
         what = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if ended := re.search(r"exit (-?\d+) \(read\)", what):  # the reader's own word, with all of its command
+            what = f"the command that fetches it ended with exit code {ended[1]}"
         raise UserError(f"the shard {shard} cannot be read ({what}); mend or leave it out") from error
 
 
@@ -415,7 +450,8 @@ def _require_packed(shard: Path, files: list[tuple[Path, str]]) -> None:
         there = [(member.name, member.size) for member in tar]
     states = [file.stat() for file, _ in files]
     wanted = [(name, state.st_size) for (_, name), state in zip(files, states, strict=True)]
-    if there != wanted or max(state.st_mtime for state in states) > shard.stat().st_mtime:
+    past = [state.st_mtime for state in states if state.st_mtime <= time.time()]  # some cameras' clocks are ahead of it
+    if there != wanted or max(past, default=0) > shard.stat().st_mtime:
         raise UserError(f"{shard} holds other images than it would; give another folder with -o, or delete that one")
 
 

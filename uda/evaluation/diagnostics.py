@@ -75,8 +75,8 @@ def worse_than_before(found: Verdict) -> Diagnostic | None:
         return None
     return Diagnostic(
         "worse than before",
-        f"the adapted classifier seems worse than the source classifier, by {abs(100 * found.gain):.0f} points",
-        "adaptation has given images that were right to other classes",
+        f"the adapted classifier seems worse than the source classifier, by {max(1, round(abs(100 * found.gain)))} in 100 images",
+        "adaptation seems to have given images that were right to other classes",
         "take the source classifier, as predict, evaluate and export do unless told (--which last); or fit another --method",
     )
 
@@ -89,7 +89,7 @@ def unlike_the_study(found: Verdict) -> Diagnostic | None:
         "unlike the study",
         "this run is unlike those that the estimate was learned from",
         "its interval is wide, and may still be too narrow",
-        "look at fifty images: uda check RUN",
+        "look at fifty images (uda check)",
     )
 
 
@@ -112,8 +112,8 @@ def far_class_shares(source: Tensor, predicted: Tensor) -> Diagnostic | None:
         "class histogram",
         f"the classes predicted on the target are far from the source's (total variation {apart:.2f}, of 1)",
         "either the target really has other shares of the classes, or several classes were taken for one",
-        "look at the predictions by class; if the target is uneven, fit with training.target_shares=estimated, and if it is not, "
-        "with another seed",
+        "look at what uda predict gives each class; if the target is uneven, fit with --set training.target_shares=estimated, "
+        "and if it is not, with another --seed",
     )
 
 
@@ -126,7 +126,7 @@ def far_from_estimate(estimated: Tensor, predicted: Tensor) -> Diagnostic | None
         "class histogram",
         f"the classes predicted on the target are far from the shares that were expected (total variation {apart:.2f}, of 1)",
         "the shares were estimated by the source classifier, and it or the adapted one is wrong about many images",
-        "look at the predictions by class; if the target's classes are about even, fit with training.target_shares=even",
+        "look at what uda predict gives each class; if the target's are about even, fit with --set training.target_shares=even",
     )
 
 
@@ -139,8 +139,8 @@ def lost_classes(expected: Tensor, predicted: Tensor, classes: tuple[str, ...]) 
         "lost classes",
         f"hardly any target image is given the class{'es' if len(lost) > 1 else ''} {', '.join(lost)}",
         "the target may not have what the source has, or adaptation merged it with another class",
-        "if the target has no such images, all is well, and training.target_shares=estimated tells the method so; if it has, "
-        "train the source classifier with more augmentation",
+        "if the target has no such images, all is well, and --set training.target_shares=estimated tells the method so; if it "
+        "has, train the source classifier with more augmentation",
     )
 
 
@@ -166,9 +166,10 @@ def less_clear(before: Tensor, after: Tensor) -> Diagnostic | None:
         return None
     return Diagnostic(
         "less clear than before",
-        f"on the target, mean entropy rose by {risen:.2f} nats and information maximisation changed by {clearer:+.2f}",
-        "adaptation made the predictions less clear than the source classifier's",
-        "take `selected` or the source classifier instead; lower the adversarial weight or the learning rate",
+        f"on the target, mean entropy changed by {risen:+.2f} nats and information maximisation by {clearer:+.2f}",
+        "adaptation made the predictions less clear, or less even, than the source classifier's",
+        "take another step or the source classifier (--which selected, --which source), or lower the learning rate and, where "
+        "the method has them, adversarial weights",
     )
 
 
@@ -207,5 +208,5 @@ def class_not_kept(translation: Mapping[str, Any]) -> Diagnostic | None:
         "translations lose their class",
         f"of the translated source images {judged:.0%} are read as their class, of real target images {bound:.0%}",
         "translations do not show what they are made from, so what the classifier gained does not come from them",
-        "raise translated_class_weight, or compare the run with one that does not translate",
+        "raise method.translated_class_weight, or compare the run with one that does not translate",
     )

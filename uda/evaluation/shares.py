@@ -84,7 +84,7 @@ class Shares:
         """Why they are taken for uneven or not, in a few words; `classes` are their names."""
         seen = f"{self.unevenness:.0%} of the images would have to change their class for even ones"
         if not self.uneven:
-            return f"{seen}, and {self.explained:.0%} may be mistakes and chance"
+            return f"{seen}, and mistakes and chance can make it look so up to {min(self.explained, 1):.0%}"
         rare = [name for name, share in zip(classes, self.estimated.tolist(), strict=True) if share < LEAST / len(classes)]
         shown = ", ".join(rare[:8]) + (", ..." if len(rare) > 8 else "")
         return f"{seen}, more than mistakes and chance explain" + (f"; hardly any of {shown}" if rare else "")

@@ -17,9 +17,11 @@ from typing import Any
 
 from uda.data.files import ImageFiles, read
 from uda.data.frame import open_image
+from uda.errors import UserError
 from uda.inference.check import NONE, Answers, Drawn, write_table
 from uda.report.grids import picture
 from uda.report.page import question_page
+from uda.text import printable
 
 SHOWN = 640  # pixels: the longest side of an image on the page
 LONGEST = 10_000  # bytes of a request
@@ -114,8 +116,12 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         match self._path():
             case ["answer"] if self._is_answer(asked := self._body()):
-                self.server.answer(asked["row"], asked["label"])
-                self._send(b"{}", "application/json")
+                try:
+                    self.server.answer(asked["row"], asked["label"])
+                except UserError as error:
+                    self.send_error(HTTPStatus.INTERNAL_SERVER_ERROR, printable(str(error)))
+                else:
+                    self._send(b"{}", "application/json")
             case ["done"]:
                 self._send(b"{}", "application/json")
                 self.server.done.set()

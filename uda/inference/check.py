@@ -191,7 +191,7 @@ def verdict(result: dict[str, Any]) -> str:
     better = {
         "adapted": f"the adapted classifier is better than the source's, {span}",
         "source": f"the source classifier is better than the adapted one, {span} for the adapted: use --which source",
-        None: f"these labels do not tell whether source or adapted is better: they differ {span}; more of them may (--labels)",
+        None: f"these labels do not tell whether source or adapted is better: they differ {span}; more of them may",
     }[result["better"]]
     low, high = result["interval"]["adapted"]
     estimated = result["estimated"]["accuracy"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import warnings
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -84,14 +85,16 @@ def export(run: Run, format: str, out: Path | None = None, which: str = "recomme
     note = run.note_on(which)
     return out, (f"{note}; " if note else "") + (
         f"checked on {len(images)} target images: outputs within {worst:.1g} of the module's, all classes the same; "
-        f"{agree} of {len(images)} as the run's own in {run.runtime.precision}"
+        f"{agree} of {len(images)} images get the class that the run gave them in {run.runtime.precision}"
     )
 
 
 def _write_torch(module: nn.Module, images: Tensor, path: Path, facts: dict[str, str]) -> Tensor:
     program = torch.export.export(module, (images[:2],), dynamic_shapes=({0: torch.export.Dim("N")},))
     content = io.BytesIO()  # where the disk is full, the writer in C++ would end the process
-    torch.export.save(program, content, extra_files=dict(facts))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "No complete tensor found", UserWarning)  # of networks on a GPU
+        torch.export.save(program, content, extra_files=dict(facts))
     path.write_bytes(content.getvalue())
     with path.open("rb") as file:
         logits: Tensor = torch.export.load(file).module()(images)

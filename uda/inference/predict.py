@@ -21,7 +21,7 @@ from uda.atomic import atomic_write
 from uda.console import Display
 from uda.data.datasets.photographs import require
 from uda.data.domain import LabelledDomain
-from uda.data.folders import Found, check_classes, find, load_labelled, load_unlabelled, split_classes
+from uda.data.folders import Found, check_classes, find, find_at, load_labelled, load_unlabelled, split_classes
 from uda.data.load import load_named_test, with_missing_classes
 from uda.data.names import data_roots, is_domain, is_path
 from uda.errors import UserError
@@ -88,7 +88,7 @@ def write_predictions(
     """
     if not 0 <= reject <= 1:
         raise UserError(f"--reject is {reject:g}; it is the share of images that are left unnamed, from 0 to 1")
-    found, seen, count = find(images, labelled=False), Seen(), 0
+    found, seen, count, unnamed = find(images, labelled=False), Seen(), 0, 0
     if note := run.note_on(which):
         display.say(note)
     # Of `selected`, it is not known what it says of the target.
@@ -105,9 +105,12 @@ def write_predictions(
         for row in _without_doubtful(rows, reject) if reject else rows:
             table.writerow((as_cell(row.path), as_cell(row.named), f"{row.probability:.4f}", row.unnamed)[:columns])
             count += 1
+            unnamed += bool(row.unnamed)
         if not count:
             example = seen.unreadable[0]
             raise UserError(f"none of the images at {images} can be read, for example {example}; mend them or give others")
+    if columns == 4:
+        display.say(f"  {unnamed:,} of {count:,} images are left unnamed")
     if seen.unreadable:
         display.say(f"  {len(seen.unreadable)} images cannot be read and have no row: {', '.join(seen.unreadable[:3])}")
     if adapted_to is not None and (note := unlike(adapted_to, torch.cat(seen.compared))):
@@ -205,7 +208,7 @@ def evaluate(
     unknown = unknown or run.recipe.data.unknown == "class"
     if is_path(data) or is_domain(data):
         own = is_path(data)
-        found = find(Path(data), labelled=True) if own else require(data, data_roots(data_root)).find("test")
+        found = find_at(data, labelled=True) if own else require(data, data_roots(data_root)).find("test")
         if unknown:
             found, further = split_classes(found, run.classes)
         check_classes(found, run.classes, every_class=False, unknown="--unknown")

@@ -44,7 +44,7 @@ def write_strip(run: Run, first: Path, second: Path, out: Path, to: str = "targe
         elif isinstance(method, Drawing):
             style = method.draw_styles(1)
         rows.append(to_pixels(method.decode(between, domain, style if style is None else style.expand(stops, -1))))
-    write_grid(list(zip((other_domain(to), to), rows, strict=True)), out)
+    write_grid(list(zip((other_domain(to), f"as {to}"), rows, strict=True)), out)
 
 
 def write_style_strips(

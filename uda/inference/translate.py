@@ -91,7 +91,7 @@ def write_translations(
                     if samples and isinstance(method, Drawing):
                         style = method.draw_styles(len(part))
                     made = to_pixels(method.decode(codes, destination, style)).cpu()
-                    shown.add(f"{to} {number}" if samples else to, made)
+                    shown.add(f"as {to} {number}" if samples else f"as {to}", made)
                     for position, image in zip(positions[start : start + PART], made, strict=True):
                         with atomic_write(_file(out / places[position], number)) as path:
                             picture(image).save(path, "PNG")

@@ -76,6 +76,8 @@ class Method(nn.Module):
     )
     """its default training, where a recipe says nothing else; even classes, since two domains whose classes have different shares
     cannot have the same features"""
+    least_batch: ClassVar[int] = 1
+    """how many images of each domain a step takes at least"""
     reads_source: ClassVar[bool] = True
     """whether it wants source images: else a batch holds none"""
     reads_target_labels: ClassVar[bool] = False

@@ -25,6 +25,7 @@ class DeepCORAL(OneNetwork):
 
     Settings = DeepCORALSettings
     settings: DeepCORALSettings
+    least_batch = 2
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         source, target, source_logits, target_logits = self.read(batch)

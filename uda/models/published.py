@@ -56,7 +56,8 @@ def timm_network(name: str, channels: int, size: int, classes: int, pretrained: 
     except Exception as error:  # building, reading and fetching raise almost anything
         if pretrained:
             timm_network(name, channels, size, classes)  # raises where the weights are not what is wrong
-            raise _not_to_be_had(f"timm:{name}", error) from error
+            place = f"https://huggingface.co/{timm_description(name).hf_hub_id}"
+            raise _not_to_be_had(f"timm:{name}", place, error) from error
         raise UserError(
             f"timm:{name} cannot be built for {channels}x{size}x{size} images ({_reason(error)}); "
             "give the side that it was made for, such as --size 224"
@@ -77,7 +78,7 @@ def torchvision_network(name: str, classes: int, pretrained: bool = False) -> nn
         try:
             state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
         except Exception as error:  # as above
-            raise _not_to_be_had(f"torchvision:{name}", error) from error
+            raise _not_to_be_had(f"torchvision:{name}", weights.url, error) from error
         head = [name for name, module in network.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)][-1]
         load_body(as_named_here(state, network), network, head, str(weights))
     return network
@@ -105,8 +106,8 @@ def as_named_here(state: dict[str, Tensor], network: nn.Module) -> dict[str, Ten
     return state
 
 
-def _not_to_be_had(backbone: str, error: Exception) -> UserError:
-    return UserError(f"the published weights of {backbone} cannot be had ({_reason(error)}); {OTHER_WAYS}")
+def _not_to_be_had(backbone: str, place: str, error: Exception) -> UserError:
+    return UserError(f"the weights of {backbone}, {place}, cannot be had ({_reason(error)}); {OTHER_WAYS}")
 
 
 def _reason(error: Exception) -> str:

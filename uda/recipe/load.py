@@ -230,8 +230,12 @@ def _validate(tables: dict[str, Any]) -> Recipe:
             f"training.target_batch is {recipe.training.target_batch}, less than training.batch ({recipe.training.batch}), and "
             f"{recipe.method.name} translates as many images of each domain; leave target_batch out, or raise it"
         )
+    least = find_method(recipe.method.name).least_batch
+    if min(recipe.training.batch, recipe.training.target_batch or recipe.training.batch) < least:
+        raise UserError(f"{recipe.method.name} takes {least} images or more of each domain in a step; raise training.batch")
     if recipe.lacks_masks:
-        raise UserError(f"{recipe.method.name} learns from masked images; say how much: --set augment.target.mask=0.5")
+        masking = "'data.views.strong=[\"masked\"]'" if recipe.classifier.freezes else "augment.target.mask=0.5"
+        raise UserError(f"{recipe.method.name} learns from masked images; say so: --set {masking}")
     return recipe
 
 

@@ -105,5 +105,5 @@ def _add(table: Table | tomlkit.TOMLDocument, values: dict[str, Any], comments: 
             if prefix + key in comments:
                 item.comment(" ".join(comments[prefix + key].split()))  # a file's name may hold the end of a line
             table.add(key, item)
-        elif comments.get(prefix + key, "default") != "default":
+        elif prefix + key in comments:
             table.add(tomlkit.comment(f"{key} is left open: {comments[prefix + key]}"))

@@ -75,8 +75,16 @@ def estimated_rows(result: Result) -> list[tuple[str, str, str]]:
         found.append(("estimated before", estimated["source_only"], estimated["source_only_interval"]))
     rows = [(name, f"{value:.2f}", f"{MEANINGS[name]} ({low:.2f} .. {high:.2f})") for name, value, (low, high) in found]
     if "recommended" in result:
-        rows.append(("recommended", result["recommended"], result["recommended_because"]))
+        rows.append(("recommended", result["recommended"], result["recommended_because"] + _contradicted(result)))
     return rows
+
+
+def _contradicted(result: Result) -> str:
+    """What labelled target test images say, where there are some and they say the opposite of what is recommended."""
+    before, after = result["accuracy"]["source_only"], result["accuracy"]["last"]
+    if before is None or after is None or before == after or (after > before) == (result["recommended"] == "adapted"):
+        return ""
+    return f"; the labelled target test images, which it does not read, say {100 * (after - before):+.1f}"
 
 
 def checked_rows(checked: Checked | None) -> list[tuple[str, str, str]]:

@@ -11,6 +11,7 @@ import importlib.metadata
 import json
 import math
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -22,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from uda.atomic import alone, atomic_write, held, saying, sweep, temporary_beside
+from uda.atomic import alone, atomic_write, held, is_temporary, saying, sweep, temporary_beside
 from uda.data.files import Images
 from uda.data.shards import Members
 from uda.errors import NoHome, UserError
@@ -30,6 +31,7 @@ from uda.models.weights import load_weights
 from uda.paths import cache_home, regular
 
 LIMIT = 20.0  # GiB, where $UDA_CACHE_GIB names no other
+KEY = re.compile("[0-9a-f]{32}")
 ABOUT, MAPS, WEIGHTS = "about.json", "maps.bin", "weights.safetensors"
 
 
@@ -143,10 +145,15 @@ class Cache:
 
     def clear(self) -> int:
         """Deletes everything, remains of killed runs too; returns how many bytes that were."""
-        freed = sum(entry.bytes for entry in self.entries())
-        if self.root is not None:
-            shutil.rmtree(self.root.resolve(), ignore_errors=True)  # which may lie elsewhere, by a link
-        return freed
+        entries = self.entries()
+        for entry in entries:
+            shutil.rmtree(entry.path, ignore_errors=True)
+        for path in self.root.iterdir() if self.root is not None and self.root.is_dir() else ():
+            if path.is_dir() and not path.is_symlink() and (KEY.fullmatch(path.name) or is_temporary(path)):
+                shutil.rmtree(path, ignore_errors=True)
+            elif is_temporary(path) or (KEY.fullmatch(path.stem.removeprefix(".")) and path.suffix == ".lock"):
+                path.unlink(missing_ok=True)
+        return sum(entry.bytes for entry in entries)
 
     def find(self, key: str) -> tuple[dict[str, Any], Path] | None:
         """What is known of a key, and its folder; None where nothing is kept under it."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
+from itertools import chain, count
 from pathlib import Path
 from shlex import quote
 from typing import Any, NotRequired, TypeVar
@@ -60,8 +62,13 @@ def default_path(recipe: Recipe, which: str) -> Path:
 
     `which`: its seed, or how many seeds.
     """
-    path = Path("runs") / f"{title(recipe)}-{which}-{datetime.now():%Y%m%d-%H%M%S}"
-    return next(free for free in (path, *(path.with_name(f"{path.name}-{n}") for n in range(2, 99))) if not free.exists())
+    return _free(Path("runs") / f"{title(recipe)}-{which}-{datetime.now():%Y%m%d-%H%M%S}")
+
+
+def _free(path: Path) -> Path:
+    """This name, or the first of those with a number behind it that is not there yet."""
+    numbered = (path.with_name(f"{path.name}-{number}") for number in count(2))
+    return next(free for free in chain((path,), numbered) if not free.exists())
 
 
 def agree(recipe: Path, trust: bool) -> None:
@@ -135,24 +142,28 @@ class RunFolder:
         self.written: dict[str, str] = {}  # of a finished run, a digest of each file of tensors, as its result has it
 
     @classmethod
-    def create(cls, path: Path, recipe: Recipe, environment: dict[str, Any], names: tuple[str, str] = RUN) -> RunFolder:
+    def create(
+        cls, path: Path, recipe: Recipe, environment: dict[str, Any], names: tuple[str, str] = RUN, named: bool = True
+    ) -> RunFolder:
         """A new run folder, with the recipe and the environment under these names. It is there with both, or is not there.
+
+        Where another process makes one of this name at the same moment, it gets another name, unless the user has `named` it.
 
         Raises:
             UserError: where the folder exists and holds something, or cannot be made; or the recipe cannot be written so that it
                 reads back as it is.
         """
         text = dump_recipe(recipe), json.dumps({"format": FORMAT, **environment}, indent=2) + "\n"
+        files = dict(zip(names, text, strict=True))
         home = path if path.is_dir() else path.parent
         try:
             home.mkdir(parents=True, exist_ok=True)
             sweep(home)
-            if path.exists() and not (path.is_dir() and _there(path) < set(names)):
-                hint = f", or continue that run with: uda fit --resume {quote(str(path))}" if (path / names[0]).is_file() else ""
-                if cls(path, names).is_finished():
-                    hint = f"; it holds a finished run (uda report {quote(str(path))})"
-                raise UserError(f"{path} exists already; give another --out{hint}")
-            _fill(path, home, dict(zip(names, text, strict=True)))
+            if os.path.lexists(path):
+                check_free(path, names)
+                _fill(path, files)
+            else:
+                path = _make(path, home, files, named)
         except OSError as error:
             raise UserError(f"cannot write to {path} ({error.strerror}); give another --out") from error
         plugins.trust(named_code(recipe.model_dump()))  # the user has named it
@@ -169,6 +180,8 @@ class RunFolder:
         Raises:
             UserError: where `path` is not one, or is of another format.
         """
+        if names == RUN and (path / SEEDS[0]).is_file():
+            raise UserError(f"{path} is a folder of seeds; give the folder of one of them, as {path / 'seed-0'}")
         if not (path / names[0]).is_file():
             raise UserError(f"{path} is not a run folder (it has no {names[0]}); give the folder that uda fit printed")
         folder = cls(path, names, trust)
@@ -219,8 +232,24 @@ class RunFolder:
         # A run from before any images were kept aside has trained on all of them.
         return recipe.model_copy(update={"data": recipe.data.model_copy(update={"target_held_out": 0.0})})
 
-    def write_text(self, name: str, text: str) -> None:
+    @contextmanager
+    def writing(self, name: str) -> Iterator[Path]:
+        """A temporary file that becomes the folder's file `name`, as by `atomic_write`.
+
+        Raises:
+            UserError: where the folder is gone, which is not made anew: it would lack what was written before.
+        """
+        self._require_there()
         with atomic_write(self.path / name) as path:
+            yield path
+
+    def _require_there(self) -> None:
+        if not self.path.is_dir():
+            again = f"uda fit --resume {quote(str(self.path))}"
+            raise UserError(f"{self.path} was deleted or moved while it was written to; put it back, and go on with: {again}")
+
+    def write_text(self, name: str, text: str) -> None:
+        with self.writing(name) as path:
             path.write_text(text, encoding="utf-8")
 
     def write_json(self, name: str, value: Any) -> None:
@@ -291,7 +320,7 @@ class RunFolder:
 
     def write_state(self, name: str, state: dict[str, Tensor]) -> None:
         """Saves a state dict as `torch.save` does, for other programs to read."""
-        with atomic_write(self.path / name) as path:
+        with self.writing(name) as path:
             save_state({key: value.detach().cpu().clone() for key, value in state.items()}, path)
 
     def write_sample(self, target: Domain) -> None:
@@ -363,7 +392,7 @@ class RunFolder:
         return images, labels, predicted, confidence
 
     def _write_tensors(self, name: str, tensors: dict[str, Tensor]) -> None:
-        with atomic_write(self.path / name) as path:
+        with self.writing(name) as path:
             save_tensors(tensors, path)
 
     def _load(self, name: str) -> dict[str, Tensor]:
@@ -371,6 +400,8 @@ class RunFolder:
             regular(self.path / name)
             self._check_whose(name)
             return load_file(self.path / name)
+        except PermissionError as error:
+            raise UserError(f"{self.path / name} cannot be read ({error.strerror}); change its permissions") from error
         except (OSError, SafetensorError) as error:
             raise self._damaged(name) from error
 
@@ -397,7 +428,7 @@ class RunFolder:
         if (metrics := self.path / METRICS).exists():
             sync(metrics)  # its rows up to here are not written again
             state = {**state, "metrics": metrics.stat().st_size}
-        with atomic_write(self.path / name) as path:
+        with self.writing(name) as path:
             save_state(state, path)
 
     def is_finished(self) -> bool:
@@ -431,6 +462,7 @@ class RunFolder:
         self.write_text(METRICS, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
 
     def append_metrics(self, row: Row) -> None:
+        self._require_there()
         path = self.path / METRICS
         with saying(path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row, allow_nan=False) + "\n")
@@ -472,10 +504,12 @@ class FollowersFolder(RunFolder):
         pass
 
 
-def shared_folder(path: Path, recipe: Recipe, environment: dict[str, Any], names: tuple[str, str] = RUN) -> RunFolder:
+def shared_folder(
+    path: Path, recipe: Recipe, environment: dict[str, Any], names: tuple[str, str] = RUN, named: bool = True
+) -> RunFolder:
     """A new run folder, which the first process of a run makes as `RunFolder.create` does, and the others then open."""
-    folder = RunFolder.create(path, recipe, environment, names) if ranks.first() else None
-    ranks.wait()
+    folder = RunFolder.create(path, recipe, environment, names, named) if ranks.first() else None
+    path = ranks.agreed(folder.path if folder is not None else path)
     if ranks.anywhere(not path.is_dir()):
         raise UserError(f"not all processes of this run see {path}; give an --out on a disk that all machines share")
     if folder is not None:
@@ -489,6 +523,20 @@ def open_folder(path: Path, names: tuple[str, str] = RUN, trust: bool = False) -
     return (RunFolder if ranks.first() else FollowersFolder).open(path, names, trust)
 
 
+def check_free(path: Path, names: tuple[str, str] = RUN) -> None:
+    """Whether a run could begin in a folder: one that is not there, or in which nothing else has begun.
+
+    Raises:
+        UserError: where it could not.
+    """
+    if not path.exists() or (path.is_dir() and _there(path) < set(names)):
+        return
+    hint = f", or continue that run with: uda fit --resume {quote(str(path))}" if (path / names[0]).is_file() else ""
+    if RunFolder(path, names).is_finished():
+        hint = f"; it holds a finished run (uda report {quote(str(path))})"
+    raise UserError(f"{path} exists already; give another --out{hint}")
+
+
 def _first(error: Exception) -> str:
     """What is wrong first, in a few words."""
     if not isinstance(error, ValidationError):
@@ -498,8 +546,14 @@ def _first(error: Exception) -> str:
     return f"{where}: {first['msg'][0].lower()}{first['msg'][1:]}" if where else first["msg"]
 
 
-def _fill(path: Path, home: Path, files: dict[str, str]) -> None:
-    """Makes the folder `path` with these files, which are written into another folder of `home`; all of it, or nothing."""
+def _make(path: Path, home: Path, files: dict[str, str], named: bool) -> Path:
+    """Makes the folder `path` with these files, which are written into another folder of `home`; all of it, or nothing.
+
+    Returns where it is: where another process has just made one of this name, and it is not `named`, under another name.
+
+    Raises:
+        UserError: where it is.
+    """
     made = temporary_beside(home / "run")
     made.mkdir()
     try:
@@ -507,14 +561,34 @@ def _fill(path: Path, home: Path, files: dict[str, str]) -> None:
             for name, content in files.items():
                 (made / name).write_text(content, encoding="utf-8")
                 sync(made / name)
-            if path.exists():  # an empty folder may be one that cannot be replaced, such as a mount point
-                for name in reversed(files):
-                    os.replace(made / name, path / name)
-            else:
-                os.rename(made, path)
+            while True:
+                try:
+                    os.rename(made, path)
+                    break
+                except OSError as error:
+                    if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                        raise
+                    if named:
+                        raise UserError(f"another process has just begun a run in {path}; give another --out") from None
+                    path = _free(path)
         sync(home)
+        return path
     finally:
         shutil.rmtree(made, ignore_errors=True)
+
+
+def _fill(path: Path, files: dict[str, str]) -> None:
+    """Writes these files, the first of them last, into a folder that may be one that cannot be replaced, such as a mount point.
+
+    Raises:
+        UserError: where another process does the same.
+    """
+    with held(path) as free:
+        if not free or not _there(path) < set(files):
+            raise UserError(f"another process begins a run in {path}; give another --out")
+        for name, content in reversed(files.items()):
+            with atomic_write(path / name) as temporary:
+                temporary.write_text(content, encoding="utf-8")
 
 
 def _there(path: Path) -> set[str]:

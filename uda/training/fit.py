@@ -28,7 +28,7 @@ from uda.runs.environment import Environment, check_alike, compare, describe_env
 from uda.runs.folder import RESULT, RUN, UNREADABLE, RunFolder, default_path, open_folder, shared_folder
 from uda.runs.memory import check_memory
 from uda.runs.run import Run
-from uda.runtime import Runtime, choose_runtime, scoped_seed
+from uda.runtime import Runtime, choose_runtime, scoped_seed, training
 from uda.training.deeper import go_deeper
 from uda.training.loop import Checkpoints, Loop, Metrics, Observer, Progress, Signals, resumable
 from uda.training.stages import Job, adapt, keep_inputs, keep_target, labelled_images, measure, predict_last, train_source
@@ -131,7 +131,7 @@ def start(
 ) -> Run:
     """Runs a checked recipe, whose frame is settled, on data at hand, in a new run folder."""
     ranks.join()
-    with scoped_seed(recipe.seed), runtime.computing():
+    with scoped_seed(recipe.seed), runtime.computing(), training():
         check_data(recipe, pair)
         networks = build_checked(recipe, len(pair.source.classes), runtime, model)
         check_memory(recipe, networks, runtime)
@@ -140,8 +140,8 @@ def start(
         # The folder is made last: what is wrong with the input leaves nothing behind.
         path = ranks.agreed(Path(out) if out is not None else default_path(recipe, str(recipe.seed)))
         check_outside(path, recipe)
-        folder = shared_folder(path, recipe, environment)
-        with folder.locked(), resumable(path):
+        folder = shared_folder(path, recipe, environment, named=out is not None)
+        with folder.locked(), resumable(folder.path):
             carry_out(new_job(folder, recipe, pair, runtime, display, networks, observers), report)
     return Run(folder.path, model, device=str(runtime.device))
 
@@ -216,7 +216,7 @@ def _go_on(folder: RunFolder, display: Display, model: nn.Module | None, report:
         display.say(f"note: {change}; figures may differ in the last bits from those of an uninterrupted run")
     if (began := environment.processes) != (there := ranks.world_size()):
         display.say(f"note: {began} processes began the run and {there} go on with it; other augmentations are drawn from here")
-    with scoped_seed(recipe.seed), runtime.computing():
+    with scoped_seed(recipe.seed), runtime.computing(), training():
         # What is trained already is read from the folder, wherever the weights that it began with are now.
         begin = not folder.has_weights("source")
         networks = build_checked(recipe, len(pair.source.classes), runtime, model, begin)

@@ -47,8 +47,7 @@ def fit_seeds(
         UserError: for wrong input, in one line that says what to do.
         Interrupted: after SIGINT or SIGTERM; its path is `out`, which `resume_seeds` continues.
     """
-    if not 1 <= seeds <= MOST:
-        raise UserError(f"--seeds {seeds}: give the number of seeds, 1 to {MOST:,}")
+    check_seeds(seeds)
     check_trackers(track)
     wanted = asked_for(recipe, model, overrides or {}, display or Display(quiet=True))
     if not wanted.classifies:
@@ -66,7 +65,8 @@ def fit_seeds(
     }
     check_outside(path, wanted)
     there = path.exists()
-    folder = shared_folder(path, wanted, {"seeds": asked, **where}, SEEDS)
+    folder = shared_folder(path, wanted, {"seeds": asked, **where}, SEEDS, out is not None)
+    path = folder.path
     try:
         return resume_seeds(path, display, model, observers)
     except UserError:
@@ -74,6 +74,12 @@ def fit_seeds(
         if ranks.first() and not begun:  # refused before the first run began: nothing is left behind
             folder.remove() if there else shutil.rmtree(path)
         raise
+
+
+def check_seeds(seeds: int) -> None:
+    """Raises a UserError where a run cannot be made of so many seeds."""
+    if not 1 <= seeds <= MOST:
+        raise UserError(f"--seeds {seeds}: give the number of seeds, 1 to {MOST:,}")
 
 
 def resume_seeds(

@@ -274,7 +274,7 @@ def _target_shares(job: Job, source: SourceStage | None) -> Tensor | None:
     wanted, shares = job.recipe.training.target_shares, source.shares
     estimated = shares.uneven if wanted == "auto" else wanted == "estimated"
     why = shares.describe(job.pair.source.classes) if wanted == "auto" else "as training.target_shares says"
-    job.display.say(f"  class shares of the target: {'estimated' if estimated else 'even'}, {why}")
+    job.display.say(f"  class shares of the target: taken {'as they are estimated' if estimated else 'for even'}, {why}")
     return shares.expected.to(job.runtime.device) if estimated else None
 
 
@@ -445,6 +445,5 @@ def _write_own_network(job: Job, adapted: nn.Module) -> None:
     assert job.classifier is not None
     if state := whole_state_dict(adapted, job.classifier):
         job.folder.write_state("adapted.pt", state)
-        job.display.say(
-            f"  {job.folder.path / 'adapted.pt'} is a state dict for {job.recipe.classifier.backbone}, as its author wrote it"
-        )
+        of = f"{job.recipe.classifier.backbone}, as its author wrote it"
+        job.display.say(f"  {job.folder.path / 'adapted.pt'} is a state dict of the adapted classifier for {of}")
