@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+MOST_LISTED = 60  # names in one line
+
 
 class UserError(ValueError):
     """Wrong input, said in one line that names what to do; the command line prints it and exits with code 2."""
@@ -14,7 +16,8 @@ class UserError(ValueError):
         """For a name that is not one of `known`; offers the nearest, and says what `other` may stand in its place."""
         names = sorted(known)
         near = get_close_matches(given, names, 1, 0.5) or get_close_matches(given.split(".")[-1], names, 1, 0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"choose one of: {', '.join(names)}"
+        listed = f"choose one of: {', '.join(names)}" if len(names) <= MOST_LISTED else f"none of {len(names):,} names is like it"
+        hint = f"did you mean {near[0]!r}?" if near else listed
         return cls(f"unknown {kind} {given!r}; {hint}" + (f" Or give {other}" if other else ""))
 
 

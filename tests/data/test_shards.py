@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from uda import UserError
-from uda.atomic import temporary_beside
+from uda.atomic import held, temporary_beside
 from uda.console import Display
 from uda.data import shards as module
 from uda.data.augment import Augment
@@ -358,3 +358,13 @@ def test_a_file_from_the_future_does_not_undo_what_is_packed(tmp_path: Path) -> 
     os.utime(tmp_path / "images" / "0.png", (4e9, 4e9))
     for _ in range(2):
         assert pack(tmp_path / "images", tmp_path / "s", 10, 0, QUIET)
+
+
+def test_a_folder_that_another_process_packs_into_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "0.png").write_bytes(png(0))
+    (tmp_path / "out").mkdir()
+    (other := temporary_beside(tmp_path / "out" / "0000.tar")).touch()
+    with held(other), pytest.raises(UserError, match="another process packs into"):
+        pack(tmp_path / "in", tmp_path / "out", 2, 0, QUIET)
+    assert list((tmp_path / "out").iterdir()) == [other]

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from uda.atomic import alone, atomic_write, sweep
+from uda.atomic import alone, atomic_write, is_temporary, sweep
 from uda.data.names import is_url, shards_root
 from uda.errors import UserError
 from uda.paths import regular
@@ -423,6 +423,8 @@ def write_shards(files: Iterable[tuple[Path, str]], out: Path, each: int, count:
     width = max(4, len(str((count - 1) // each)))
     names = [f"{number:0{width}d}.tar" for number in range(-(-count // each))]
     sweep(out)
+    if any(map(is_temporary, out.glob(".uda-*"))):
+        raise UserError(f"another process packs into {out}; wait until it has ended, or give another folder with -o")
     if strange := sorted({path.name for path in out.glob("*")} - set(names)):
         raise UserError(f"{out} holds {strange[0]}, which is none of these shards; give another folder with -o")
     waiting = iter(files)
