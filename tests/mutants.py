@@ -192,7 +192,7 @@ def run(mutants: list[Mutant], jobs: int, root: Path) -> list[Mutant]:
     """Those that survive. Each job has a copy of its own to change."""
     free = [root / str(job) for job in range(jobs)]
     for copy in free:
-        for part in ("uda", "tests"):
+        for part in ("uda", "tests", "recipes"):
             shutil.copytree(CHECKOUT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__"))
         compileall.compile_dir(copy, quiet=2)
     for module in sorted({mutant.module for mutant in mutants}):
