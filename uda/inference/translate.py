@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ from uda.data.augment import to_float, to_pixels
 from uda.data.folders import Found, find
 from uda.data.frame import Frame
 from uda.errors import UserError
-from uda.methods.translating import Drawing, Styled, Translating
+from uda.methods.translating import Codes, Drawing, Styled, Translating
 from uda.models.layers import SOURCE, TARGET
 from uda.paths import distinct
 from uda.report.grids import picture, write_grid
@@ -71,26 +72,19 @@ def write_translations(
             asked for.
     """
     method, found = open_translator(run), find(images, labelled=False)
-    destination, places = domain_number(to), _places(found, samples)
-    frame = run.recipe.drawn_frame
+    destination, places, frame = domain_number(to), _places(found, samples), run.recipe.drawn_frame
     given = None
     _check(method, run.recipe.method.name, samples, reference, whole)
     if reference is not None and isinstance(method, Styled):
         given = method.styles(one_image(reference, frame).to(run.runtime.device), destination)
-    unreadable: list[str] = []
-    shown = _Shown()
-    done = 0
+    unreadable, shown, done = list[str](), _Shown(), 0
     with run.runtime.computing(), display.stage("images", 0, len(found)) as bar:
         for positions, block, failed in found.whole(frame) if whole else found.decoded(frame):
             for start in range(0, len(positions), PART):
                 part = block[start : start + PART]
                 codes = method.encode(to_float(part.to(run.runtime.device)), 1 - destination)
                 shown.add(other_domain(to), part)
-                for number in range(min(1, samples), samples + 1):  # one after another, so that memory does not grow with them
-                    style = None if given is None else given.expand(len(part), -1)
-                    if samples and isinstance(method, Drawing):
-                        style = method.draw_styles(len(part))
-                    made = to_pixels(method.decode(codes, destination, style)).cpu()
+                for number, made in _made(method, codes, destination, samples, given):
                     shown.add(f"as {to} {number}" if samples else f"as {to}", made)
                     for position, image in zip(positions[start : start + PART], made, strict=True):
                         with atomic_write(_file(out / places[position], number)) as path:
@@ -105,6 +99,18 @@ def write_translations(
     if shown.columns:
         write_grid([(name, torch.stack(column)) for name, column in shown.columns.items()], grid_path(out))
     return len(found) - len(unreadable)
+
+
+def _made(
+    method: Translating, codes: Codes, destination: int, samples: int, given: Tensor | None
+) -> Iterator[tuple[int, Tensor]]:
+    """Translations of a batch with their number (0, or 1 .. samples), one after another: memory does not grow with them."""
+    count = len(codes.values)
+    for number in range(min(1, samples), samples + 1):
+        style = None if given is None else given.expand(count, -1)
+        if samples and isinstance(method, Drawing):
+            style = method.draw_styles(count)
+        yield number, to_pixels(method.decode(codes, destination, style)).cpu()
 
 
 class _Shown:

@@ -86,18 +86,9 @@ def fit(
     with runtime.computing(), ranks.in_turn():
         pair = load_pair(wanted.data, roots, display, wanted.classifies, look=not wanted.classifier.freezes)
     run = start(
-        wanted,
-        pair,
-        runtime,
-        display,
-        out=out,
-        roots=roots,
-        model=model,
-        report=report,
-        cache=cache,
-        track=track,
-        observers=observers,
-    )
+        wanted, pair, runtime, display,
+        out=out, roots=roots, model=model, report=report, cache=cache, track=track, observers=observers,
+    )  # fmt: skip
     return _deeper(run, display, model, report, observers)
 
 
