@@ -272,3 +272,14 @@ def test_class_confusion_is_none_for_sure_predictions_and_most_for_wavering_ones
 def test_a_covariance_of_one_image_is_refused() -> None:
     with pytest.raises(UserError, match=r"raise training\.batch"):
         losses.coral(torch.zeros(1, 3), torch.zeros(4, 3))
+
+
+@given(n=sizes, k=sizes, seed=seeds, margin=st.floats(0, 0.5))
+def test_entropy_separation_counts_what_is_far_from_half_of_the_highest(n: int, k: int, seed: int, margin: float) -> None:
+    logits = 3 * torch.randn(n, k, generator=torch.Generator().manual_seed(seed))
+    total = 0.0
+    for row in logits.double().numpy():
+        p = np.exp(row) / np.exp(row).sum()
+        distance = abs(-(p * np.log(p)).sum() - math.log(k) / 2)
+        total += distance if distance > margin else 0.0
+    torch.testing.assert_close(float(losses.entropy_separation(logits, margin)), -total / n, atol=1e-5, rtol=0)
