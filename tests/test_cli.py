@@ -500,3 +500,13 @@ def test_a_stop_outside_of_training_is_one_line(
 
     monkeypatch.setattr(presets, "find", stopped)
     assert uda(capsys, monkeypatch, "recipes", "show", "x") == (expected, "", "uda: stopped\n")
+
+
+def test_a_folder_that_is_gone_is_said(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    code, _, err = uda(capsys, monkeypatch, "predict", "run", "images")
+    assert (code, err) == (2, "uda: the folder that this command runs in is gone; go to another one\n")

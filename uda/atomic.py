@@ -35,7 +35,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
         try:
             with held(temporary):
                 yield temporary
-                temporary.chmod(mode)  # some writers make a file that its owner alone may read
+                if temporary.stat().st_mode != mode:  # some writers make a file that its owner alone may read
+                    temporary.chmod(mode)
                 sync(temporary)
                 os.replace(temporary, path)
             sync(path.parent)

@@ -627,14 +627,12 @@ def recipes_show(name: str) -> None:
 @recipes_app.command("settings")
 def recipes_settings() -> None:
     """List every setting of a recipe, its default, and what it means; of a method: uda methods NAME."""
-    from uda.methods.base import TrainingSettings
     from uda.recipe.schema import Recipe
     from uda.types import Section
 
     for name, field in Recipe.model_fields.items():
-        if name not in ("method", "training") and isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+        if name != "method" and isinstance(field.annotation, type) and issubclass(field.annotation, Section):
             _print_settings(name, field.annotation)
-    _print_settings("training", TrainingSettings)
     print("\n[method] has the settings of its method: uda methods NAME")
 
 
@@ -796,6 +794,8 @@ def main() -> None:
 def _run(words: list[str]) -> int:
     """The exit code of a command; what was wrong with its input is said."""
     try:
+        if _is_nowhere():  # where torch's libraries would end the process, too
+            raise UserError("the folder that this command runs in is gone; go to another one")
         if "" in words:  # as "$UNSET" leaves it; an empty path would be the present folder
             raise UserError("an argument is empty, perhaps of a variable that is not set; give it a value, or leave it out")
         if ranks.several():
@@ -840,8 +840,6 @@ def _explained(error: BaseException) -> tuple[str | None, str]:
         return "too many files are open; let more be (ulimit -n 1024)", ""
     if isinstance(error, OSError) and error.filename is not None:
         return f"{os.fsdecode(error.filename)}: {error.strerror}; mend that, or give another path", ""
-    if isinstance(error, FileNotFoundError) and not _there(os.curdir):
-        return "the folder that this command runs in is gone; go to another one", ""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EIO, errno.EFBIG):
         return f"the output cannot be written ({error.strerror}); give it another place", ""
     if isinstance(error, Exception) and hasattr(error, "format_message"):  # typer's own, whose class is not public
@@ -850,11 +848,13 @@ def _explained(error: BaseException) -> tuple[str | None, str]:
     return None, ""
 
 
-def _there(folder: str) -> bool:
+def _is_nowhere() -> bool:
+    """Whether the folder that this process runs in has been deleted."""
     try:
-        return bool(os.path.abspath(folder))
+        os.getcwd()
     except FileNotFoundError:
-        return False
+        return True
+    return False
 
 
 def _say(line: str) -> None:

@@ -45,13 +45,12 @@ def own_code(what: str) -> Iterator[None]:
 
 def _globals() -> tuple[str | None, bool, Any, Any]:
     """What is everybody's: the working directory, and torch's modes, once it has been imported."""
+    folder = None
     with suppress(FileNotFoundError):
-        folder: str | None = os.getcwd()
-        torch = sys.modules.get("torch")
-        if torch is None:
-            return folder, True, None, None
-        return folder, torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_default_device()
-    return None, True, None, None
+        folder = os.getcwd()
+    if (torch := sys.modules.get("torch")) is None:
+        return folder, True, None, None
+    return folder, torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_default_device()
 
 
 def _put_back(before: tuple[str | None, bool, Any, Any]) -> None:

@@ -11,7 +11,7 @@ import atexit
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -50,11 +50,9 @@ def local_rank() -> int:
 
 def _told(name: str, otherwise: int) -> int:
     """A number that torchrun says in the environment."""
-    try:
-        if (told := int(os.environ.get(name, otherwise))) >= (name == "WORLD_SIZE"):
+    with suppress(ValueError):
+        if (told := int(os.environ.get(name, otherwise))) >= (1 if name == "WORLD_SIZE" else 0):
             return told
-    except ValueError:
-        pass
     raise UserError(f"${name} is {os.environ[name]!r}, and no number that there can be; start with torchrun, or unset it")
 
 

@@ -291,7 +291,6 @@ def _scan(shard: str, classes: dict[str, int]) -> Iterator[Member]:
             elif member.isfile() and ending in EXTENSIONS:
                 images.append((member.name, Member(member.offset, member.offset_data, member.size, UNLABELLED)))
             tar.members = []  # type: ignore[attr-defined] # it would remember all of them
-        require_end(shard, tar)
     for name, found in images:
         folder = name.removeprefix("./").rpartition("/")[0].partition("/")[0]
         label = said.get(split_name(name)[0], folder)
@@ -319,9 +318,10 @@ def opened_shard(shard: str) -> Iterator[tarfile.TarFile]:
     """
     with _readable(shard), _stream(shard) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
         yield tar
+        _require_end(shard, tar)
 
 
-def require_end(shard: str, tar: tarfile.TarFile) -> None:
+def _require_end(shard: str, tar: tarfile.TarFile) -> None:
     """Whether a shard here, all of whose members have been read, has a tar's end behind them, and nothing behind that.
 
     Raises:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from uda.atomic import atomic_write
 from uda.data.files import together
 from uda.data.frame import Frame, decode
-from uda.data.shards import EXTENSIONS, MISSING, Done, opened_shard, require_end, split_name, state_of
+from uda.data.shards import EXTENSIONS, MISSING, Done, opened_shard, split_name, state_of
 from uda.errors import UserError
 from uda.evaluation.evaluator import predict
 from uda.paths import distinct
@@ -139,7 +139,6 @@ def _blocks(shard: str, frame: Frame) -> Iterator[tuple[list[str], Tensor, list[
                 yield names, torch.stack(images) if images else torch.empty(0), errors
                 names, images, errors = [], [], []
             tar.members = []  # type: ignore[attr-defined] # it would remember all of them
-        require_end(shard, tar)
     if names or errors:
         yield names, torch.stack(images) if images else torch.empty(0), errors
 
