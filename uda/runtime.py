@@ -253,6 +253,11 @@ def restore_random_state(state: dict[str, Any]) -> None:
         torch.mps.set_rng_state(state["mps"])
 
 
+def cores() -> int:
+    """How many cores this process may use: fewer than the machine has in a container's or a batch system's share of it."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def free_memory(device: torch.device | None = None) -> int | None:
     """How many bytes this process may still take, of a GPU's memory, or of the machine's and its container's.
 

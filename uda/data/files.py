@@ -29,12 +29,12 @@ from uda.data.frame import Frame, View, decode, draw_views, open_image
 from uda.data.kept import Kept
 from uda.data.shards import Members
 from uda.errors import ReaderKilled, UserError
-from uda.runtime import free_memory
+from uda.runtime import cores, free_memory
 
 GREY_MODES = frozenset(("1", "L", "LA", "I", "I;16", "I;16B"))
 FEW_FILES = 256  # may be open at a time: then none is left for what worker processes are spoken to by
 AHEAD = 2  # batches that each worker process decodes ahead
-READERS = min(8, os.cpu_count() or 1)  # worker processes
+READERS = min(8, cores())  # worker processes
 Made = TypeVar("Made")
 MOST, MOST_VALUES = 256, 2**26  # images, and values in them, that are read together where no batch size is asked for
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 import uda
 from uda import ranks
 from uda.data.domain import LabelledDomain, Pair
+from uda.data.files import READERS
 from uda.errors import UserError
 from uda.recipe.schema import Recipe
 from uda.runs.cache import digest, digest_of_file, digest_of_images
@@ -79,7 +80,7 @@ def describe_environment(recipe: Recipe, pair: Pair, runtime: Runtime, data_root
         "versions": versions(),
         "machine": machine(),
         "threads": torch.get_num_threads(),
-        "readers": min(8, os.cpu_count() or 1),  # as many as `uda.data.files` starts at most
+        "readers": READERS,
         "processes": ranks.world_size(),
         "files": files_digests(recipe),
         "started": datetime.now().isoformat(timespec="seconds"),
