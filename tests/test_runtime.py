@@ -1,4 +1,5 @@
 import io
+import os
 import random
 import threading
 from collections.abc import Iterator
@@ -185,3 +186,9 @@ def test_another_thread_waits_for_its_seed() -> None:
         assert len(drawn) == 1
     other.join()
     assert drawn[0] == drawn[1]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the system cannot bind a process to cores")
+def test_cores_are_those_that_the_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3})
+    assert runtime.cores() == 1

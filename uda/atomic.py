@@ -85,7 +85,7 @@ def is_temporary(path: Path) -> bool:
 
 
 @contextmanager
-def saying(path: Path, *written: Path) -> Iterator[None]:
+def saying(path: Path, *written: Path, way_out: str = "mend that (is there room?), then go on") -> Iterator[None]:
     """Says of `path`, and not of the file that is `written` in its place, that the disk is full or does not let it be written.
 
     Raises:
@@ -96,7 +96,7 @@ def saying(path: Path, *written: Path) -> Iterator[None]:
     except OSError as error:
         if error.filename is not None and Path(os.fsdecode(error.filename)) not in (path, path.parent, *written):
             raise
-        raise UserError(f"{path} cannot be written ({error.strerror}); mend that (is there room?), then go on") from error
+        raise UserError(f"{path} cannot be written ({error.strerror}); {way_out}") from error
 
 
 def temporary_beside(path: Path) -> Path:

@@ -149,6 +149,7 @@ def test_colour_in_either_domain_makes_three_channels(tmp_path: Path) -> None:
     [
         (lambda root: None, False, "holds no images"),
         (lambda root: image(root / "a.png"), True, "has no class folders"),
+        (lambda root: [(root / f"{name}.HEIC").touch() for name in "ab"], False, "holds 2 .heic files, which are not read"),
         (lambda root: (root / "x.csv").write_text("a.png\n"), True, "line 1: the image has no label"),
         (lambda root: np.savez(root / "x.npz", images=np.zeros((2, 8, 8))), False, "must be uint8"),
         (lambda root: np.savez(root / "x.npz", images=np.zeros((2, 8, 8), np.uint8)), True, "no array"),
@@ -162,6 +163,13 @@ def test_what_cannot_be_used_is_said_in_one_line(tmp_path: Path, make: object, l
     with pytest.raises(UserError, match=message) as caught:
         find(place, labelled)
     assert "\n" not in str(caught.value)
+
+
+def test_files_of_kinds_that_are_not_read_are_counted(folder: Path) -> None:
+    for name in ("cat/x.heic", "dog/y.HEIC", "dog/z.avif", "dog/readme.txt"):
+        (folder / name).touch()
+    found = find(folder, labelled=True)
+    assert found.note.endswith("without its 1 .avif files, which are not read, without its 2 .heic files, which are not read")
 
 
 def test_links_are_followed_but_not_in_circles(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """What is kept for other runs."""
 
+import errno
 import os
 import tempfile
 from pathlib import Path
@@ -48,6 +49,16 @@ def test_what_is_kept_is_found_under_its_key_alone(tmp_path: Path) -> None:
     found = cache.find("one")
     assert found is not None
     assert found[0]["what"] == "one"
+
+
+def test_a_full_disk_is_said_of_the_cache_and_with_the_ways_out(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "kept")
+    with (
+        pytest.raises(UserError, match=r"/kept cannot be written \(No space left on device\); .*--no-cache"),
+        cache.writing("one"),
+    ):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert cache.entries() == []
 
 
 def test_what_is_not_finished_is_not_kept(tmp_path: Path) -> None:

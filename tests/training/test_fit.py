@@ -353,3 +353,8 @@ def test_all_threads_of_a_run_flush_denormals(tiny: Path, tmp_path: Path) -> Non
     """In a process of its own: torch starts its threads once, and they keep what they begin with."""
     done = subprocess.run([sys.executable, "-c", DENORMALS, str(tiny), str(tmp_path / "run")], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_model_that_is_no_network_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"model is int, and no torch\.nn\.Module"):
+        fit("synth2digits", model=3, out=tmp_path / "run")  # type: ignore[arg-type]

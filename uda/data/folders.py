@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from uda.data.domain import Domain, LabelledDomain
 from uda.data.files import GREY_MODES, ImageFiles, Images, check, check_some, in_order, reason, source, together
 from uda.data.frame import Frame, decode_whole, opened
 from uda.data.names import is_shards
-from uda.data.shards import EXTENSIONS, Members, members_of, write_shards
+from uda.data.shards import EXTENSIONS, NOT_READ, Members, members_of, write_shards
 from uda.errors import UserError
 from uda.paths import regular
 
@@ -117,16 +118,22 @@ def find(path: Path, labelled: bool) -> Found:
 
 def _find_folder(path: Path, labelled: bool) -> Found:
     names: list[bytes] = []
+    others: Counter[str] = Counter()
     for folder, files in _walk(path):
         below = folder.relative_to(path)
         if labelled and below == Path():
             continue  # an image beside the class folders has no class
-        kept = sorted(name for name in files if not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS)
+        endings = {name: os.path.splitext(name)[1].lower() for name in sorted(files) if not name.startswith(".")}
+        kept = [name for name, ending in endings.items() if ending in EXTENSIONS]
+        others.update(ending for ending in endings.values() if ending in NOT_READ)
         names += [os.fsencode(below / name) for name in kept]
+    if others and not names:
+        raise UserError(f"{path} holds {others.total()} {min(others)} files, which are not read; convert them, to .png or .jpg")
     if labelled and not names:
         raise UserError(f"{path} has no class folders with images; labelled images lie as {path.name}/CLASS/IMAGE.png")
     labels = np.array([os.fsdecode(name).split(os.sep, 1)[0] for name in names]) if labelled else None
-    return Found(path, np.array(names, dtype=np.bytes_), path, None, labels, f"the folder {path.name}")
+    left_out = "".join(f", without its {count} {ending} files, which are not read" for ending, count in sorted(others.items()))
+    return Found(path, np.array(names, dtype=np.bytes_), path, None, labels, f"the folder {path.name}{left_out}")
 
 
 def find_shards(pattern: str, labelled: bool) -> Found:

@@ -33,6 +33,8 @@ from uda.paths import regular
 from uda.runtime import own_generator
 
 EXTENSIONS = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"))
+NOT_READ = frozenset((".heic", ".heif", ".avif", ".jxl", ".jp2", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".svg"))
+"""endings of images that are not read, and so are counted"""
 MISSING = "this needs WebDataset, which is not installed: pip install 'uda-toolkit[shards]'"
 FETCHED = 32
 """shards behind URLs that are kept on disk"""

@@ -89,6 +89,7 @@ def write_predictions(
     if not 0 <= reject <= 1:
         raise UserError(f"--reject is {reject:g}; it is the share of images that are left unnamed, from 0 to 1")
     found, seen, count, unnamed = find(images, labelled=False), Seen(), 0, 0
+    display.say(f"  {len(found):,} images, {found.note}")
     if note := run.note_on(which):
         display.say(note)
     # Of `selected`, it is not known what it says of the target.

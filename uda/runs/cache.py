@@ -33,6 +33,7 @@ from uda.paths import cache_home, regular
 LIMIT = 20.0  # GiB, where $UDA_CACHE_GIB names no other
 KEY = re.compile("[0-9a-f]{32}")
 ABOUT, MAPS, WEIGHTS = "about.json", "maps.bin", "weights.safetensors"
+WAY_OUT = "make room (uda cache clear), let $XDG_CACHE_HOME name another disk, or keep nothing (--no-cache)"
 
 
 def cache_root() -> Path:
@@ -182,7 +183,7 @@ class Cache:
         made.mkdir(mode=0o700)
         try:
             with held(made):
-                with saying(made, *(made / name for name in (ABOUT, MAPS, WEIGHTS))):
+                with saying(home, *(made / name for name in ("", ABOUT, MAPS, WEIGHTS)), way_out=WAY_OUT):
                     yield made
                 if self.root is not None:
                     shutil.rmtree(self.root / key, ignore_errors=True)

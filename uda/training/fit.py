@@ -99,6 +99,8 @@ def own_display(display: Display | None) -> Display:
 
 def asked_for(recipe: str | Path | Recipe, model: nn.Module | None, overrides: dict[str, Any], display: Display) -> Recipe:
     """The recipe with its overrides; where a `model` is given, with that in place of its source classifier."""
+    if model is not None and not isinstance(model, nn.Module):
+        raise UserError(f"model is {type(model).__name__}, and no torch.nn.Module; give a classifier, or leave it out")
     given = {"classifier.backbone": GIVEN_IN_PYTHON, "classifier.steps": 0} if model is not None else {}
     resolved = resolve(recipe, {**given, **overrides})
     for note in resolved.notes:
