@@ -31,11 +31,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "self-training off": (A_OFF := {"method.information_weight": 0.0, "method.pseudo_label_weight": 0.0}),
     "translated class off": (B_OFF := {"method.translated_class_weight": 0.0}),
     "neither": A_OFF | B_OFF,
+    "self-training alone": {f"method.{term}_weight": 0.0 for term in ("adversarial", "feature", "reconstruction", "kl")} | B_OFF,
 }
 
 
-def run_variant(pair: str, variant: str, seed: int, steps: int, out: Path) -> dict[str, Any]:
+def run_variant(pair: str, variant: str, seed: int, steps: int | None, out: Path) -> dict[str, Any]:
     """One variant's result; all but the first start from the first one's source classifier, if they may."""
+    steps = steps or load_recipe(pair).training.steps
     overrides = VARIANTS[variant] | {"seed": seed, "training.steps": steps, "training.evaluate_every": steps}
     trained = out / pair / str(seed) / slug("as in the recipe") / "weights" / "source.safetensors"
     if "augment.source.invert" in overrides:
@@ -65,14 +67,15 @@ def mean(results: list[dict[str, Any]], table: str, key: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pairs", nargs="+")
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="where not all are wanted")
+    parser.add_argument("--steps", type=int, help="left out, the recipe's")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--out", type=Path, default=Path("runs/unit_ablation"))
     given = parser.parse_args()
     for pair in given.pairs:
-        print(f"\n### {pair}, {given.steps} steps, seeds {', '.join(map(str, given.seeds))}\n")
+        print(f"\n### {pair}, {given.steps or 'all'} steps, seeds {', '.join(map(str, given.seeds))}\n")
         rows = []
-        for variant in VARIANTS:
+        for variant in given.variants:
             results = [run_variant(pair, variant, seed, given.steps, given.out) for seed in given.seeds]
             rows.append(f"| {variant} | {' | '.join(mean(results, *path) for path in COLUMNS.values())} |")
         print(f"\nSource: {results[0]['source']['note']}. Target: {results[0]['target']['note']}.\n")
