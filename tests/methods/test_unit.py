@@ -136,8 +136,9 @@ class ByHand:
         }
         if s.translated_pseudo_label_weight:
             teacher = self.m.teacher(self.batch.target_weak[: self.count]).detach()
-            of_teacher = by_hand.sure_cross_entropy(self.c(self.seen(x["21"], 1)), teacher, s.confidence)
-            terms["generator_pseudo_label"] = (s.translated_pseudo_label_weight, of_teacher)
+            read = [x["21"], *([self.batch.augment_source(x["21"])] if s.translated_class_augmented else [])]
+            of_teacher = [by_hand.sure_cross_entropy(self.c(self.seen(images, 1)), teacher, s.confidence) for images in read]
+            terms["generator_pseudo_label"] = (s.translated_pseudo_label_weight, sum(of_teacher) / len(of_teacher))
         if s.cycle_weight or s.cycle_kl_weight:
             back = self.q({1: x["21"], 2: x["12"]})
             z = self.sample(back)
@@ -159,6 +160,7 @@ class ByHand:
         {"posterior": "learned", **WITH_CYCLE},
         {"translated_class_augmented": True},
         {"translated_pseudo_label_weight": 0.8},
+        {"translated_pseudo_label_weight": 0.8, "translated_class_augmented": True},
         {"drawn_batch": 4},
         {"tied_trunk": False},
         {"feature_weight": 0.0},
@@ -192,7 +194,9 @@ def test_a_step_behind_a_frozen_body_by_hand(settings: dict[str, Any], batch: Ba
 
 
 def assert_step_by_hand(batch: Batch, method: UNIT, twin: UNIT) -> None:
-    batch = dataclasses.replace(batch, augment=lambda images: 0.5 * images.flip(2))
+    batch = dataclasses.replace(
+        batch, augment=lambda images: 0.5 * images.flip(2), augment_source=lambda images: 0.6 * images.flip(3)
+    )
     hand = ByHand(twin, batch)
     of_d = adam(twin.discriminators.parameters(), twin.settings)
     of_g = adam([*twin.encoders.parameters(), *twin.generators.parameters()], twin.settings)

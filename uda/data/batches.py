@@ -34,6 +34,7 @@ class Batch:
         target_weak: the same target images as they are.
         target_positions: which images of the target domain they are, int64 (B,).
         augment: what made `target` of `target_weak`, for a method that has more images to be seen so.
+        augment_source: what made `source`.
         small: source and target images, (B, C, s, s) each, where a body is frozen and the method draws images.
     """
 
@@ -44,6 +45,7 @@ class Batch:
     target_weak: Tensor
     target_positions: Tensor
     augment: Augment = field(default_factory=Augment)
+    augment_source: Augment = field(default_factory=Augment)
     small: tuple[Tensor, Tensor] | None = None
 
     def pixels(self, count: int | None = None) -> tuple[Tensor, Tensor]:
@@ -201,7 +203,7 @@ class Batches:
         none = next(images[:0] for images in (source, target) if images is not None)
         source, target, plain = (none if part is None else self.runtime.arrange(part) for part in (source, target, plain))
         small = self.small and (self._drawn_from(self.small[0], picked), self._drawn_from(self.small[1], target_picked))
-        return Batch(source, labels, picked, target, plain, target_picked, self.target_augment, small)
+        return Batch(source, labels, picked, target, plain, target_picked, self.target_augment, self.source_augment, small)
 
     def _drawn_from(self, images: Tensor, positions: Tensor) -> Tensor:
         return self.runtime.arrange(to_float(images[positions.cpu()].to(self.runtime.device)))

@@ -141,8 +141,8 @@ class UNITSettings(AdversarialSettings):
     translated_class_weight: NonNegativeFloat = 1.0
     """for E and G: translated source images keep their class"""
     translated_class_augmented: bool = False
-    """whether C_2 reads these images augmented, too, as self-training reads real ones: then generators can hardly learn to
-    deceive it, and the weight can be higher"""
+    """whether C_2 reads these images augmented, too, as self-training reads real ones, and C_1 those that are translated back:
+    then generators can hardly learn to deceive them, and the weights can be higher"""
     translated_pseudo_label_weight: NonNegativeFloat = 0.0
     """for E and G: translated target images keep the class that the teacher is sure of"""
     translated_class_weight_discriminator: NonNegativeFloat = 0.0
@@ -374,16 +374,18 @@ class UNIT(Translating):
         with self.runtime.autocast():
             if s.translated_class_augmented:
                 by_2["augmented"] = self.seen(self.runtime.arrange(batch.augment(streams.source_target.float())))
+                if s.translated_pseudo_label_weight:
+                    by_1["augmented"] = self.seen(self.runtime.arrange(batch.augment_source(streams.target_source.float())))
             of_1, of_2 = self.discriminators(by_1, by_2)
-            classified = [of_2["translated"], *([of_2.pop("augmented")] if s.translated_class_augmented else [])]
+            classified_1, classified_2 = ([of["translated"], *_popped(of, "augmented")] for of in (of_1, of_2))
             is_real = self.discriminators.real_head(torch.cat([*of_1.values(), *of_2.values()]))
-            translated_logits = self.discriminators.class_head(torch.cat(classified))
+            translated_logits = self.discriminators.class_head(torch.cat(classified_2))
         # Means over both domains at once, doubled, are the sums over i of the objective.
         values = {
             "generator_adversarial": 2 * losses.real_fake(is_real, True),
             "reconstruction": self._distance(*real, streams.source_source, streams.target_target),
             "kl": 2 * losses.kl_to_standard_normal(*posterior),
-            "generator_class": losses.cross_entropy(translated_logits, batch.source_labels[:count].repeat(len(classified))),
+            "generator_class": losses.cross_entropy(translated_logits, batch.source_labels[:count].repeat(len(classified_2))),
         }
         total = (
             s.adversarial_weight * values["generator_adversarial"]
@@ -393,7 +395,8 @@ class UNIT(Translating):
         )
         if s.translated_pseudo_label_weight:
             with self.runtime.autocast():
-                told, teacher = self.discriminators.class_head(of_1["translated"]), self.teacher(batch.target_weak[:count])
+                told = self.discriminators.class_head(torch.cat(classified_1))
+                teacher = self.teacher(batch.target_weak[:count]).repeat(len(classified_1), 1)
             values["generator_pseudo_label"] = losses.pseudo_label(told, teacher, s.confidence)
             total = total + s.translated_pseudo_label_weight * values["generator_pseudo_label"]
         if s.cycle_weight or s.cycle_kl_weight:
@@ -415,3 +418,7 @@ class UNIT(Translating):
     def classifier(self) -> nn.Module:
         """The teacher: C_2 with weights averaged over the last steps."""
         return self.teacher
+
+
+def _popped(named: dict[str, Tensor], name: str) -> list[Tensor]:
+    return [named.pop(name)] if name in named else []
