@@ -166,3 +166,8 @@ def test_a_fit_that_fails_leaves_what_was_fitted(small_pair: Pair) -> None:
     with pytest.raises(ValueError, match=r"data\.classes is for images on disk"):
         adapter(settings={"data.classes": ["a", "b"]}).fit(source, labels, target)
     assert np.array_equal(fitted.predict(target), before)
+
+
+def test_settings_that_are_no_dict_are_a_value_error(small_pair: Pair) -> None:
+    with pytest.raises(ValueError, match="settings is list; give a dict"):
+        Adapter("dann", settings=["a"]).fit(*arrays(small_pair))  # type: ignore[arg-type]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,8 @@ class Adapter(ClassifierMixin, BaseEstimator):
         Raises:
             ValueError: for wrong input, in one line that says what to do.
         """
+        if not isinstance(self.settings, Mapping | None):
+            raise ValueError(f"settings is {type(self.settings).__name__}; give a dict of dotted keys and values")
         source, labels = self._labelled(X_source, y_source)
         if unused := sorted(UNUSED & (self.settings or {}).keys()):
             raise ValueError(f"settings: {unused[0]} is for images on disk that uda.fit reads; leave it out")

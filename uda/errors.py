@@ -18,7 +18,7 @@ class UserError(ValueError):
         near = get_close_matches(given, names, 1, 0.5) or get_close_matches(given.split(".")[-1], names, 1, 0.5)
         listed = f"choose one of: {', '.join(names)}" if len(names) <= MOST_LISTED else f"none of {len(names):,} names is like it"
         hint = f"did you mean {near[0]!r}?" if near else listed
-        return cls(f"unknown {kind} {given!r}; {hint}" + (f" Or give {other}" if other else ""))
+        return cls(f"unknown {kind} {given!r}; {hint}" + (f" {'Or' if near else 'or'} give {other}" if other else ""))
 
 
 class OwnCodeError(UserError):

@@ -67,6 +67,7 @@ WRONG = {
     'recipes = ["mnist2usps"]\n[settings]\ntraining.stepz = [5]': "did you mean 'training.steps'",
     'recipes = ["mnist2usps"]\n[settings]\nseed = [5]': "write it under seeds",
     'recipes = ["mnist2usps"]\nseeds = [1, 1]': "seeds names a value twice",
+    'recipes = ["mnist2usps"]\n[settings]\ntraining.steps = [4, 4.0]': "training.steps names a value twice",
     'recipes = ["mnist2usps"]\nsearch = "random"': "trials = N goes with",
     'recipes = ["mnist2usps"]\nmethods = ["unit_translation"]': "no accuracy to compare",
     "recipes = []": "recipes",

@@ -204,3 +204,9 @@ def test_readers_outlive_one_termination_of_the_group(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("shape", "count"), [((1, 32, 32), 256), ((3, 224, 224), 256), ((3, 4096, 4096), 1), ((512,), 256)])
 def test_few_large_images_are_read_together(shape: tuple[int, ...], count: int) -> None:
     assert together(shape) == count
+
+
+def test_of_no_images_none_are_read(tmp_path: Path) -> None:
+    """As where a classifier makes no mistake that could be shown."""
+    write(tmp_path, 3)
+    assert next(read(files(tmp_path), [torch.zeros(0, dtype=torch.int64)])).shape == (0, 1, 8, 8)

@@ -11,7 +11,17 @@ from PIL import Image
 from uda import UserError
 from uda.console import Display
 from uda.data.domain import LabelledDomain
-from uda.data.folders import class_names, find, hold_out, load_labelled, load_unlabelled, own_size
+from uda.data.folders import (
+    Found,
+    check_classes,
+    class_names,
+    find,
+    hold_out,
+    load_labelled,
+    load_unlabelled,
+    own_size,
+    split_classes,
+)
 from uda.data.frame import Frame
 from uda.data.load import load_pair, resolve_frame
 from uda.data.settings import DataSettings
@@ -191,3 +201,20 @@ def test_a_misspelled_image_is_no_header(folder: Path) -> None:
 def test_what_only_looks_like_a_number_is_a_name(label: str, folder: Path) -> None:
     (folder / "list.csv").write_text(f"cat/a.png,{label}\ndog/c.png,3\n")
     assert set(class_names(find(folder / "list.csv", labelled=True))) == {label, "3"}
+
+
+def test_the_order_of_classes_of_pixels_hangs_on_no_folder_of_that_name(tmp_path: Path) -> None:
+    labels = np.array([str(number) for number in range(12)])
+    pixels = torch.zeros(12, 1, 4, 4, dtype=torch.uint8)
+    assert class_names(Found(tmp_path, np.array([]), tmp_path, pixels, labels, "")) == tuple(map(str, range(12)))
+
+
+def test_images_of_further_classes_alone_are_refused(folder: Path) -> None:
+    with pytest.raises(UserError, match=r"has no image of the source's classes \(fox\)"):
+        split_classes(find(folder, labelled=True), ["fox"])
+
+
+def test_a_class_that_differs_by_a_space_is_shown_with_it(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", images=np.zeros((1, 8, 8), np.uint8), labels=["cat "])
+    with pytest.raises(UserError, match="unknown: 'cat '"):
+        check_classes(find(tmp_path / "x.npz", labelled=True), ["cat", "dog"])

@@ -368,3 +368,8 @@ def test_a_folder_that_another_process_packs_into_is_left_alone(tmp_path: Path) 
     with held(other), pytest.raises(UserError, match="another process packs into"):
         pack(tmp_path / "in", tmp_path / "out", 2, 0, QUIET)
     assert list((tmp_path / "out").iterdir()) == [other]
+
+
+def test_shards_that_could_not_be_named_are_not_packed(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="has braces"):
+        pack(tmp_path, tmp_path / "sh {1..2}", 2, 0, QUIET)

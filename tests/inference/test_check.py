@@ -163,7 +163,7 @@ def test_outputs_of_different_images_are_not_drawn_from(own_run: Run, tmp_path: 
 
 
 def test_names_that_are_formulas_or_no_text_come_back(own_run: Run, tmp_path: Path) -> None:
-    names = ("=cmd|x.png", "\udcff.png", "a\nb.png", "'=x.png", "-1")
+    names = ("=x.png", "\udcff.png", "a\nb.png", "'=x.png", "-1")
     drawn = replace(draw(own_run, 5, 0), names=names, classes=("=1+1", *own_run.classes[1:]))
     answers = dict(zip(names, ("=1+1", NONE, "7", "3", "2"), strict=True))
     write_table(drawn, answers, tmp_path / "t.csv")
@@ -187,3 +187,11 @@ def test_the_figures_are_kept_in_the_run_folder(own_run: Run) -> None:
     assert kept["accuracy"] == result["accuracy"]
     assert kept["interval"] == {name: list(span) for name, span in result["interval"].items()}
     assert kept["accuracy"]["adapted"] == 1
+
+
+def test_an_image_that_the_target_lists_twice_may_be_drawn_twice(own_run: Run, tmp_path: Path) -> None:
+    drawn = draw(own_run, 5, 0)
+    drawn = replace(drawn, names=(drawn.names[0], *drawn.names[:4]))
+    answers = dict.fromkeys(drawn.names, drawn.classes[0])
+    write_table(drawn, answers, tmp_path / "t.csv")
+    assert read_table(drawn, tmp_path / "t.csv") == answers

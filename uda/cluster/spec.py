@@ -67,7 +67,8 @@ class SweepSpec(Section):
         if (self.search == "random") != (self.trials is not None):
             raise ValueError('trials = N goes with search = "random"; give both or neither')
         for key, values in {"recipes": self.recipes, "methods": self.methods, "seeds": self.seeds, **self.settings}.items():
-            if len({repr(value) for value in values}) < len(values):
+            alike = {float(value) if type(value) in (int, float) else repr(value) for value in values}
+            if len(alike) < len(values):
                 raise ValueError(f"{key} names a value twice; name each once")
             if key in self.settings and not values:
                 raise ValueError(f"{key} has no values; give a list of some")

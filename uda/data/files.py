@@ -224,7 +224,7 @@ def workers_for(block: int) -> int:
         free = os.statvfs("/dev/shm")
     except OSError:  # a system that has it elsewhere
         return READERS
-    return min(READERS, free.f_bavail * free.f_frsize // 2 // (block * (AHEAD + 1)))
+    return min(READERS, free.f_bavail * free.f_frsize // 2 // max(1, block * (AHEAD + 1)))
 
 
 def _leave_signals_to_the_main_process(_: int) -> None:

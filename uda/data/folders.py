@@ -225,7 +225,12 @@ def pack(folder: Path, out: Path, each: int, seed: int, display: Display) -> str
     """Packs the images of a folder, at any depth, into shards of `each`, in random order; returns the pattern that names them.
 
     Files are packed as they are, and none is decoded.
+
+    Raises:
+        UserError: where `out` has braces, which name several shards where they are read; and as `find` and `write_shards`.
     """
+    if set("{}") & set(str(out)):
+        raise UserError(f"{out} has braces, which name several shards when they are read; give another folder with -o")
     found = find(folder, labelled=False)
     if found.pixels is not None or isinstance(found.names, Members):
         raise UserError(f"{folder} is no folder of images; uda shards packs files")
@@ -243,7 +248,8 @@ def class_names(found: Found) -> tuple[str, ...]:
     CSV and .npz by value where all are whole numbers."""
     assert found.labels is not None
     names = [str(name) for name in np.unique(found.labels)]
-    numbers = not found.path.is_dir() and all(re.fullmatch(r"-?\d{1,18}", name) for name in names)
+    folder = found.pixels is None and found.path.is_dir()  # what has pixels may be called as anything that lies here
+    numbers = not folder and all(re.fullmatch(r"-?\d{1,18}", name) for name in names)
     return tuple(sorted(names, key=int) if numbers else sorted(names))
 
 
@@ -263,17 +269,30 @@ def check_classes(found: Found, classes: Iterable[str], every_class: bool = True
     here, known = set(map(str, np.unique(found.labels))), list(classes)
     extra, missing = sorted(here - set(known)), sorted(set(known) - here) if every_class else []
     if extra or missing:
-        parts = [f"{kind}: {', '.join(names[:8])}" for kind, names in (("unknown", extra), ("missing", missing)) if names]
+        parts = [
+            f"{kind}: {', '.join(map(_told, names[:8]))}" for kind, names in (("unknown", extra), ("missing", missing)) if names
+        ]
         way_out = f"; with {unknown} further classes count as unknown" if extra and unknown else ""
         raise UserError(
             f"{found.path} has other classes than the source; {'; '.join(parts)} (the source has {', '.join(known)}){way_out}"
         )
 
 
+def _told(name: str) -> str:
+    return name if name == name.strip() else repr(name)
+
+
 def split_classes(found: Found, classes: Iterable[str]) -> tuple[Found, Found | None]:
-    """Labelled images of these classes, and those of others, if there are any."""
+    """Labelled images of these classes, and those of others, if there are any.
+
+    Raises:
+        UserError: where there are others alone.
+    """
     assert found.labels is not None
-    known = np.isin(found.labels, list(classes))
+    names = list(classes)
+    known = np.isin(found.labels, names)
+    if not known.any():
+        raise UserError(f"{found.path} has no image of the source's classes ({', '.join(names[:8])}); give some of these, too")
     return _some(found, known), None if known.all() else _some(found, ~known)
 
 

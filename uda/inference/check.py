@@ -119,7 +119,8 @@ def read_table(drawn: Drawn, path: Path) -> Answers:
     there = [names.get(row["path"], row["path"]) for row in rows]
     if strange := [name for name in there if name not in drawn.names]:
         raise UserError(f"{path}: {strange[0]} was not drawn; give the --labels and --seed that it was made with, or delete it")
-    if set(there) != set(drawn.names[: len(set(there))]):
+    once = list(dict.fromkeys(drawn.names))  # a list of images may name one twice
+    if set(there) != set(once[: len(set(there))]):
         raise UserError(f"{path} holds others than the first images of this draw; give its --seed, and leave all of its rows in")
     filled = [(row["path"], label) for row in rows if (label := (row["label"] or "").strip())]
     answers: Answers = {}

@@ -172,11 +172,11 @@ def unlike(adapted_to: Tensor, new: Tensor) -> str:
 
 
 def as_cell(text: str) -> str:
-    """A cell of a table that no spreadsheet takes for a formula: behind an apostrophe where it starts like one.
+    """A cell of a table that no spreadsheet takes for a formula: behind an apostrophe where it starts like one, or with one.
 
     Source: OWASP, "CSV Injection". A number stays one, whatever its sign; the signs of full width are taken for the others.
     """
-    return f"'{text}" if text.startswith(FORMULA) and not text[1:].isdecimal() else text
+    return f"'{text}" if text.startswith((*FORMULA, "'")) and not text[1:].isdecimal() else text
 
 
 def evaluate(

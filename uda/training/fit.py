@@ -164,8 +164,9 @@ def resume(
     ranks.join()
     folder, display = open_folder(Path(run), trust=trust), own_display(display)
     if ranks.agreed(folder.is_finished()):
+        finished = Run(folder.path, model)
         display.say(f"{folder.path} is finished; nothing to do")
-        return _deeper(Run(folder.path, model), display, model, report, observers)
+        return _deeper(finished, display, model, report, observers)
     with folder.locked(), resumable(folder.path):
         if ranks.agreed((folder.path / RESULT).exists()):
             if ranks.first():
