@@ -13,8 +13,9 @@ class head C_i, the two players of the alternating game minimise
            VAE               sum_i  KL(q_i(z_i | x_i) || N(0, I)) + |x_i - x^{i->i}|          eq. 3
            cycle             sum_i  KL(q_j(z | x^{i->j}) || N(0, I)) + |x_i - x^{i->j->i}|    eq. 5
            translated class  as above, on x^{1->2} as it is and augmented
+           and back          cross-entropy of C_1(x^{2->1}), the same way, and the class that the mean teacher is sure of
 
-Self-training and the translated class are ours, and need no target label: the published objective leaves stem_2 to the
+Self-training and the classes of translations are ours, and need no target label: the published objective leaves stem_2 to the
 adversarial and feature terms alone, and it drifts. Each distance is a sum over an image's (or a feature vector's) numbers and a
 mean over the batch. Of eq. 5's two KL terms the translated code's alone is computed: eq. 3 holds the other, so that the paper's
 weight of it, here, is lambda_1 + lambda_3.
@@ -25,8 +26,7 @@ game half as much as that of E and G (`adversarial_weight_discriminator`), leave
 
 Where a body is frozen, D is that body with what is trained above it: stem_i reads what the body makes of an image. The class head
 learns from what is kept of whole images; all that is compared with drawn images is brought to their side first, and both go
-through the body, whose weights stay and whose gradients pass. Translations keep their class in both directions then: the
-teacher says it of the target's.
+through the body, whose weights stay and whose gradients pass.
 
 The step does no work twice: one pass through encoders and generators serves both players, and each player makes one pass
 through each stem and one through the trunk. Where these draw noise in training (dropout), feature matching takes a pass of its
