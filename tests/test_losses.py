@@ -283,3 +283,11 @@ def test_entropy_separation_counts_what_is_far_from_half_of_the_highest(n: int, 
         distance = abs(-(p * np.log(p)).sum() - math.log(k) / 2)
         total += distance if distance > margin else 0.0
     torch.testing.assert_close(float(losses.entropy_separation(logits, margin)), -total / n, atol=1e-5, rtol=0)
+
+
+def test_a_class_that_no_image_is_given_is_confused_with_none() -> None:
+    logits = (torch.eye(4)[:3] * 1e4).requires_grad_()
+    value = losses.class_confusion(logits, 1.0)
+    value.backward()
+    assert value.item() == 0
+    assert torch.equal(logits.grad, torch.zeros_like(logits))

@@ -129,3 +129,9 @@ def test_a_folder_that_was_made_in_vain_is_taken_away(tmp_path: Path) -> None:
     with pytest.raises(UserError), filling(tmp_path / "out"):
         raise UserError("no")
     assert not (tmp_path / "out").exists()
+
+
+def test_outputs_are_not_put_into_a_run_either(tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").touch()
+    with pytest.raises(UserError, match="lies in one"):
+        not_a_run(tmp_path / "weights")

@@ -1,6 +1,7 @@
 """Code of the user's own: who has agreed to run it."""
 
 import os
+import runpy
 from pathlib import Path
 
 import pytest
@@ -63,3 +64,12 @@ def test_what_own_code_changes_for_everybody_is_put_back(tmp_path: Path) -> None
         os.chdir(tmp_path.parent)
     assert (Path.cwd(), torch.is_grad_enabled(), torch.zeros(1).dtype) == (here, True, torch.float32)
     assert torch.zeros(1).device == torch.device("cpu")
+
+
+def test_an_error_is_blamed_on_whose_code_it_came_up_in(tmp_path: Path) -> None:
+    own = tmp_path / "own.py"
+    own.write_text("def boom():\n    raise ValueError('boom')\n")
+    with pytest.raises(ValueError, match="boom") as error:
+        runpy.run_path(str(own))["boom"]()
+    assert plugins.blamed(error.value).endswith(f'(ValueError: boom), File "{own}", line 2, in boom')
+    assert plugins.blamed(ValueError("boom")) == "an error of ours (ValueError: boom)"

@@ -21,7 +21,7 @@ import typer
 import uda
 from uda import ranks, signals
 from uda.data.names import absolute, data_roots, is_shards
-from uda.errors import OwnCodeError, ProcessLost, ReaderKilled, Terminated, UserError
+from uda.errors import NotFinite, OwnCodeError, ProcessLost, ReaderKilled, Terminated, UserError
 from uda.paths import filling, new_file, new_folder, not_a_run, outside
 from uda.plugins import named, own_frames
 from uda.recipe import presets
@@ -304,7 +304,7 @@ def sweep(
         for one in found:
             display.say(f"  {one.name}: seeds {', '.join(map(str, asked.seeds))}")
         return
-    run_sweep(asked, found, out, display, where, address)
+    run_sweep(asked, found, not_a_run(out), display, where, address)
 
 
 @app.command()
@@ -776,6 +776,8 @@ def main() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # it was closed before the start
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - until the process ends
+    if os.environ.get("COLUMNS") == "0":  # some terminals do not know their width; nothing would fit into none
+        del os.environ["COLUMNS"]
     os.environ["MPLBACKEND"] = "agg"  # pictures go to files, whatever else is set
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -829,6 +831,8 @@ def _run(words: list[str]) -> int:
 def _explained(error: BaseException) -> tuple[str | None, str]:
     """What was wrong with the input, and where in the user's own code, if there; None where it was not the input."""
     error = ReaderKilled.of(error) or error
+    if isinstance(error, NotFinite) and "fp32" not in str(error):
+        return f"{error}; try --precision fp32", ""
     if isinstance(error, UserError):
         return str(error), error.frames if isinstance(error, OwnCodeError) else ""
     out_of_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"  # torch's

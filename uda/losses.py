@@ -158,7 +158,9 @@ def class_confusion(logits: Tensor, temperature: float) -> Tensor:
     weight = 1 + torch.special.xlogy(p, p).sum(1).exp()
     weight = (weight * len(p) / weight.sum()).detach()
     confusion: Tensor = (p * weight[:, None]).T @ p
-    confusion = confusion / confusion.sum(1, keepdim=True)
+    confusion = confusion / confusion.sum(1, keepdim=True).clamp_min(
+        1e-12
+    )  # a class that no image is given is confused with none
     return (confusion.sum() - confusion.trace()) / len(confusion)
 
 

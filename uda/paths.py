@@ -104,10 +104,10 @@ def not_a_run(path: Path) -> Path:
     """A folder that outputs are added to.
 
     Raises:
-        UserError: where it is a run's.
+        UserError: where it is a run's, or lies in one.
     """
-    if any((path / name).exists() for name in RUN_FILES):
-        raise UserError(f"{path} is a run; give another folder with -o")
+    if any((folder / name).exists() for folder in (path, *path.absolute().parents[:2]) for name in RUN_FILES):
+        raise UserError(f"{path} is a run, or lies in one; give another folder with -o")
     return path
 
 

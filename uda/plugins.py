@@ -84,6 +84,12 @@ def own_frames(error: BaseException) -> str:
     return "".join(traceback.format_list([frame for frame in found if "site-packages" not in frame.filename]))
 
 
+def blamed(error: BaseException) -> str:
+    """One line on an error that nobody foresaw: the user's own code's, with its place, or ours."""
+    places = [line.strip() for line in own_frames(error).splitlines() if line.startswith("  File ")]
+    return f"your own code failed ({named(error)}), {places[-1]}" if places else f"an error of ours ({named(error)})"
+
+
 def trusted_file() -> Path:
     """Where the names of code are kept that the user has named, or has agreed to."""
     return state_home() / "uda" / "trusted"

@@ -174,3 +174,12 @@ def test_the_page_says_where_an_answer_is_lost(server: AnswerServer) -> None:
 
 def refuse(row: int, label: str) -> None:
     raise OSError("no space left on the disk")
+
+
+def test_an_answer_that_could_not_be_written_is_not_counted(
+    server: AnswerServer, drawn: Drawn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("uda.inference.answering.write_table", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        server.answer(0, "3")
+    assert server.answers == {}

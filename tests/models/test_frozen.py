@@ -135,3 +135,11 @@ def test_a_body_that_cannot_be_fused_reads_them_itself() -> None:
     body = Body(Twice(nn.Conv2d(1, 4, 3), norm))
     assert body.fastest(IMAGES) is body
     assert torch.equal(Resized(body, 16)(IMAGES), body(IMAGES))
+
+
+def test_of_one_target_image_two_norms_learn_nothing() -> None:
+    body, _ = freeze(split_network(SmallResNet(), 1, 16, 10, "layer1").eval(), True)
+    both, image = TwoNorms(body, (1, 16, 16)), torch.rand(1, 1, 16, 16)
+    own, same = both.learn([image])
+    assert torch.equal(own, same)
+    assert torch.allclose(both(image), body(image), atol=1e-6)

@@ -153,3 +153,14 @@ def test_last_layers_draw_one_channel_and_repeat_it() -> None:
 )
 def test_layers_that_drop_something_are_known(layer: nn.Module, noise: bool) -> None:
     assert draws_noise(nn.Sequential(nn.ReLU(), layer)) == noise
+
+
+@pytest.mark.parametrize(("count", "as_one"), [(33, [32, 1]), (1, [1])])
+def test_one_image_is_no_batch_of_its_own(count: int, as_one: list[int]) -> None:
+    """Batch norm takes no batch of one value a channel, and would weigh one image like all of another batch."""
+    net = convert_domain_batch_norm(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))).eval()
+    images, norm = torch.randn(count, 3), net[1].norms[TARGET]
+    before = norm.running_mean.clone()
+    learn_statistics(net, net, images.split(as_one))
+    expected = net[0](images).mean(0) if count > 1 else before
+    assert torch.allclose(norm.running_mean, expected, atol=1e-6)

@@ -8,8 +8,11 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import torch
 
+from tests.conftest import drawn
 from uda import Run, UserError
+from uda.report import page
 from uda.report.compare import Group, compare
 from uda.report.page import Material, material_of, write_comparison, write_report
 
@@ -162,3 +165,13 @@ def test_a_browser_shows_it(own_run: Run, tmp_path: Path, width: int) -> None:
     assert ink.reshape(25, -1).mean(1).min() > 0.001
     assert not ink[:, :3].any()
     assert not ink[:, -3:].any()
+
+
+def test_features_that_are_all_alike_have_no_map(material: Material) -> None:
+    """t-SNE ends the process where there is no spread."""
+    outputs = material.outputs["last"]
+    assert outputs.source_features is not None
+    dead = {name: torch.zeros_like(getattr(outputs, name)) for name in ("source_features", "target_features")}
+    with drawn():
+        assert page.placed(replace(outputs, **dead)) is None
+        assert page.placed(outputs) is not None

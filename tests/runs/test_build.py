@@ -148,3 +148,10 @@ def test_squeezenet_keeps_its_head_only_where_it_comes_trained(fp32: Runtime, tm
     network.load_state_dict(torch.load(tmp_path / "net.pt", weights_only=True))
     images = torch.rand(2, 1, 16, 16)
     assert torch.allclose(trained(images * 2 - 1), network(images), atol=1e-5)
+
+
+@pytest.mark.parametrize("key", ["classifier.batch", "training.batch", "training.target_batch"])
+def test_batch_norm_wants_two_images(key: str, fp32: Runtime) -> None:
+    settings = {"classifier.backbone": "timm:resnet10t", "classifier.pretrained": False, "method.name": "mcc", key: 1}
+    with pytest.raises(UserError, match=f"{key} is 1, and batch norm learns from two images"):
+        build_checked(load_recipe("synth2digits", settings), 10, fp32)

@@ -17,7 +17,18 @@ from uda.atomic import temporary_beside
 from uda.data.files import ImageFiles
 from uda.data.frame import Frame
 from uda.models.weights import save_tensors
-from uda.runs.cache import MAPS, WEIGHTS, Cache, digest, digest_of_images, limit, map_file, write_about, write_maps
+from uda.runs.cache import (
+    MAPS,
+    WEIGHTS,
+    Cache,
+    digest,
+    digest_of_images,
+    limit,
+    map_file,
+    writable_cache,
+    write_about,
+    write_maps,
+)
 
 
 def keep(cache: Cache, key: str, count: int = 100, used: float | None = None) -> None:
@@ -159,3 +170,15 @@ def test_a_linked_cache_is_cleared(tmp_path: Path) -> None:
     (tmp_path / "kept").symlink_to(tmp_path / "disk")
     assert Cache(tmp_path / "kept").clear() > 0
     assert [path.name for path in (tmp_path / "disk").iterdir()] == ["of others.txt"]
+
+
+def test_where_the_cache_cannot_be_made_nothing_is_kept_and_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("UDA_CACHE_GIB", "1")
+    said: list[str] = []
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert writable_cache(True, said.append).root is None
+    assert "cannot be written (Not a directory); let $XDG_CACHE_HOME" in said.pop()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert writable_cache(True, said.append).root == tmp_path / "uda" / "kept"
+    assert said == []

@@ -13,7 +13,7 @@ from uda.cluster.engine import each
 from uda.console import Display
 from uda.data.shards import Done
 from uda.errors import UserError
-from uda.plugins import named
+from uda.plugins import blamed, named
 
 UNREADABLE = "unreadable.txt"
 Found = Callable[..., Done | None]
@@ -81,8 +81,8 @@ def _attempt(found: Found, make: Make, *given: Any) -> Done | str:
         return str(error)
     except (OSError, MemoryError, torch.OutOfMemoryError) as error:
         return named(error)
-    except Exception as error:
-        return f"an error of ours ({named(error)})"
+    except (Exception, SystemExit) as error:
+        return blamed(error)
 
 
 class _Listing:

@@ -14,7 +14,7 @@ from uda.cluster.spec import Combination
 from uda.data.files import bound_readers
 from uda.errors import UserError
 from uda.evaluation.results import Row, evaluations
-from uda.plugins import named
+from uda.plugins import blamed
 from uda.runs.cache import digest
 from uda.runs.folder import RUN, SEEDS, RunFolder
 from uda.training.loop import Interrupted, Observer, Stage, Stop
@@ -141,8 +141,8 @@ def run_trial(group: Path, seed: int, until: int | None = None, report: bool = T
         return Ended("stopped")
     except UserError as error:
         return Ended("failed", str(error))
-    except Exception as error:
-        return Ended("failed", f"an error of ours ({named(error)})")
+    except (Exception, SystemExit) as error:
+        return Ended("failed", blamed(error))
     return Ended("done")
 
 

@@ -70,7 +70,7 @@ def _whole(parts: list[Tensor]) -> Tensor:
     """
     values = torch.cat(from_all(parts))
     if not values.isfinite().all():
-        raise NotFinite("the network returns numbers that are infinite or not numbers; try --precision fp32")
+        raise NotFinite("the network returns numbers that are infinite or not numbers")
     return values
 
 

@@ -60,10 +60,10 @@ class AnswerServer(ThreadingHTTPServer):
         """Keeps one answer; an empty label takes it back."""
         with self.lock:
             name = self.drawn.names[row]
-            self.answers.pop(name, None)
-            if label:
-                self.answers[name] = label
-            write_table(self.drawn, self.answers, self.table)
+            answers = {other: told for other, told in self.answers.items() if other != name} | ({name: label} if label else {})
+            write_table(self.drawn, answers, self.table)
+            self.answers.clear()
+            self.answers.update(answers)
 
     def page(self) -> str:
         drawn = self.drawn

@@ -93,6 +93,8 @@ class TwoNorms(Body):
         learn_statistics(self.adapted, self.adapted, batches)
         revert_domain_batch_norm(self.adapted)
         own, adapted = self._each(batches)
+        if len(own) == 1:  # it has no spread, and both are the same
+            return own, own
         over = (0, *range(2, own.ndim))
         (deviation, mean), (other, middle) = (torch.std_mean(outputs, over, keepdim=True) for outputs in (own, adapted))
         self.scale.copy_(deviation / other.clamp_min(1e-6))

@@ -196,8 +196,14 @@ def by_domain(network: nn.Module, images: Tensor, *rows: tuple[int, int]) -> Ten
 def learn_statistics(network: nn.Module, read: Callable[[Tensor], object], batches: Iterable[Tensor]) -> None:
     """The target's statistics, anew: averages over `batches` of target images, each of which `read` sends through `network`.
 
-    No weight moves, and where the network is in evaluation mode no random number is drawn.
+    No weight moves, and where the network is in evaluation mode no random number is drawn. A last batch of one image goes with
+    the one before; of one image in all nothing is learned, since it has no spread.
     """
+    parts = list(batches)
+    if len(parts) > 1 and len(parts[-1]) == 1:
+        parts[-2:] = [torch.cat(parts[-2:])]
+    if sum(map(len, parts)) < 2:
+        return
     norms = [cast(_BatchNorm, norm.norms[TARGET]) for norm in domain_norms(network)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
@@ -205,7 +211,7 @@ def learn_statistics(network: nn.Module, read: Callable[[Tensor], object], batch
         norm.momentum = None  # an average over all batches since the reset
         norm.train()
     with torch.no_grad():
-        for images in batches:
+        for images in parts:
             read(images)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

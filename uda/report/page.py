@@ -108,8 +108,9 @@ def _about_the_classifier(material: Material) -> dict[str, Any]:
         "confusion": _shares(result["confusion"]) if labelled else None,
         "calibration": _calibration(outputs, result) if labelled else None,
         "features": [
-            plots.draw_map(title, *placed(outputs[name]), len(classes))
+            plots.draw_map(title, *places, len(classes))
             for name, title in {"source_only": "before", "last": "after"}.items()
+            if (places := placed(outputs[name])) is not None
         ],
         "colours": plots.class_colours(len(classes)),
         "examples": _examples(material.examples) if material.examples else [],
@@ -197,14 +198,19 @@ def _calibration(outputs: dict[str, Outputs], result: Result) -> list[str]:
     return [plots.draw_reliability(title, points) for title, points in curves.items()]
 
 
-def placed(outputs: Outputs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """t-SNE positions (n, 2) of source and target features, classes (of the target, as predicted), and which are the target's."""
+def placed(outputs: Outputs) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """t-SNE positions (n, 2) of source and target features, classes (of the target, as predicted), and which are the target's.
+
+    None where all features are alike, as those of a network of dead units: t-SNE ends the process then.
+    """
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
     assert outputs.source_features is not None
     source, target = outputs.source_features[:MAPPED], outputs.target_features[:MAPPED]
     features = F.normalize(torch.cat([source, target]).float(), dim=1).numpy()
+    if np.ptp(features, axis=0).max() < 1e-6:
+        return None
     features = PCA(min(30, *features.shape), random_state=0).fit_transform(features)
     perplexity = min(30, (len(features) - 1) / 3)
     where = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(features)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from uda import plugins
+from uda import plugins, ranks
 from uda.data.frame import Frame
 from uda.errors import UserError
 from uda.methods import find_method
@@ -172,6 +172,18 @@ def build_method(recipe: Recipe, networks: Networks | None, runtime: Runtime) ->
     return method
 
 
+def _require_batches(recipe: Recipe, classifier: nn.Module) -> None:
+    """Whether batch norm, if there is any, has two images or more to learn from at each step of each process."""
+    if not any(isinstance(part, _BatchNorm) for part in classifier.modules()):
+        return
+    sizes = {"training.batch": recipe.training.batch, "training.target_batch": recipe.training.target_batch}
+    sizes |= {"classifier.batch": recipe.classifier.batch} if recipe.classifier.steps else {}
+    for key, size in sizes.items():
+        if size is not None and size // ranks.world_size() < 2:
+            least = 2 * ranks.world_size()
+            raise UserError(f"{key} is {size}, and batch norm learns from two images or more; set it to {least} at least")
+
+
 def build_checked(
     recipe: Recipe, classes: int, runtime: Runtime, model: nn.Module | None = None, begin: bool = True
 ) -> Networks | None:
@@ -196,6 +208,8 @@ def build_checked(
         raise UserError(
             f"{recipe.method.name} translates images and has no classifier; leave out --model, --weights and --backbone-weights"
         )
+    if networks is not None:
+        _require_batches(recipe, networks.classifier)
     with torch.random.fork_rng(devices=[]):  # on the CPU, whatever the run's device: no other generator is drawn from
         build_method(recipe, copy.deepcopy(networks), replace(runtime, device=torch.device("cpu"))).read_files()
     return networks

@@ -49,6 +49,21 @@ def user_cache(wanted: bool = True) -> Cache:
         return Cache(None)
 
 
+def writable_cache(wanted: bool, say: Callable[[str], None]) -> Cache:
+    """The user's own for what is kept by a run; where it cannot be written, which is said, one that keeps nothing."""
+    cache = user_cache(wanted)
+    if cache.root is not None:
+        try:
+            cache.root.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=cache.root):
+                pass
+        except OSError as error:
+            reason = f"{cache.root} cannot be written ({error.strerror}); let $XDG_CACHE_HOME name another folder"
+            say(f"  nothing is kept for other runs: {reason}")
+            return Cache(None)
+    return cache
+
+
 def limit() -> int:
     """How many bytes may be kept.
 

@@ -23,7 +23,7 @@ from uda.recipe.schema import Recipe
 from uda.report.page import Material, material_of, write_report
 from uda.report.tables import result_table
 from uda.runs.build import Networks, build_checked, check_files, published_frame
-from uda.runs.cache import user_cache
+from uda.runs.cache import writable_cache
 from uda.runs.environment import Environment, check_alike, compare, describe_environment
 from uda.runs.folder import RESULT, RUN, UNREADABLE, RunFolder, default_path, open_folder, shared_folder
 from uda.runs.memory import check_memory
@@ -128,7 +128,10 @@ def start(
         check_data(recipe, pair)
         networks = build_checked(recipe, len(pair.source.classes), runtime, model)
         check_memory(recipe, networks, runtime)
-        environment = {**describe_environment(recipe, pair, runtime, join_roots(roots), cache), "track": list(track)}
+        environment = {
+            **describe_environment(recipe, pair, runtime, join_roots(roots), cache),
+            "track": list(dict.fromkeys(track)),
+        }
         check_alike(environment)
         # The folder is made last: what is wrong with the input leaves nothing behind.
         path = ranks.agreed(Path(out) if out is not None else default_path(recipe, str(recipe.seed)))
@@ -264,7 +267,7 @@ def new_job(
     trackers = trackers_of(folder, environment, display)
     watching = [*own, *trackers, *observers] if ranks.first() else own
     loop = Loop(folder, recipe.training.log_every, watching, environment.run)
-    cache = user_cache(environment.cache)
+    cache = writable_cache(environment.cache, display.say)
     return Job(folder, recipe, pair, runtime, display, loop, metrics, evaluator, environment, cache, networks)
 
 
