@@ -121,9 +121,10 @@ def test_the_only_labels_in_a_batch_are_the_sources(name: str, small_pair: Pair,
     batch = batches(name, small_pair, fp32).next()
     held = {name: value for name, value in vars(batch).items() if isinstance(value, Tensor)}
     assert len(held) == 6
-    assert vars(batch).keys() - held.keys() == {"augment", "small"}
+    assert vars(batch).keys() - held.keys() == {"augment", "augment_source", "small"}
     assert batch.small is None, "no body is frozen here"
-    assert all(isinstance(value, float | int) for value in vars(batch.augment).values())
+    for augment in (batch.augment, batch.augment_source):
+        assert all(isinstance(value, float | int) for value in vars(augment).values())
     whole_numbers = {name: len(value) for name, value in held.items() if not value.is_floating_point()}
     count = len(batch.source)
     assert whole_numbers == {"source_labels": count, "source_positions": count, "target_positions": len(batch.target)}
