@@ -29,7 +29,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "source inversion the other way": {"augment.source.invert": None},  # filled in: 0.5 where it is off, 0 where it is on
     "no warm start": {"method.warm_start": False},
     "self-training off": (A_OFF := {"method.information_weight": 0.0, "method.pseudo_label_weight": 0.0}),
-    "translated class off": (B_OFF := {"method.translated_class_weight": 0.0}),
+    "translated class off": (B_OFF := {f"method.translated_{term}_weight": 0.0 for term in ("class", "pseudo_label")}),
     "neither": A_OFF | B_OFF,
     "self-training alone": {f"method.{term}_weight": 0.0 for term in ("adversarial", "feature", "reconstruction", "kl")} | B_OFF,
 }
@@ -39,12 +39,12 @@ def run_variant(pair: str, variant: str, seed: int, steps: int | None, out: Path
     """One variant's result; all but the first start from the first one's source classifier, if they may."""
     steps = steps or load_recipe(pair).training.steps
     overrides = VARIANTS[variant] | {"seed": seed, "training.steps": steps, "training.evaluate_every": steps}
-    trained = out / pair / str(seed) / slug("as in the recipe") / "weights" / "source.safetensors"
+    trained = out / pair / str(seed) / f"{slug('as in the recipe')}-{steps}" / "weights" / "source.safetensors"
     if "augment.source.invert" in overrides:
         overrides["augment.source.invert"] = 0.0 if load_recipe(pair).augment.source.invert else 0.5
     elif trained.exists():
         overrides["classifier.weights"] = str(trained.absolute())
-    return run_cell(out / pair / str(seed) / slug(variant), pair, overrides)
+    return run_cell(out / pair / str(seed) / f"{slug(variant)}-{steps}", pair, overrides)
 
 
 def slug(variant: str) -> str:

@@ -132,6 +132,10 @@ def test_a_folder_that_was_made_in_vain_is_taken_away(tmp_path: Path) -> None:
 
 
 def test_outputs_are_not_put_into_a_run_either(tmp_path: Path) -> None:
-    (tmp_path / "recipe.toml").touch()
-    with pytest.raises(UserError, match="lies in one"):
-        not_a_run(tmp_path / "weights")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "recipe.toml").touch()
+    not_a_run(tmp_path / "run" / "shards")  # beside somebody's own recipe
+    (tmp_path / "run" / "environment.json").touch()
+    with pytest.raises(UserError, match="lies in a run"):
+        not_a_run(tmp_path / "run" / "weights")
+    not_a_run(tmp_path / "run" / ".." / "shards")

@@ -831,7 +831,7 @@ def _run(words: list[str]) -> int:
 def _explained(error: BaseException) -> tuple[str | None, str]:
     """What was wrong with the input, and where in the user's own code, if there; None where it was not the input."""
     error = ReaderKilled.of(error) or error
-    if isinstance(error, NotFinite) and "fp32" not in str(error):
+    if isinstance(error, NotFinite) and ";" not in str(error):  # not from training, which has advice of its own
         return f"{error}; try --precision fp32", ""
     if isinstance(error, UserError):
         return str(error), error.frames if isinstance(error, OwnCodeError) else ""

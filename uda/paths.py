@@ -70,7 +70,7 @@ def new_file(path: Path, ending: str, *inputs: Path) -> Path:
     if path.is_dir():
         raise UserError(f"{path} is a folder; give the name of a file with -o")
     sweep(path.absolute().parent)  # what a killed command has left there
-    if any((folder / name).exists() for folder in path.absolute().parents[:2] for name in RUN_FILES):
+    if any((folder / name).exists() for folder in Path(os.path.abspath(path)).parents[:2] for name in RUN_FILES):
         raise UserError(f"{path} would lie in a run; give another -o")
     if not os.path.lexists(path):
         return path
@@ -106,8 +106,11 @@ def not_a_run(path: Path) -> Path:
     Raises:
         UserError: where it is a run's, or lies in one.
     """
-    if any((folder / name).exists() for folder in (path, *path.absolute().parents[:2]) for name in RUN_FILES):
-        raise UserError(f"{path} is a run, or lies in one; give another folder with -o")
+    if any((path / name).exists() for name in RUN_FILES):
+        raise UserError(f"{path} is a run; give another folder with -o")
+    # A folder that holds somebody's own recipe.toml is no run; a run has its environment, too.
+    if any((folder / "environment.json").exists() for folder in Path(os.path.abspath(path)).parents[:2]):
+        raise UserError(f"{path} lies in a run; give another folder with -o")
     return path
 
 

@@ -86,8 +86,11 @@ def own_frames(error: BaseException) -> str:
 
 def blamed(error: BaseException) -> str:
     """One line on an error that nobody foresaw: the user's own code's, with its place, or ours."""
-    places = [line.strip() for line in own_frames(error).splitlines() if line.startswith("  File ")]
-    return f"your own code failed ({named(error)}), {places[-1]}" if places else f"an error of ours ({named(error)})"
+    own = isinstance(error, OwnCodeError)
+    frames = error.frames if isinstance(error, OwnCodeError) else own_frames(error)
+    said = str(error) if own else f"your own code failed ({named(error)})" if frames else f"an error of ours ({named(error)})"
+    places = [line.strip() for line in frames.splitlines() if line.startswith("  File ")]
+    return ", ".join([said, *places[-1:]])
 
 
 def trusted_file() -> Path:

@@ -254,7 +254,7 @@ def restore_random_state(state: dict[str, Any]) -> None:
 
 
 def cores() -> int:
-    """How many cores this process may use: fewer than the machine has in a container's or a batch system's share of it."""
+    """How many cores this process may run on: fewer than the machine has where it is bound to some (taskset, cpusets, Slurm)."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

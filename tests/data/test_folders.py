@@ -179,7 +179,7 @@ def test_files_of_kinds_that_are_not_read_are_counted(folder: Path) -> None:
     for name in ("cat/x.heic", "dog/y.HEIC", "dog/z.avif", "dog/readme.txt"):
         (folder / name).touch()
     found = find(folder, labelled=True)
-    assert found.note.endswith("without its 1 .avif files, which are not read, without its 2 .heic files, which are not read")
+    assert found.note.endswith("without its 1 .avif, 2 .heic files, which are not read")
 
 
 def test_links_are_followed_but_not_in_circles(folder: Path) -> None:

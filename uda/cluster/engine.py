@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from uda.errors import UserError
-from uda.plugins import blamed, named
+from uda.plugins import named
 from uda.training.loop import Interrupted
 
 ENGINES = "here", "ray"
@@ -134,7 +134,7 @@ def _why(error: Exception) -> str:
     from ray.exceptions import NodeDiedError, OutOfMemoryError, WorkerCrashedError
 
     if isinstance(raised := getattr(error, "cause", None), BaseException):
-        return blamed(raised)
+        return f"an error of ours ({named(raised)})"
     plain = re.sub(r"\x1b\[[\d;]*m", "", named(error))
     if isinstance(error, NodeDiedError | OutOfMemoryError | WorkerCrashedError):
         return f"its process died {RETRIES + 1} times, perhaps for want of memory ({plain})"

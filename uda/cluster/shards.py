@@ -81,7 +81,7 @@ def _attempt(found: Found, make: Make, *given: Any) -> Done | str:
         return str(error)
     except (OSError, MemoryError, torch.OutOfMemoryError) as error:
         return named(error)
-    except (Exception, SystemExit) as error:
+    except Exception as error:
         return blamed(error)
 
 

@@ -67,7 +67,7 @@ class SweepSpec(Section):
         if (self.search == "random") != (self.trials is not None):
             raise ValueError('trials = N goes with search = "random"; give both or neither')
         for key, values in {"recipes": self.recipes, "methods": self.methods, "seeds": self.seeds, **self.settings}.items():
-            alike = {float(value) if type(value) in (int, float) else repr(value) for value in values}
+            alike = {value if type(value) in (int, float) else repr(value) for value in values}  # 4 and 4.0 are
             if len(alike) < len(values):
                 raise ValueError(f"{key} names a value twice; name each once")
             if key in self.settings and not values:

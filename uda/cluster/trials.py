@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 from uda.atomic import lock
 from uda.cluster.spec import Combination
 from uda.data.files import bound_readers
-from uda.errors import UserError
+from uda.errors import OwnCodeError, UserError
 from uda.evaluation.results import Row, evaluations
-from uda.plugins import blamed
+from uda.plugins import blamed, own_frames
 from uda.runs.cache import digest
 from uda.runs.folder import RUN, SEEDS, RunFolder
 from uda.training.loop import Interrupted, Observer, Stage, Stop
@@ -140,8 +140,10 @@ def run_trial(group: Path, seed: int, until: int | None = None, report: bool = T
             raise
         return Ended("stopped")
     except UserError as error:
-        return Ended("failed", str(error))
+        return Ended("failed", blamed(error) if isinstance(error, OwnCodeError) else str(error))
     except (Exception, SystemExit) as error:
+        if isinstance(error, SystemExit) and not own_frames(error):  # Ray's own, of a node that ends: the trial is run again
+            raise
         return Ended("failed", blamed(error))
     return Ended("done")
 

@@ -127,12 +127,13 @@ def _find_folder(path: Path, labelled: bool) -> Found:
         kept = [name for name, ending in endings.items() if ending in EXTENSIONS]
         others.update(ending for ending in endings.values() if ending in NOT_READ)
         names += [os.fsencode(below / name) for name in kept]
+    not_read = ", ".join(f"{count} {ending}" for ending, count in sorted(others.items()))
     if others and not names:
-        raise UserError(f"{path} holds {others.total()} {min(others)} files, which are not read; convert them, to .png or .jpg")
+        raise UserError(f"{path} holds {not_read} files, which are not read; convert them, to .png or .jpg")
     if labelled and not names:
         raise UserError(f"{path} has no class folders with images; labelled images lie as {path.name}/CLASS/IMAGE.png")
     labels = np.array([os.fsdecode(name).split(os.sep, 1)[0] for name in names]) if labelled else None
-    left_out = "".join(f", without its {count} {ending} files, which are not read" for ending, count in sorted(others.items()))
+    left_out = f", without its {not_read} files, which are not read" if others else ""
     return Found(path, np.array(names, dtype=np.bytes_), path, None, labels, f"the folder {path.name}{left_out}")
 
 
@@ -234,6 +235,7 @@ def pack(folder: Path, out: Path, each: int, seed: int, display: Display) -> str
     found = find(folder, labelled=False)
     if found.pixels is not None or isinstance(found.names, Members):
         raise UserError(f"{folder} is no folder of images; uda shards packs files")
+    display.say(f"  {len(found):,} images, {found.note}")
     order = torch.randperm(len(found), generator=torch.Generator().manual_seed(seed)).tolist()
     files = ((found.root / found.name(number), found.name(number)) for number in order)
     with display.stage("packing", 0, len(found)) as bar:

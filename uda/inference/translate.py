@@ -72,6 +72,7 @@ def write_translations(
             asked for.
     """
     method, found = open_translator(run), find(images, labelled=False)
+    display.say(f"  {len(found):,} images, {found.note}")
     destination, places, frame = domain_number(to), _places(found, samples), run.recipe.drawn_frame
     given = None
     _check(method, run.recipe.method.name, samples, reference, whole)

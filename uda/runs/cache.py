@@ -198,7 +198,8 @@ class Cache:
         made.mkdir(mode=0o700)
         try:
             with held(made):
-                with saying(home, *(made / name for name in ("", ABOUT, MAPS, WEIGHTS)), way_out=WAY_OUT):
+                way_out = WAY_OUT if self.root is not None else "let $TMPDIR name a disk with more room"
+                with saying(home, *(made / name for name in ("", ABOUT, MAPS, WEIGHTS)), way_out=way_out):
                     yield made
                 if self.root is not None:
                     shutil.rmtree(self.root / key, ignore_errors=True)
