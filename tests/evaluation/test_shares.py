@@ -78,10 +78,10 @@ def test_a_draw_from_even_classes_is_as_far_off_as_is_allowed_for(images: int):
     assert Shares(counted[0], 0.2, images).explained - 0.2 * OPTIMISM == pytest.approx(float(off), rel=0.2)
 
 
-def test_every_class_is_granted_a_little():
-    expected = Shares(torch.tensor([0.6, 0.4, 0.0, 0.0], dtype=torch.float64), 0.0, MANY).expected
+def test_what_is_expected_lies_between_the_estimate_and_even_shares_and_grants_every_class_a_little():
+    expected = Shares(torch.tensor([0.64, 0.36, 0.0, 0.0], dtype=torch.float64), 0.0, MANY).expected
     least = LEAST / 4
-    assert expected.tolist() == pytest.approx([value / (1 + 2 * least) for value in (0.6, 0.4, least, least)])
+    assert expected.tolist() == pytest.approx([value / (0.7 + 2 * least) for value in (0.4, 0.3, least, least)])
 
 
 def test_it_is_said_what_was_found():

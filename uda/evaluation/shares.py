@@ -76,8 +76,12 @@ class Shares:
 
     @property
     def expected(self) -> Tensor:
-        """What a method is to expect, float32 (K,): the estimate, in which no class has less than `LEAST` of an even share."""
-        shares = self.estimated.float().clamp_min(LEAST / len(self.estimated))
+        """What a method is to expect, float32 (K,): between the estimate and even shares, in the geometric mean.
+
+        Expecting the estimate, methods give up what is rare. No class has less than `LEAST` of an even share.
+        """
+        even = 1 / len(self.estimated)
+        shares = (self.estimated.float() * even).sqrt().clamp_min(LEAST * even)
         return shares / shares.sum()
 
     def describe(self, classes: tuple[str, ...]) -> str:
