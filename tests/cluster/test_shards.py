@@ -25,7 +25,7 @@ def done(folder: Path, *shards: str, on: str = "here") -> int:
     [
         ("full.tar", r"full.tar: OSError: \[Errno 28\] No space left on device"),
         ("large.tar", "large.tar: OutOfMemoryError: no memory"),
-        ("ours.tar", r"ours.tar: an error of ours \(KeyError: 1\)"),
+        ("ours.tar", r'ours.tar: your own code failed \(KeyError: 1\), File ".*tasks.py", line'),
         ("wrong.tar", "example: wrong.tar is no tar; the same command"),
     ],
 )
