@@ -86,9 +86,11 @@ def own_frames(error: BaseException) -> str:
 
 def blamed(error: BaseException) -> str:
     """One line on an error that nobody foresaw: the user's own code's, with its place, or ours."""
-    own = isinstance(error, OwnCodeError)
-    frames = error.frames if isinstance(error, OwnCodeError) else own_frames(error)
-    said = str(error) if own else f"your own code failed ({named(error)})" if frames else f"an error of ours ({named(error)})"
+    if isinstance(error, OwnCodeError):
+        said, frames = str(error), error.frames
+    else:
+        frames = own_frames(error)
+        said = f"{'your own code failed' if frames else 'an error of ours'} ({named(error)})"
     places = [line.strip() for line in frames.splitlines() if line.startswith("  File ")]
     return ", ".join([said, *places[-1:]])
 
