@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,29 +14,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.conftest import CHECKOUT, domain, write_folder
-from tests.two_processes import TRAINED, evaluated, weights_after
+from tests.conftest import domain, write_folder
+from tests.two_processes import TRAINED, evaluated, free_port, start, weights_after
 from uda import UserError, ranks
 from uda.cli import main
 from uda.collectives import average, gather
 
 STEPS = 2  # the second one is taken with what the first has left in optimisers and averages
-
-
-def start(rank: int, port: int, *words: str, caches: Path | None = None, **options: Any) -> subprocess.Popen[str]:
-    """One of two processes of a run, as torchrun starts it; each may have a cache of its own, as on machines of their own."""
-    told = {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    if caches is not None:
-        told |= {"XDG_CACHE_HOME": str(caches / str(rank)), "UDA_CACHE_GIB": "1"}
-    variables = {**os.environ, **told, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(CHECKOUT)}
-    return subprocess.Popen([sys.executable, *words], env=variables, text=True, cwd=CHECKOUT, **options)
-
-
-def free_port() -> int:
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        port: int = held.getsockname()[1]
-        return port
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,9 @@ Run as ``python -m tests.two_processes FILE STEPS [double]`` with torchrun's var
 from __future__ import annotations
 
 import itertools
+import os
+import socket
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -16,7 +19,7 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
-from tests.conftest import domain, small_classifier
+from tests.conftest import CHECKOUT, domain, small_classifier
 from uda import ranks
 from uda.collectives import average_gradients, gather
 from uda.data.augment import Augment
@@ -42,6 +45,22 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 TRAINED = [name for name in METHODS if name != "adabn"]
 """adabn trains nothing"""
+
+
+def start(rank: int, port: int, *words: str, caches: Path | None = None, **options: Any) -> subprocess.Popen[str]:
+    """One of two processes of a run, as torchrun starts it; each may have a cache of its own, as on machines of their own."""
+    told = {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    if caches is not None:
+        told |= {"XDG_CACHE_HOME": str(caches / str(rank)), "UDA_CACHE_GIB": "1"}
+    variables = {**os.environ, **told, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(CHECKOUT)}
+    return subprocess.Popen([sys.executable, *words], env=variables, text=True, cwd=CHECKOUT, **options)
+
+
+def free_port() -> int:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        port: int = held.getsockname()[1]
+        return port
 
 
 @contextmanager

@@ -7,14 +7,16 @@ is computed of the whole batch, which `gather` puts together. In a single proces
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from uda import ranks
+
+Value = TypeVar("Value")
 
 
 class _Gather(torch.autograd.Function):
@@ -84,6 +86,24 @@ def from_all(parts: list[Tensor]) -> list[Tensor]:
     with ranks.meeting():
         dist.all_gather_object(held, [part.cpu() for part in parts])
     return [held[number % len(held)][number // len(held)] for number in range(sum(map(len, held)))]
+
+
+def interleaved(own: Iterator[Value]) -> Iterator[Value]:
+    """What all processes make of their parts of a list (`uda.ranks.own`), one after another in its order, as soon as it is made.
+
+    Tensors in it are to lie on the CPU; None is not to be made.
+    """
+    if not ranks.several():
+        yield from own
+        return
+    held: list[Value | None] = [None] * ranks.world_size()
+    while True:
+        with ranks.meeting():
+            dist.all_gather_object(held, next(own, None))
+        made = [value for value in held if value is not None]
+        yield from made
+        if len(made) < len(held):
+            return
 
 
 def averaged(values: Mapping[str, Any]) -> Mapping[str, Any]:

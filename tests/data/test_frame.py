@@ -56,6 +56,16 @@ def test_half_of_a_masked_view_is_grey_in_patches(photograph: Image.Image) -> No
     assert 0.4 < grey.float().mean() < 0.6
 
 
+def test_lines_are_dark_along_a_form_and_white_within_and_around_it() -> None:
+    pixels = np.full((64, 64, 3), 200, np.uint8)
+    pixels[:, 32:] = 90
+    (view,) = draw_views(Image.fromarray(pixels), Frame(64, 3), ("lines",), 0)
+    dark = (view < 128).all(0)
+    assert 0 < dark.float().mean() < 0.1
+    assert dark.any(0).sum() < 6, "one upright line"
+    assert (view[:, :, [0, 63]] == 255).all()
+
+
 def test_a_file_keeps_its_shape_until_the_square_is_cut(tmp_path: Path) -> None:
     """An image is not squeezed."""
     pixels = np.zeros((10, 40), np.uint8)

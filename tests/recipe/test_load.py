@@ -219,6 +219,14 @@ def test_a_shipped_recipe_with_a_method_is_the_variant_that_is_shipped(name: str
         assert recipe.method.name == method
 
 
+def test_what_extends_a_recipe_has_its_variants(tmp_path: Path) -> None:
+    variant, mine = load_recipe("photos-unit", IMAGES), write(tmp_path / "mine.toml", 'extends = "photos"\n')
+    for name, held_out in (("office31", False), (mine, True)):
+        recipe = load_recipe(name, IMAGES | {"method.name": "unit"})
+        assert (recipe.method, recipe.training) == (variant.method, variant.training)
+        assert (recipe.data.drawn_read_size, recipe.data.held_out) == (128, held_out)
+
+
 def test_a_shipped_recipe_with_another_method_keeps_its_name_and_data() -> None:
     recipe, before = load_recipe("svhn2mnist", {"method.name": "dann"}), load_recipe("svhn2mnist")
     assert recipe.training == find_method("dann").default_training

@@ -46,3 +46,9 @@ def test_on_top_of_a_shipped_recipe_stand_its_command_and_what_to_expect(name: s
     own = {"folders": "# uda fit --model", "photos": "# uda fit --source"}
     assert first.startswith(own.get(name, f"# uda fit --recipe {name}"))
     assert second.startswith("# Expect")
+
+
+def test_the_variant_of_an_extended_recipe_stands_behind_it() -> None:
+    read = [path.stem for path, _ in presets.read_all(presets.find("office31"), "unit")]
+    assert read == ["photos", "photos-unit", "office31"]
+    assert [path.stem for path, _ in presets.read_all(presets.find("office31"), "shot")] == ["photos", "office31"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import nn
 
 import uda
 from tests.conftest import NETS, SHORT, StopAfter
+from tests.two_processes import free_port, start
 from uda import UserError
 from uda.console import Display
 from uda.data.augment import to_float
@@ -159,6 +161,30 @@ def test_damaged_images_are_left_out_and_named(folders: Path, tmp_path: Path, ca
         made = frozen(folders, tmp_path / out, **{"data.target": str(tmp_path / "target")})
         assert made.result["target"]["train"] == 95
         assert damaged.name in (tmp_path / out / "unreadable.txt").read_text()
+
+
+def test_two_processes_share_the_work_and_keep_what_one_would(folders: Path, tmp_path: Path, cache: Path) -> None:
+    shutil.copytree(folders / "target", tmp_path / "target")
+    damaged = sorted((tmp_path / "target").iterdir())[5]
+    damaged.write_bytes(damaged.read_bytes()[:60])
+    wanted = settings(folders, **{"data.target": str(tmp_path / "target")})
+    words = ["-m", "uda", "fit", "--recipe", "folders", "--out", str(tmp_path / "run"), "--precision", "fp32", "--device", "cpu"]
+    words += [word for key, value in wanted.items() for word in ("--set", f"{key}={value}")]
+    port = free_port()
+    both = [start(rank, port, *words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for rank in range(2)]
+    said = [process.communicate(timeout=200)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert sum("features of source" in text for text in said) == 1
+    of_two = kept_maps(cache)
+    shutil.rmtree(cache)
+    frozen(folders, tmp_path / "one", **{"data.target": str(tmp_path / "target")})
+    assert of_two == kept_maps(cache)
+    assert damaged.name in (tmp_path / "run" / "unreadable.txt").read_text()
+
+
+def kept_maps(cache: Path) -> dict[str, tuple[bytes, str]]:
+    """By key: the maps, and what is said of them."""
+    return {path.parent.name: (path.read_bytes(), (path.parent / "about.json").read_text()) for path in cache.glob("*/maps.bin")}
 
 
 def test_a_part_of_the_network_is_trained_from_a_stage_on(folders: Path, tmp_path: Path) -> None:

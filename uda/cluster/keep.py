@@ -107,7 +107,7 @@ def build(recipe: Recipe, roots: Sequence[Path], where: Where, display: Display)
         keeper, images = made_by(networks.body, f"features of tar shards by {recipe.classifier.backbone}")
         if networks.target_body is not None:
             kept = keeper.keep(target, recipe.data.views.all)
-            learn_target(networks.target_body, kept, recipe.data.frame, runtime, cache, keep=True)
+            learn_target(networks.target_body, kept, recipe.data.frame, runtime, cache)
             display.say("  and once more, by the target's own statistics (--set classifier.target_norm=own leaves that out)")
             adapted = Body(networks.target_body.adapted)
             images += made_by(adapted, f"features of tar shards by {recipe.classifier.backbone}, target's statistics")[1]

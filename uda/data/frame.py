@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageFilter, ImageOps
 from torch import Tensor
 
 from uda.paths import regular
@@ -29,7 +29,7 @@ TWELVE_BITS = 4096  # cameras that write 12 bits into 16 leave them at the dark 
 SIXTEEN_BITS = ("PNG", "PPM")  # in whose files 32-bit pixels are 16-bit ones in a larger box
 Source = str | os.PathLike[str] | io.BytesIO
 """where an image is: a file, or its content"""
-View = Literal["centre", "flip", "crop", "strong", "masked"]
+View = Literal["centre", "flip", "crop", "strong", "masked", "lines"]
 
 
 class Frame(NamedTuple):
@@ -56,7 +56,8 @@ class ViewSettings(Section):
     strong: tuple[View, ...] = ("crop", "strong")
     """of target images as they are augmented. crop: a random part of at least half of the image, perhaps mirrored, in somewhat
     other colours; strong: of at least a third, and two operations of RandAugment (Cubuk et al. 2020) on top; masked: as crop,
-    with half of its patches, 8 along a side, painted over in grey (Hoyer et al. 2023)"""
+    with half of its patches, 8 along a side, painted over in grey (Hoyer et al. 2023); lines: as crop, its outlines alone, dark
+    on white, for photographs that are to be known in drawings"""
 
     @property
     def all(self) -> tuple[View, ...]:
@@ -147,6 +148,14 @@ def masked(image: Image.Image, frame: Frame) -> Image.Image:
     return Image.fromarray(pixels)
 
 
+def lines(image: Image.Image, frame: Frame) -> Image.Image:
+    """As `crop`, its outlines alone: dark on white where an image is darker than around it (Winnemoeller et al. 2012)."""
+    grey, fine = ImageOps.grayscale(crop(image, frame)), max(1.0, frame.size / 180)
+    narrow, wide = (np.asarray(grey.filter(ImageFilter.GaussianBlur(radius)), np.float32) for radius in (fine, 1.6 * fine))
+    darker = np.minimum(narrow - wide + 3, 0)
+    return Image.fromarray(np.uint8(255 * (1 + np.tanh(darker / 4)))).convert(image.mode)
+
+
 def _part(frame: Frame, least: float) -> Callable[[Image.Image], Image.Image]:
     from torchvision.transforms import InterpolationMode, v2
 
@@ -162,6 +171,7 @@ VIEWS: dict[str, Callable[[Image.Image, Frame], Image.Image]] = {
     "crop": crop,
     "strong": strong,
     "masked": masked,
+    "lines": lines,
 }
 
 

@@ -92,7 +92,7 @@ class TwoNorms(Body):
         self.adapted = convert_domain_batch_norm(copy.deepcopy(self.network))
         learn_statistics(self.adapted, self.adapted, batches)
         revert_domain_batch_norm(self.adapted)
-        own, adapted = self._each(batches)
+        own, adapted = (torch.cat([network(images) for images in batches]) for network in (self.network, self.adapted))
         if len(own) == 1:  # it has no spread, and both are the same
             return own, own
         over = (0, *range(2, own.ndim))
@@ -100,16 +100,6 @@ class TwoNorms(Body):
         self.scale.copy_(deviation / other.clamp_min(1e-6))
         self.shift.copy_(mean - middle * self.scale)
         return own, (own + adapted * self.scale + self.shift) / 2
-
-    @torch.no_grad()
-    def compare(self, batches: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """What `learn` returns, by statistics that are learned already."""
-        own, adapted = self._each(batches)
-        return own, (own + adapted * self.scale + self.shift) / 2
-
-    def _each(self, batches: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        own, adapted = (torch.cat([network(images) for images in batches]) for network in (self.network, self.adapted))
-        return own, adapted
 
     def forward(self, images: Tensor) -> Tensor:
         inputs: Tensor = (self.network(images) + self.adapted(images) * self.scale + self.shift) / 2

@@ -73,8 +73,8 @@ def resolve(
 
     Settings and training that were made for one method mean nothing to another. So where a file, or ``method.name`` among the
     overrides, names another method than what lies beneath, both are dropped, and the new method's default training takes their
-    place. ``method.name`` makes a shipped recipe the shipped recipe ``RECIPE-METHOD``, where there is one. The training that a
-    user's own file asks for is kept all the same; `Resolved.notes` says so.
+    place. ``method.name`` makes a shipped recipe the shipped recipe ``RECIPE-METHOD``, where there is one, also where it is only
+    extended. The training that a user's own file asks for is kept all the same; `Resolved.notes` says so.
 
     Args:
         recipe: a shipped recipe's name, a path to a TOML file, or a `Recipe`.
@@ -149,7 +149,7 @@ def _files(recipe: str | Path | Recipe, method: str | None) -> list[_Layer]:
     if method is not None:
         path = presets.variant(path, method)
     layers = []
-    for file, tables in presets.read_all(path):
+    for file, tables in presets.read_all(path, method):
         own = "" if presets.is_shipped(file) else str(file)
         origin = f"recipe {own or file.stem}" + ("" if file == path else " (extended)")
         # What is extended lends its settings, not its name.

@@ -62,8 +62,10 @@ def read(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} cannot be read, or is not valid TOML: {error}") from error
 
 
-def read_all(path: Path) -> list[tuple[Path, dict[str, Any]]]:
+def read_all(path: Path, method: str | None = None) -> list[tuple[Path, dict[str, Any]]]:
     """A recipe file's tables and, before them, those of the files that it extends, the last of these first.
+
+    Behind each stands its variant for `method`, where one is shipped: ``photos-unit`` holds for all that extends ``photos``.
 
     Raises:
         UserError: where one of them is missing, is not valid TOML, or extends itself in the end.
@@ -71,6 +73,9 @@ def read_all(path: Path) -> list[tuple[Path, dict[str, Any]]]:
     files: list[tuple[Path, dict[str, Any]]] = []
     while path.resolve() not in [known.resolve() for known, _ in files]:
         tables = read(path)
+        above = path if method is None else variant(path, method)
+        if above not in (path, *(known for known, _ in files)):
+            files.insert(0, (above, {key: value for key, value in read(above).items() if key != "extends"}))
         files.insert(0, (path, tables))
         if "extends" not in tables:
             return files

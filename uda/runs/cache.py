@@ -32,7 +32,7 @@ from uda.paths import cache_home, regular
 
 LIMIT = 20.0  # GiB, where $UDA_CACHE_GIB names no other
 KEY = re.compile("[0-9a-f]{32}")
-ABOUT, MAPS, WEIGHTS = "about.json", "maps.bin", "weights.safetensors"
+ABOUT, MAPS, WEIGHTS, OUTPUTS = "about.json", "maps.bin", "weights.safetensors", "outputs.safetensors"
 WAY_OUT = "make room (uda cache clear), let $XDG_CACHE_HOME name another disk, or keep nothing (--no-cache)"
 
 
@@ -199,7 +199,7 @@ class Cache:
         try:
             with held(made):
                 way_out = WAY_OUT if self.root is not None else "let $TMPDIR name a disk with more room"
-                with saying(home, *(made / name for name in ("", ABOUT, MAPS, WEIGHTS)), way_out=way_out):
+                with saying(home, *(made / name for name in ("", ABOUT, MAPS, WEIGHTS, OUTPUTS)), way_out=way_out):
                     yield made
                 if self.root is not None:
                     shutil.rmtree(self.root / key, ignore_errors=True)

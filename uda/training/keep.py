@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from uda import ranks
-from uda.collectives import copy_from_first
+from uda.collectives import copy_from_first, interleaved
 from uda.console import Display
 from uda.data.augment import to_float
 from uda.data.domain import Domain, LabelledDomain, Pair
@@ -22,8 +22,8 @@ from uda.data.settings import DataSettings
 from uda.data.shards import Done, Members, members_of
 from uda.errors import UserError
 from uda.models.frozen import Body, TwoNorms
-from uda.models.weights import save_tensors
-from uda.runs.cache import MAPS, WEIGHTS, Cache, digest, digest_of_images, map_file, versions_of, write_about, write_maps
+from uda.models.weights import read_state, save_tensors
+from uda.runs.cache import MAPS, OUTPUTS, WEIGHTS, Cache, digest, digest_of_images, map_file, versions_of, write_about, write_maps
 from uda.runs.parts import PartsFolder
 from uda.runtime import Runtime
 
@@ -94,14 +94,11 @@ class Keeper:
         images = digest_of_images(domain.images)
         key = digest(self.of_body, images, views)
         more = digest(self.of_body, images, self.data.views.all)  # the same images may be trained on and tested
-        kept, readable, unreadable = (
-            self.made.get(more)
-            or self.made.get(key)
-            or self._gathered(domain)
-            or self._found(key)
-            or self._computed(key, domain, views)
-        )
-        self.made[key] = kept, readable, unreadable
+        found = self.made.get(more) or self.made.get(key) or self._gathered(domain) or self._found(key)
+        lacking = ranks.anywhere(found is None)
+        if found is None or lacking:
+            found = self._computed(key, domain, views)
+        self.made[key] = kept, readable, unreadable = found
         if len(readable) < len(domain):
             note = f"{domain.note}, {len(unreadable)} unreadable ones left out"
             domain = replace(domain.only(readable), note=note, unreadable=unreadable)
@@ -111,14 +108,15 @@ class Keeper:
         """Images whose digest is `images`, small: uint8 (N, C, s, s), memory-mapped."""
         frame = self.data.drawn_frame
         key = digest("small", images, frame, self.versions)
-        if key not in self.shrunk and (found := self.cache.find(key)) is not None:
-            about, folder = found
-            self.shrunk[key] = map_file(folder / MAPS, about["shape"], about["dtype"])
-        elif key not in self.shrunk:
-            with self.cache.writing(key) as folder:
-                shape, dtype = write_maps(folder / MAPS, read_in(frame, domain.images))
-                write_about(folder, {"what": f"{domain.name} at {frame.size} pixels", "shape": shape, "dtype": dtype})
-                self.shrunk[key] = map_file(folder / MAPS, shape, dtype)
+        with ranks.in_turn():
+            if key not in self.shrunk and (found := self.cache.find(key)) is not None:
+                about, folder = found
+                self.shrunk[key] = map_file(folder / MAPS, about["shape"], about["dtype"])
+            elif key not in self.shrunk:
+                with self.cache.writing(key) as folder:
+                    shape, dtype = write_maps(folder / MAPS, read_in(frame, domain.images))
+                    write_about(folder, {"what": f"{domain.name} at {frame.size} pixels", "shape": shape, "dtype": dtype})
+                    self.shrunk[key] = map_file(folder / MAPS, shape, dtype)
         return self.shrunk[key]
 
     def keep_shard(self, shard: str, parts: PartsFolder) -> Done:
@@ -156,6 +154,20 @@ class Keeper:
         return Kept(maps, self._weak(maps.shape[1]), self.runtime.device), readable, unreadable
 
     def _computed(self, key: str, domain: Domain, views: tuple[View, ...]) -> tuple[Kept, Tensor, tuple[str, ...]]:
+        """What all processes make together; the first of each machine keeps it, and the machine's others read it there."""
+        if self.cache.root is None or not ranks.local_rank():
+            made = self._written(key, domain, views)
+            ranks.wait()
+            return made
+        for _ in self._blocks(domain, views, [], {}, strict=True):
+            pass
+        ranks.wait()
+        if (found := self._found(key)) is not None:
+            return found
+        with ranks.alone():  # the machine's first process keeps it elsewhere
+            return self._written(key, domain, views)
+
+    def _written(self, key: str, domain: Domain, views: tuple[View, ...]) -> tuple[Kept, Tensor, tuple[str, ...]]:
         readable: list[int] = []
         lost: dict[int, str] = {}
         with self.cache.writing(key) as folder:
@@ -177,24 +189,31 @@ class Keeper:
     ) -> Iterator[Tensor]:
         """Maps (B, V, ...) of readable images, block by block; says which these are, and of the others a line.
 
-        With `strict`, too many of the others end it.
+        With `strict`, too many of the others end it. Of several processes each makes every so manieth block, and has all.
         """
         blocks, done = in_order(domain.images, FILES), 0
-        images = domain.images.to(torch.device("cpu"))
-        drawn_views = read_views(images, self.data.frame, views, blocks, self.readers)
+        made = interleaved(self._made(domain, views, ranks.own(blocks)))
         with self.display.stage(f"features of {domain.name}", 0, len(domain)) as bar:
-            for block, (drawn, failed) in zip(blocks, drawn_views, strict=True):
-                bad = dict(failed)
-                good = [row for row, position in enumerate(block.tolist()) if position not in bad]
-                readable += block[good].tolist()
-                lost |= {at: f"{images.path(at)}: {reason}" for at, reason in failed if isinstance(images, ImageFiles)}
+            for block, (maps, failed) in zip(blocks, made, strict=True):
+                readable += [position for position in block.tolist() if position not in failed]
+                lost |= failed
                 done += len(block)
                 if strict:
                     refuse_too_many(list(lost.values()), done, len(domain))
-                if good:
-                    maps = self._maps(drawn[good].flatten(0, 1))
-                    yield maps.view(len(good), len(views), *maps.shape[1:])
+                if len(maps):
+                    yield maps
                 bar.update(done, f"{done:,} images")
+
+    def _made(
+        self, domain: Domain, views: tuple[View, ...], blocks: tuple[Tensor, ...]
+    ) -> Iterator[tuple[Tensor, dict[int, str]]]:
+        """Of each block of positions the maps (B, V, ...) of readable images, and a line for each of the others."""
+        images = domain.images.to(torch.device("cpu"))
+        drawn_views = read_views(images, self.data.frame, views, blocks, self.readers)
+        for block, (drawn, failed) in zip(blocks, drawn_views, strict=True):
+            lost = {at: f"{images.path(at)}: {reason}" for at, reason in failed if isinstance(images, ImageFiles)}
+            good = drawn[[row for row, position in enumerate(block.tolist()) if position not in lost]]
+            yield (self._maps(good.flatten(0, 1)).unflatten(0, good.shape[:2]) if len(good) else torch.empty(0)), lost
 
     @torch.no_grad()
     def _maps(self, images: Tensor) -> Tensor:
@@ -210,26 +229,35 @@ class Keeper:
         return maps.float() if maps.ndim == 2 else maps.bfloat16()
 
 
-def learn_target(
-    body: TwoNorms, target: Domain, frame: Frame, runtime: Runtime, cache: Cache, keep: bool = False
-) -> tuple[Tensor, Tensor]:
-    """Has a body learn the statistics of target images, unless `cache` holds them; with `keep`, it holds them from then on.
+def learn_target(body: TwoNorms, target: Domain, frame: Frame, runtime: Runtime, cache: Cache) -> tuple[Tensor, Tensor]:
+    """Has a body learn the statistics of target images, unless `cache` holds them, which it does from then on.
 
     Of several processes all have what the first one finds. Returns what is made of some target images by the body's own
-    statistics alone, and by both.
+    statistics alone, and by both: (n, D) or (n, C', H, W).
     """
-    some = read(target.images, target.shuffled()[-STATISTICS:].split(64))
-    sample = [runtime.arrange(to_float(images.to(runtime.device))) for images in some]
     key = digest("target statistics", Body(body.network), frame, digest_of_images(target.images), versions_of(*PACKAGES))
-    if ranks.agreed(ranks.first() and cache.load(key, body)):
+    if (found := ranks.from_first(lambda: _learned(cache, key, body))) is not None:
         copy_from_first(body)
-        return body.compare(sample)
-    learned = body.learn(sample)
-    if keep:
+        return found[0].to(runtime.device), found[1].to(runtime.device)
+    some = read(target.images, target.shuffled()[-STATISTICS:].split(64))
+    own, both = body.learn([runtime.arrange(to_float(images.to(runtime.device))) for images in some])
+    if not ranks.local_rank():
         with cache.writing(key) as folder:
             save_tensors(body.state_dict(), folder / WEIGHTS)
+            save_tensors({"own": own, "both": both}, folder / OUTPUTS)
             write_about(folder, {"what": f"statistics of {target.name} for a frozen body"})
-    return learned
+    return own, both
+
+
+def _learned(cache: Cache, key: str, body: TwoNorms) -> tuple[Tensor, Tensor] | None:
+    """What a cache holds of a target, with its statistics in the body; None where it holds nothing, or that is damaged."""
+    if (found := cache.find(key)) is None or not cache.load(key, body):
+        return None
+    try:
+        compared = read_state(found[1] / OUTPUTS)
+        return compared["own"], compared["both"]
+    except (UserError, KeyError):
+        return None
 
 
 def _blended(own: Domain, other: Domain, body: TwoNorms) -> Kept:

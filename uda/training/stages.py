@@ -118,7 +118,7 @@ def keep_inputs(job: Job) -> Job:
         folder.read_weights("body", body)
     else:
         folder.write_weights("body", body)
-    with _features(job), ranks.in_turn():
+    with _features(job):
         keeper = Keeper(body, job.recipe.data, job.runtime, job.display, job.cache, job.recipe.reads_pixels)
         pair = keeper.keep_pair(job.pair)
     return replace(job, pair=pair, evaluator=Evaluator(pair, job.runtime, job.recipe.kept_aside))
@@ -140,8 +140,7 @@ def keep_target(job: Job) -> Job:
             if job.recipe.classifier.target_norm == "auto" and not _surer(job, own, both):
                 return replace(job, networks=job.networks._replace(target_body=None))
             folder.write_weights("target_body", body)
-        with ranks.in_turn():
-            pair = Keeper(Body(body.adapted), job.recipe.data, runtime, job.display, job.cache).blend_target(pair, body)
+        pair = Keeper(Body(body.adapted), job.recipe.data, runtime, job.display, job.cache).blend_target(pair, body)
     return replace(job, pair=pair, evaluator=Evaluator(pair, runtime, job.recipe.kept_aside))
 
 
