@@ -289,6 +289,17 @@ def test_only_the_anchors_bring_class_information_to_the_target_stem(batch: Batc
     assert stem_moves(translated_class_weight_discriminator=1.0)
 
 
+def test_self_training_begins_after_a_share_of_the_steps(batch: Batch, fp32: Runtime) -> None:
+    off = {"adversarial_weight": 0.0, "feature_weight": 0.0}
+    method = make(fp32, steps=2, self_training_from=0.5, **off)
+    moves = []
+    for _ in range(2):
+        before = weights(method.discriminators.stems[1])
+        method.step(batch)
+        moves.append(not torch.equal(before, weights(method.discriminators.stems[1])))
+    assert moves == [False, True]
+
+
 def test_a_step_runs_each_network_once_per_player(batch: Batch, fp32: Runtime) -> None:
     method = make(fp32)
     calls: dict[str, int] = {}

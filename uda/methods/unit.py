@@ -138,6 +138,8 @@ class UNITSettings(AdversarialSettings):
     """self-training: pseudo-labels of the mean teacher"""
     confidence: UnitInterval = 0.9
     """the teacher's class counts when its probability is above this"""
+    self_training_from: UnitInterval = 0.0
+    """the share of the steps after which self-training begins; where C_2 learns from translations, it is better by then"""
     translated_class_weight: NonNegativeFloat = 1.0
     """for E and G: translated source images keep their class"""
     translated_class_augmented: bool = False
@@ -310,6 +312,7 @@ class UNIT(Translating):
     ) -> dict[str, Tensor]:
         s = self.settings
         self_training = s.information_weight > 0 or s.pseudo_label_weight > 0
+        self_training = self_training and self.done >= s.self_training_from * self.steps
         with self.runtime.autocast():
             by_1, by_2 = {"real": self.seen(real[SOURCE])}, {"real": self.seen(real[TARGET])}
         # The class head learns from all labelled images, and behind a frozen body from whole ones.
@@ -328,7 +331,7 @@ class UNIT(Translating):
             class_head, real_head = self.discriminators.class_head, self.discriminators.real_head
             source_logits, target_logits = class_head(of_1[labelled]), class_head(of_2["augmented" if self_training else "real"])
             translated_logits = class_head(of_2["translated"])
-            teacher_logits = self.teacher(batch.target_weak) if s.pseudo_label_weight else target_logits
+            teacher_logits = self.teacher(batch.target_weak) if self_training and s.pseudo_label_weight else target_logits
             is_real = [real_head(features["real"]) for features in (of_1, of_2)]
             is_fake = [real_head(torch.cat([features[name] for name in fakes])) for features in (of_1, of_2)]
             if s.feature_weight and self.noisy:
@@ -347,10 +350,11 @@ class UNIT(Translating):
         total = (
             (s.adversarial_weight if own_weight is None else own_weight) * values["discriminator_adversarial"]
             + s.class_weight * values["class"]
-            + s.information_weight * (values["target_entropy"] - values["target_marginal_entropy"])
-            + s.pseudo_label_weight * values["pseudo_label"]
             + s.translated_class_weight_discriminator * values["translated_class"]
         )
+        if self_training:
+            total = total + s.information_weight * (values["target_entropy"] - values["target_marginal_entropy"])
+            total = total + s.pseudo_label_weight * values["pseudo_label"]
         if s.feature_weight:
             # The pairs (x^{1->1}, x^{1->2}) and (x^{2->2}, x^{2->1}): one content, two domains.
             of_source = losses.distance(of_1["reconstructed"], of_2["translated"], s.feature_norm)
