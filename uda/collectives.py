@@ -98,8 +98,9 @@ def interleaved(own: Iterator[Value]) -> Iterator[Value]:
         return
     held: list[Value | None] = [None] * ranks.world_size()
     while True:
+        mine = next(own, None)
         with ranks.meeting():
-            dist.all_gather_object(held, next(own, None))
+            dist.all_gather_object(held, mine)
         made = [value for value in held if value is not None]
         yield from made
         if len(made) < len(held):

@@ -86,6 +86,11 @@ class ByHand:
     def d(self, x: Tensor, i: int) -> Tensor:
         return self.m.discriminators.real_head(self.seen(x, i))
 
+    def translated_class(self, translated: Tensor) -> Tensor:
+        read = [translated, *([self.batch.augment(translated)] if self.s.translated_class_augmented else [])]
+        of_class = [by_hand.cross_entropy(self.c(self.seen(images, 2)), self.labels) for images in read]
+        return torch.stack(of_class).mean()
+
     def objective_of_d(self, x: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
         """`x`: streams by name, such as "12"."""
         s, x = self.s, {name: images.detach() for name, images in x.items()}
@@ -111,10 +116,7 @@ class ByHand:
             "target_entropy": (s.information_weight, by_hand.entropy(logits)),
             "target_marginal_entropy": (-s.information_weight, by_hand.marginal_entropy(logits)),
             "pseudo_label": (s.pseudo_label_weight, by_hand.sure_cross_entropy(logits, teacher, s.confidence)),
-            "translated_class": (
-                s.translated_class_weight_discriminator,
-                by_hand.cross_entropy(self.c(self.seen(x["12"], 2)), self.labels),
-            ),
+            "translated_class": (s.translated_class_weight_discriminator, self.translated_class(x["12"])),
         }
         if not s.feature_weight:
             del terms["feature"]
@@ -126,13 +128,11 @@ class ByHand:
         for i, j in ((1, 2), (2, 1)):
             drawn = [x[f"{j}{i}"], *([x[f"{i}{i}"]] if s.adversarial_on_reconstructions else [])]
             adversarial = adversarial + by_hand.is_real(self.d(torch.cat(drawn), i))
-        read = [x["12"], *([self.batch.augment(x["12"])] if s.translated_class_augmented else [])]
-        of_class = [by_hand.cross_entropy(self.c(self.seen(images, 2)), self.labels) for images in read]
         terms = {
             "generator_adversarial": (s.adversarial_weight, adversarial),
             "reconstruction": (s.reconstruction_weight, norm(x["11"], self.x[1]) + norm(x["22"], self.x[2])),
             "kl": (s.kl_weight, by_hand.kl_to_normal(*q[0]) + by_hand.kl_to_normal(*q[1])),
-            "generator_class": (s.translated_class_weight, sum(of_class) / len(of_class)),
+            "generator_class": (s.translated_class_weight, self.translated_class(x["12"])),
         }
         if s.translated_pseudo_label_weight:
             teacher = self.m.teacher(self.batch.target_weak[: self.count]).detach()

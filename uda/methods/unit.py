@@ -144,7 +144,7 @@ class UNITSettings(AdversarialSettings):
     """for E and G: translated source images keep their class"""
     translated_class_augmented: bool = False
     """whether C_2 reads these images augmented, too, as self-training reads real ones, and C_1 those that are translated back:
-    then generators can hardly learn to deceive them, and the weights can be higher"""
+    then generators can hardly learn to deceive them, and the weights can be higher; where C_2 learns from them, it does so, too"""
     translated_pseudo_label_weight: NonNegativeFloat = 0.0
     """for E and G: translated target images keep the class that the teacher is sure of"""
     translated_class_weight_discriminator: NonNegativeFloat = 0.0
@@ -295,7 +295,7 @@ class UNIT(Translating):
             posterior = self.encoders(source, target)
             streams = self.generators(posterior.sample())
             drawn = self._drawn(streams)
-        values = self._update_discriminators(batch, (source, target), drawn)
+        values = self._update_discriminators(batch, (source, target), streams, drawn)
         values |= self._update_generators(batch, (source, target), posterior, streams, drawn)
         return self.advance(values)
 
@@ -308,7 +308,11 @@ class UNIT(Translating):
         return seen_1, seen_2
 
     def _update_discriminators(
-        self, batch: Batch, real: tuple[Tensor, Tensor], drawn: tuple[dict[str, Tensor], dict[str, Tensor]]
+        self,
+        batch: Batch,
+        real: tuple[Tensor, Tensor],
+        streams: Streams,
+        drawn: tuple[dict[str, Tensor], dict[str, Tensor]],
     ) -> dict[str, Tensor]:
         s = self.settings
         self_training = s.information_weight > 0 or s.pseudo_label_weight > 0
@@ -326,16 +330,19 @@ class UNIT(Translating):
         else:
             by_1, by_2 = by_1 | drawn_1, by_2 | drawn_2
         fakes = ("translated", "reconstructed") if s.adversarial_on_reconstructions else ("translated",)
+        if s.translated_class_weight_discriminator and s.translated_class_augmented:
+            by_2["translated augmented"] = self._augmented(batch, streams.source_target.detach())
         with self.runtime.autocast():
             of_1, of_2 = self.discriminators(by_1, by_2)
             class_head, real_head = self.discriminators.class_head, self.discriminators.real_head
             source_logits, target_logits = class_head(of_1[labelled]), class_head(of_2["augmented" if self_training else "real"])
-            translated_logits = class_head(of_2["translated"])
+            translated_logits = class_head(torch.cat([of_2["translated"], *_popped(of_2, "translated augmented")]))
             teacher_logits = self.teacher(batch.target_weak) if self_training and s.pseudo_label_weight else target_logits
             is_real = [real_head(features["real"]) for features in (of_1, of_2)]
             is_fake = [real_head(torch.cat([features[name] for name in fakes])) for features in (of_1, of_2)]
             if s.feature_weight and self.noisy:
                 of_1, of_2 = self.discriminators.matched(drawn_1, drawn_2)
+        labels = batch.source_labels[: len(real[SOURCE])]
         values = {
             "discriminator_adversarial": torch.stack(
                 [losses.real_fake(logits, True) for logits in is_real] + [losses.real_fake(logits, False) for logits in is_fake]
@@ -344,7 +351,7 @@ class UNIT(Translating):
             "target_entropy": losses.entropy(target_logits),
             "target_marginal_entropy": losses.marginal_entropy(target_logits, self.target_shares),
             "pseudo_label": losses.pseudo_label(target_logits, teacher_logits, s.confidence),
-            "translated_class": losses.cross_entropy(translated_logits, batch.source_labels[: len(translated_logits)]),
+            "translated_class": losses.cross_entropy(translated_logits, labels.repeat(len(translated_logits) // len(labels))),
         }
         own_weight = s.adversarial_weight_discriminator
         total = (
@@ -377,7 +384,7 @@ class UNIT(Translating):
         by_1, by_2 = ({name: seen[name] for name in judged} for seen in drawn)
         with self.runtime.autocast():
             if s.translated_class_augmented:
-                by_2["augmented"] = self.seen(self.runtime.arrange(batch.augment(streams.source_target.float())))
+                by_2["augmented"] = self._augmented(batch, streams.source_target)
                 if s.translated_pseudo_label_weight:
                     by_1["augmented"] = self.seen(self.runtime.arrange(batch.augment_source(streams.target_source.float())))
             of_1, of_2 = self.discriminators(by_1, by_2)
@@ -413,6 +420,11 @@ class UNIT(Translating):
             total = total + s.cycle_weight * values["cycle"] + s.cycle_kl_weight * values["cycle_kl"]
         self.players.step("generators", total)
         return values
+
+    def _augmented(self, batch: Batch, translated: Tensor) -> Tensor:
+        """What D_2 reads of translated source images that are changed at random as self-training changes real ones."""
+        with self.runtime.autocast():
+            return self.seen(self.runtime.arrange(batch.augment(translated.float())))
 
     def _distance(self, x_1: Tensor, x_2: Tensor, drawn_1: Tensor, drawn_2: Tensor) -> Tensor:
         """sum_i |x_i - drawn_i|; of a grey target's channels, which are equal, one counts."""

@@ -189,7 +189,7 @@ class Keeper:
     ) -> Iterator[Tensor]:
         """Maps (B, V, ...) of readable images, block by block; says which these are, and of the others a line.
 
-        With `strict`, too many of the others end it. Of several processes each makes every so manieth block, and has all.
+        With `strict`, too many of the others end it. Several processes make a share of the blocks each, and all have all.
         """
         blocks, done = in_order(domain.images, FILES), 0
         made = interleaved(self._made(domain, views, ranks.own(blocks)))
