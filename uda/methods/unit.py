@@ -144,7 +144,7 @@ class UNITSettings(AdversarialSettings):
     """for E and G: translated source images keep their class"""
     translated_class_augmented: bool = False
     """whether C_2 reads these images augmented, too, as self-training reads real ones, and C_1 those that are translated back:
-    then generators can hardly learn to deceive them, and the weights can be higher; where C_2 learns from them, it does so, too"""
+    then generators can hardly learn to deceive them, and the weights can be higher. C_2 learns from both, where it does so"""
     translated_pseudo_label_weight: NonNegativeFloat = 0.0
     """for E and G: translated target images keep the class that the teacher is sure of"""
     translated_class_weight_discriminator: NonNegativeFloat = 0.0
