@@ -46,9 +46,20 @@ def test_on_top_of_a_shipped_recipe_stand_its_command_and_what_to_expect(name: s
     own = {"folders": "# uda fit --model", "photos": "# uda fit --source"}
     assert first.startswith(own.get(name, f"# uda fit --recipe {name}"))
     assert second.startswith("# Expect")
+    assert "TODO" not in presets.find(name).read_text()
 
 
 def test_the_variant_of_an_extended_recipe_stands_behind_it() -> None:
     read = [path.stem for path, _ in presets.read_all(presets.find("office31"), "unit")]
     assert read == ["photos", "photos-unit", "office31"]
     assert [path.stem for path, _ in presets.read_all(presets.find("office31"), "shot")] == ["photos", "office31"]
+
+
+def test_but_not_where_what_extends_it_has_a_method_or_training_of_its_own(tmp_path: Path) -> None:
+    for text in ('[method]\nname = "shot"\n', "[training]\nsteps = 50\n"):
+        (tmp_path / "mine.toml").write_text(f'extends = "photos"\n{text}')
+        assert [path.stem for path, _ in presets.read_all(tmp_path / "mine.toml", "unit")] == ["photos", "mine"]
+    assert [path.stem for path, _ in presets.read_all(presets.find("mnist2usps-dann"), "cogan")] == [
+        "mnist2usps",
+        "mnist2usps-dann",
+    ]

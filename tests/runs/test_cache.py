@@ -86,6 +86,19 @@ def test_what_is_not_finished_is_not_kept(tmp_path: Path) -> None:
     assert list((tmp_path / "kept").iterdir()) == []
 
 
+def test_what_another_machine_has_kept_this_moment_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both replace the same folder, which is there again by the time."""
+    cache = Cache(tmp_path)
+    key = digest("a")
+    with cache.writing(key) as folder:
+        write_about(folder, {"what": "mine"})
+        keep(cache, key)
+        monkeypatch.setattr("uda.runs.cache.shutil.rmtree", lambda *_, **__: None)
+    found = cache.find(key)
+    assert found is not None
+    assert found[0]["what"] == key
+
+
 def test_what_a_dead_process_was_computing_is_deleted_by_the_next(tmp_path: Path) -> None:
     cache = Cache(tmp_path / "kept")
     dead = temporary_beside(tmp_path / "kept" / "one")

@@ -167,7 +167,8 @@ def test_two_processes_share_the_work_and_keep_what_one_would(folders: Path, tmp
     shutil.copytree(folders / "target", tmp_path / "target")
     damaged = sorted((tmp_path / "target").iterdir())[5]
     damaged.write_bytes(damaged.read_bytes()[:60])
-    wanted = settings(folders, **{"data.target": str(tmp_path / "target")})
+    more = {"data.target": str(tmp_path / "target"), "classifier.target_norm": "both"}
+    wanted = settings(folders, **more)
     words = ["-m", "uda", "fit", "--recipe", "folders", "--out", str(tmp_path / "run"), "--precision", "fp32", "--device", "cpu"]
     words += [word for key, value in wanted.items() for word in ("--set", f"{key}={value}")]
     port = free_port()
@@ -177,7 +178,7 @@ def test_two_processes_share_the_work_and_keep_what_one_would(folders: Path, tmp
     assert sum("features of source" in text for text in said) == 1
     of_two = kept_maps(cache)
     shutil.rmtree(cache)
-    frozen(folders, tmp_path / "one", **{"data.target": str(tmp_path / "target")})
+    frozen(folders, tmp_path / "one", **more)
     assert of_two == kept_maps(cache)
     assert damaged.name in (tmp_path / "run" / "unreadable.txt").read_text()
 

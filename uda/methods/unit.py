@@ -8,11 +8,11 @@ class head C_i, the two players of the alternating game minimise
            class             cross-entropy of C_1(x_1) and the source labels                  section 4.3
            feature           sum_i  |trunk(stem_1(x^{i->1})) - trunk(stem_2(x^{i->2}))|       section 4.3
            self-training     information maximisation on C_2(x_2), and its mean teacher's pseudo-labels
-           translated class  cross-entropy of C_2(x^{1->2}) and the source labels
+           translated class  cross-entropy of C_2(x^{1->2}) and the source labels, on x^{1->2} as it is and augmented
     E, G:  adversarial       sum_i  -log D_i(x^{j->i})
            VAE               sum_i  KL(q_i(z_i | x_i) || N(0, I)) + |x_i - x^{i->i}|          eq. 3
            cycle             sum_i  KL(q_j(z | x^{i->j}) || N(0, I)) + |x_i - x^{i->j->i}|    eq. 5
-           translated class  as above, on x^{1->2} as it is and augmented
+           translated class  as above
            and back          cross-entropy of C_1(x^{2->1}), the same way, and the class that the mean teacher is sure of
 
 Self-training and the classes of translations are ours, and need no target label: the published objective leaves stem_2 to the
@@ -139,7 +139,7 @@ class UNITSettings(AdversarialSettings):
     confidence: UnitInterval = 0.9
     """the teacher's class counts when its probability is above this"""
     self_training_from: UnitInterval = 0.0
-    """the share of the steps after which self-training begins; where C_2 learns from translations, it is better by then"""
+    """the share of the steps after which these terms of D begin; where C_2 learns from translations, it is better by then"""
     translated_class_weight: NonNegativeFloat = 1.0
     """for E and G: translated source images keep their class"""
     translated_class_augmented: bool = False

@@ -74,7 +74,8 @@ def resolve(
     Settings and training that were made for one method mean nothing to another. So where a file, or ``method.name`` among the
     overrides, names another method than what lies beneath, both are dropped, and the new method's default training takes their
     place. ``method.name`` makes a shipped recipe the shipped recipe ``RECIPE-METHOD``, where there is one, also where it is only
-    extended. The training that a user's own file asks for is kept all the same; `Resolved.notes` says so.
+    extended, by what leaves method and training open. The training that a user's own file asks for is kept all the same;
+    `Resolved.notes` says so.
 
     Args:
         recipe: a shipped recipe's name, a path to a TOML file, or a `Recipe`.

@@ -65,7 +65,8 @@ def read(path: Path) -> dict[str, Any]:
 def read_all(path: Path, method: str | None = None) -> list[tuple[Path, dict[str, Any]]]:
     """A recipe file's tables and, before them, those of the files that it extends, the last of these first.
 
-    Behind each stands its variant for `method`, where one is shipped: ``photos-unit`` holds for all that extends ``photos``.
+    Behind an extended one stands its variant for `method`, where one is shipped and no file above says anything of a method or of
+    training: ``photos-unit`` holds for ``office31``, too.
 
     Raises:
         UserError: where one of them is missing, is not valid TOML, or extends itself in the end.
@@ -73,9 +74,9 @@ def read_all(path: Path, method: str | None = None) -> list[tuple[Path, dict[str
     files: list[tuple[Path, dict[str, Any]]] = []
     while path.resolve() not in [known.resolve() for known, _ in files]:
         tables = read(path)
-        above = path if method is None else variant(path, method)
-        if above not in (path, *(known for known, _ in files)):
-            files.insert(0, (above, {key: value for key, value in read(above).items() if key != "extends"}))
+        decided = any("method" in above or "training" in above for _, above in files)
+        if method is not None and not decided and (other := variant(path, method)) != path:
+            files.insert(0, (other, {key: value for key, value in read(other).items() if key != "extends"}))
         files.insert(0, (path, tables))
         if "extends" not in tables:
             return files

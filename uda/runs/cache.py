@@ -6,6 +6,7 @@ What has not been read for longest is deleted where more than `LIMIT` lies there
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib.metadata
 import json
@@ -203,7 +204,11 @@ class Cache:
                     yield made
                 if self.root is not None:
                     shutil.rmtree(self.root / key, ignore_errors=True)
-                    os.replace(made, self.root / key)
+                    try:
+                        os.replace(made, self.root / key)
+                    except OSError as error:  # another process, perhaps of another machine, has kept the same this moment
+                        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                            raise
             if self.root is not None:
                 self.bound(key)
         finally:

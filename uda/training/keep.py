@@ -211,7 +211,7 @@ class Keeper:
         images = domain.images.to(torch.device("cpu"))
         drawn_views = read_views(images, self.data.frame, views, blocks, self.readers)
         for block, (drawn, failed) in zip(blocks, drawn_views, strict=True):
-            lost = {at: f"{images.path(at)}: {reason}" for at, reason in failed if isinstance(images, ImageFiles)}
+            lost = {at: f"{images.path(at) if isinstance(images, ImageFiles) else at}: {reason}" for at, reason in failed}
             good = drawn[[row for row, position in enumerate(block.tolist()) if position not in lost]]
             yield (self._maps(good.flatten(0, 1)).unflatten(0, good.shape[:2]) if len(good) else torch.empty(0)), lost
 
@@ -225,28 +225,35 @@ class Keeper:
                 self.fastest = self.body.fastest(inputs)
             with self.runtime.autocast():
                 made.append(self.fastest(inputs))
-        maps = torch.cat(made).cpu()
-        return maps.float() if maps.ndim == 2 else maps.bfloat16()
+        return _stored(torch.cat(made))
 
 
 def learn_target(body: TwoNorms, target: Domain, frame: Frame, runtime: Runtime, cache: Cache) -> tuple[Tensor, Tensor]:
     """Has a body learn the statistics of target images, unless `cache` holds them, which it does from then on.
 
-    Of several processes all have what the first one finds. Returns what is made of some target images by the body's own
-    statistics alone, and by both: (n, D) or (n, C', H, W).
+    Of several processes the first one does, and all have what it finds. Returns what is made of some target images by the body's
+    own statistics alone, and by both: (n, D) or (n, C', H, W).
     """
     key = digest("target statistics", Body(body.network), frame, digest_of_images(target.images), versions_of(*PACKAGES))
-    if (found := ranks.from_first(lambda: _learned(cache, key, body))) is not None:
-        copy_from_first(body)
-        return found[0].to(runtime.device), found[1].to(runtime.device)
-    some = read(target.images, target.shuffled()[-STATISTICS:].split(64))
-    own, both = body.learn([runtime.arrange(to_float(images.to(runtime.device))) for images in some])
-    if not ranks.local_rank():
-        with cache.writing(key) as folder:
-            save_tensors(body.state_dict(), folder / WEIGHTS)
-            save_tensors({"own": own, "both": both}, folder / OUTPUTS)
-            write_about(folder, {"what": f"statistics of {target.name} for a frozen body"})
-    return own, both
+
+    def learn() -> tuple[Tensor, Tensor]:
+        some = read(target.images, target.shuffled()[-STATISTICS:].split(64))
+        own, both = (_stored(made) for made in body.learn([runtime.arrange(to_float(part.to(runtime.device))) for part in some]))
+        if cache.root is not None:
+            with cache.writing(key) as folder:
+                save_tensors(body.state_dict(), folder / WEIGHTS)
+                save_tensors({"own": own, "both": both}, folder / OUTPUTS)
+                write_about(folder, {"what": f"statistics of {target.name} for a frozen body"})
+        return own, both
+
+    own, both = ranks.from_first(lambda: _learned(cache, key, body) or learn())
+    copy_from_first(body)
+    return own.to(runtime.device, torch.float32), both.to(runtime.device, torch.float32)
+
+
+def _stored(maps: Tensor) -> Tensor:
+    """Maps (N, D), or (N, C', H, W) in half of the bytes, on the CPU."""
+    return maps.float().cpu() if maps.ndim == 2 else maps.bfloat16().cpu()
 
 
 def _learned(cache: Cache, key: str, body: TwoNorms) -> tuple[Tensor, Tensor] | None:
