@@ -613,9 +613,7 @@ def recipes(context: typer.Context) -> None:
                 table.add_row(indent + shown, presets.read(presets.RECIPES / f"{shown}.toml").get("description", ""))
         console = new_console()
         console.print(table)
-        console.print(
-            "\n`--recipe R --method M` takes R-M (of R, or of what R extends), else R with M as it comes"
-        )
+        console.print("\n`--recipe R --method M` takes R-M (of R, or of what R extends), else R with M as it comes")
 
 
 @recipes_app.command("show")

@@ -55,6 +55,13 @@ def test_the_variant_of_an_extended_recipe_stands_behind_it() -> None:
     assert [path.stem for path, _ in presets.read_all(presets.find("office31"), "shot")] == ["photos", "office31"]
 
 
+def test_a_shipped_recipe_leaves_out_what_it_says_of_another_method() -> None:
+    (_, photos), (variant, _), (_, pacs) = presets.read_all(presets.find("pacs"), "unit")
+    assert (variant.stem, photos["method"]["name"], "method" in pacs) == ("photos-unit", "mcc", False)
+    *_, (_, as_it_is) = presets.read_all(presets.find("pacs"))
+    assert as_it_is["method"]["name"] == "shot"
+
+
 def test_but_not_where_what_extends_it_has_a_method_or_training_of_its_own(tmp_path: Path) -> None:
     for text in ('[method]\nname = "shot"\n', "[training]\nsteps = 50\n"):
         (tmp_path / "mine.toml").write_text(f'extends = "photos"\n{text}')

@@ -65,8 +65,9 @@ def read(path: Path) -> dict[str, Any]:
 def read_all(path: Path, method: str | None = None) -> list[tuple[Path, dict[str, Any]]]:
     """A recipe file's tables and, before them, those of the files that it extends, the last of these first.
 
-    Behind an extended one stands its variant for `method`, where one is shipped and no file above says anything of a method or of
-    training: ``photos-unit`` holds for ``office31``, too.
+    Behind an extended one stands its variant for `method`, where one is shipped: ``photos-unit`` holds for ``office31``, too. Not so
+    where a file of the user's own, or a variant for another method, says anything above of a method or of training. Other shipped
+    recipes leave out what they say of another method.
 
     Raises:
         UserError: where one of them is missing, is not valid TOML, or extends itself in the end.
@@ -74,6 +75,8 @@ def read_all(path: Path, method: str | None = None) -> list[tuple[Path, dict[str
     files: list[tuple[Path, dict[str, Any]]] = []
     while path.resolve() not in [known.resolve() for known, _ in files]:
         tables = read(path)
+        if method is not None and is_shipped(path) and _names_another(tables, path.stem, method):
+            tables = {key: value for key, value in tables.items() if key not in ("method", "training")}
         decided = any("method" in above or "training" in above for _, above in files)
         if method is not None and not decided and (other := variant(path, method)) != path:
             files.insert(0, (other, {key: value for key, value in read(other).items() if key != "extends"}))
@@ -82,3 +85,9 @@ def read_all(path: Path, method: str | None = None) -> list[tuple[Path, dict[str
             return files
         path = find(str(tables.pop("extends")), path.parent)
     raise UserError(f"{path} extends itself, by way of {files[0][0]}; take `extends` out of one of them")
+
+
+def _names_another(tables: dict[str, Any], recipe: str, method: str) -> bool:
+    """Whether a recipe that extends another one has another method, and is not that one's variant for it."""
+    own = tables.get("method", {}).get("name", method)
+    return "extends" in tables and own != method and recipe != f"{tables['extends']}-{own}"
