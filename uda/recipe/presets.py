@@ -65,9 +65,9 @@ def read(path: Path) -> dict[str, Any]:
 def read_all(path: Path, method: str | None = None) -> list[tuple[Path, dict[str, Any]]]:
     """A recipe file's tables and, before them, those of the files that it extends, the last of these first.
 
-    Behind an extended one stands its variant for `method`, where one is shipped: ``photos-unit`` holds for ``office31``, too. Not so
-    where a file of the user's own, or a variant for another method, says anything above of a method or of training. Other shipped
-    recipes leave out what they say of another method.
+    Behind an extended one stands its variant for `method`, where one is shipped: ``photos-unit`` holds for ``office31``, too.
+    Not so where a file of the user's own, or a variant for another method, says anything above of a method or of training. Other
+    shipped recipes leave out what they say of another method.
 
     Raises:
         UserError: where one of them is missing, is not valid TOML, or extends itself in the end.
