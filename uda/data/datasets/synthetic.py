@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from uda.data.arrays import fit_frame
@@ -20,6 +21,7 @@ FONTS = (
     "DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSerif", "DejaVuSerif-Bold", "DejaVuSerif-Italic",
     "DejaVuSansMono", "DejaVuSansMono-Bold", "STIXGeneral", "STIXGeneralBol", "STIXGeneralItalic", "cmss10", "cmtt10", "cmr10",
 )  # fmt: skip
+HANDS = 7  # as which digits are painted, beside those that are printed
 GLYPH = 64
 COUNTS = {"train": 8000, "test": 2000}
 STREET_NOTE = f"street-number-like digits drawn at run time ({COUNTS['train']:,} train, {COUNTS['test']:,} test)"
@@ -28,7 +30,11 @@ HANDWRITTEN_NOTE = "scikit-learn load_digits, real handwriting, 8x8 grey (1,197 
 
 @cache
 def glyphs() -> Tensor:
-    """Every digit in every font: coverage 0..1, float (fonts, 10, 64, 64), each digit as tall as three quarters of its tile."""
+    """Every digit in every font and hand: coverage 0..1, float (F, 10, 64, 64), as tall as three quarters of its tile."""
+    return torch.from_numpy(np.concatenate([_printed(), _painted()])).float() / 255
+
+
+def _printed() -> NDArray[np.uint8]:
     import matplotlib
     from PIL import Image, ImageDraw, ImageFont
 
@@ -44,14 +50,58 @@ def glyphs() -> Tensor:
             left, top, right, bottom = scaled.getbbox(digit)
             ImageDraw.Draw(tile).text(((GLYPH - right - left) / 2, (GLYPH - bottom - top) / 2), digit, 255, scaled)
             tiles[row, int(digit)] = np.asarray(tile)
-    return torch.from_numpy(tiles).float() / 255
+    return tiles
+
+
+def _painted() -> NDArray[np.uint8]:
+    from PIL import Image, ImageDraw
+
+    random = np.random.default_rng(0)
+    tiles = np.zeros((HANDS, 10, GLYPH, GLYPH), np.uint8)
+    for hand, digit in np.ndindex(HANDS, 10):
+        tile = Image.new("L", (4 * GLYPH, 4 * GLYPH))
+        brush, radius = ImageDraw.Draw(tile), random.uniform(10, 22)
+        size = np.array([random.uniform(0.4, 0.55), 0.75]) * 4 * GLYPH - 2 * radius
+        for stroke in _strokes(digit, random):
+            shaky = np.array(stroke) + random.normal(0, 0.02, (len(stroke), 2))
+            points = [(x, y) for x, y in (shaky - 0.5) * size + 2 * GLYPH]
+            brush.line(points, 255, round(2 * radius))
+            for x, y in points:
+                brush.ellipse((x - radius, y - radius, x + radius, y + radius), 255)
+        tiles[hand, digit] = np.asarray(tile.resize((GLYPH, GLYPH), Image.Resampling.BOX))
+    return tiles
+
+
+def _strokes(digit: int, random: np.random.Generator) -> list[list[tuple[float, float]]]:
+    """How a hand paints a digit: strokes through points (x, y) of the unit square, y downwards; what is optional by chance."""
+
+    def arc(x: float, y: float, wide: float, high: float, start: int, end: int) -> list[tuple[float, float]]:
+        turns = np.radians(np.linspace(start, end, 13))
+        return [(x + wide * np.cos(turn), y + high * np.sin(turn)) for turn in turns]
+
+    perhaps, flag = random.random() < 0.5, random.uniform(0.0, 0.5)
+    return {
+        0: [arc(0.5, 0.5, 0.4, 0.5, 0, 360)],
+        1: [[(0.6 - flag, 0.1 + 0.8 * flag), (0.6, 0.0), (0.6, 1.0)], *([[(0.3, 1.0), (0.9, 1.0)]] if perhaps else [])],
+        2: [[*arc(0.48, 0.28, 0.38, 0.28, -170, 45), (0.1, 1.0), (0.95, 1.0)]],
+        3: [arc(0.42, 0.25, 0.4, 0.25, -150, 90), arc(0.42, 0.75, 0.45, 0.25, -90, 150)],
+        4: [
+            [(0.25, 0.0), (0.15, 0.6), (0.95, 0.6)] if perhaps else [(0.65, 0.0), (0.05, 0.65), (0.95, 0.65)],
+            [(0.75, 0.1 + 0.3 * flag), (0.7, 1.0)],
+        ],
+        5: [[(0.9, 0.0), (0.25, 0.0), (0.2, 0.42), *arc(0.45, 0.7, 0.42, 0.3, -110, 140)]],
+        6: [[(0.75, 0.0), (0.3, 0.3), (0.1, 0.7)], arc(0.5, 0.72, 0.4, 0.28, 0, 360)],
+        7: [[(0.05, 0.0), (0.95, 0.0), (0.4, 1.0)], *([[(0.3, 0.5), (0.85, 0.5)]] if perhaps else [])],
+        8: [arc(0.5, 0.25, 0.34, 0.25, 0, 360), arc(0.5, 0.75, 0.42, 0.25, 0, 360)],
+        9: [arc(0.5, 0.28, 0.4, 0.28, 0, 360), [(0.9, 0.28), (0.8, 0.7), (0.45, 1.0)]],
+    }[digit]
 
 
 def draw_street_digits(count: int, seed: int, size: int = 32) -> tuple[Tensor, Tensor]:
     """Digits as on house walls: uint8 (count, 3, size, size) and labels (count,); the same for the same seed.
 
-    Each image shows one digit in the middle, in one of `FONTS`, turned, sheared and scaled a little, with neighbours cut
-    off by the frame, colours of either polarity, an uneven ground with bars across it, blur and noise.
+    Each image shows one digit in the middle, in one of `FONTS` or painted by one of `HANDS`, turned, sheared and scaled a little,
+    with neighbours cut off by the frame, colours of either polarity, an uneven ground with bars across it, blur and noise.
     """
     draws = Generator().manual_seed(seed)
     labels = torch.randint(10, (count,), generator=draws)
@@ -68,7 +118,7 @@ def _draw(labels: Tensor, size: int, draws: Generator) -> Tensor:
     def chance(share: float) -> Tensor:
         return (uniform(0, 1, 1, 1, 1) < share).float()
 
-    fonts = torch.randint(len(FONTS), (count,), generator=draws)
+    fonts = torch.randint(len(glyphs()), (count,), generator=draws)
     angle, shear = uniform(-12, 12) * math.pi / 180, uniform(-0.25, 0.25)
     zoom, narrow = uniform(0.8, 1.3), uniform(0.85, 1.2)
     x, y = uniform(-0.12, 0.12), uniform(-0.12, 0.12)
