@@ -28,8 +28,9 @@ from ranks import TORCHRUN
 
 from uda import ranks
 from uda.data.frame import Frame, decode
+from uda.evaluation.results import Row
 from uda.training.fit import fit
-from uda.training.loop import Observer, Row
+from uda.training.loop import Observer
 
 BATCHES = (64, 128, 256)
 SIZES = (10, 250_000, 1_000_000, 4_000_000)
@@ -127,16 +128,21 @@ def nothing(number: int) -> int:
     return number
 
 
+def lost(line: str) -> int:
+    """No task may be."""
+    raise SystemExit(line)
+
+
 def tasks(count: int) -> dict[str, float]:
     """Seconds until a first Ray task has ended, and of each of many that do nothing."""
     from uda.cluster.engine import cluster, completed
 
     with cluster(None) as takes:
         began = time.perf_counter()
-        list(completed(nothing, [(0,)], takes))
+        list(completed(nothing, [(0,)], takes, lost))
         first = time.perf_counter() - began
         began = time.perf_counter()
-        list(completed(nothing, [(number,) for number in range(count)], takes))
+        list(completed(nothing, [(number,) for number in range(count)], takes, lost))
         return {"worker_start": first, "task": (time.perf_counter() - began) / count}
 
 

@@ -48,7 +48,7 @@ from uda.runs.folder import RunFolder
 from uda.runtime import choose_runtime, scoped_seed
 from uda.training.fit import new_job
 from uda.training.keep import Keeper
-from uda.training.stages import adapt, measure, train_source
+from uda.training.stages import adapt, measure, predict_last, train_source
 
 TABLE = Path(__file__).parent.parent / "uda" / "evaluation" / "study.csv"
 METHODS = ("im", "shot", "mcc", "dann", "mean_teacher", "aad", "fixmatch", "supcon", "mcd", "adabn", "cdan", "dan", "deep_coral")
@@ -208,7 +208,8 @@ def run(folder: Path, recipe: Recipe, pair: Pair) -> None:
         with opened.locked():
             job = new_job(opened, recipe, pair, runtime, Display(quiet=True), networks, ())
             source = train_source(job)
-            material = measure(job, source, adapt(job, source))
+            method = adapt(job, source)
+            material = measure(job, source, method, predict_last(job, method))
             opened.write_json("result.json", material.result)
             opened.delete_checkpoint()
 
