@@ -15,7 +15,12 @@ class UserError(ValueError):
     def unknown(cls, kind: str, given: str, known: Iterable[str], other: str = "") -> UserError:
         """For a name that is not one of `known`; offers the nearest, and says what `other` may stand in its place."""
         names = sorted(known)
-        near = get_close_matches(given, names, 1, 0.5) or get_close_matches(given.split(".")[-1], names, 1, 0.5)
+        cased = {name.casefold(): name for name in names}
+        near = [
+            cased[found]
+            for part in (given, given.split(".")[-1])
+            for found in get_close_matches(part.casefold(), list(cased), 1, 0.5)
+        ]
         listed = f"choose one of: {', '.join(names)}" if len(names) <= MOST_LISTED else f"none of {len(names):,} names is like it"
         hint = f"did you mean {near[0]!r}?" if near else listed
         return cls(f"unknown {kind} {given!r}; {hint}" + (f" {'Or' if near else 'or'} give {other}" if other else ""))

@@ -96,7 +96,15 @@ def join() -> None:
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     with meeting():
         dist.init_process_group(backend, store=met, rank=rank(), world_size=world_size(), timeout=WAITING)
-    atexit.register(dist.destroy_process_group)
+    atexit.register(_leave)
+
+
+def _leave() -> None:
+    """Ends the meeting. Threads that put away what was exchanged need Python for it, and abort a process that ends first."""
+    import torch.distributed as dist
+
+    dist.destroy_process_group()
+    time.sleep(0.1)
 
 
 def _await_all(store: Store) -> None:

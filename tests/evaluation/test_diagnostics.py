@@ -80,3 +80,5 @@ def test_translations_that_lose_their_class_are_a_sign() -> None:
     assert sign is not None
     assert "71% are read as their class, of real target images 96%" in str(sign)
     assert class_not_kept({"feature_distance": 3.0}) is None, "without labels nobody can tell"
+    by_source = class_not_kept({"class_consistency": 0.08, "untranslated_consistency": 0.73})
+    assert "8% are read as their class, of untranslated ones 73%" in str(by_source)

@@ -1,5 +1,6 @@
 """What result.json says with target labels, and without."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from uda.data.load import load_pair
 from uda.errors import UserError
 from uda.evaluation.calibration import expected_calibration_error, fit_temperature, match_confidence
 from uda.evaluation.evaluator import predict
-from uda.evaluation.results import evaluations, select
+from uda.evaluation.results import _without_labels, evaluations, select
 from uda.evaluation.study import shipped
 from uda.evaluation.witnesses import witnesses
 
@@ -53,6 +54,16 @@ def test_the_result_says_what_the_kept_outputs_say(run: uda.Run):
     assert run.result["calibration"]["temperature"] == pytest.approx(temperature)
     expected = expected_calibration_error(logits / temperature, labels)
     assert run.result["calibration_error"]["last_calibrated"] == pytest.approx(expected)
+
+
+def test_where_no_prediction_changed_both_estimates_are_one(run: uda.Run):
+    """Two regressions would say that it has gained, or lost, a point."""
+    before = run.outputs("source_only")
+    surer = replace(before, target_logits=2 * before.target_logits)
+    result = _without_labels(before, surer, run.classes, trains=True, shares=None)
+    assert result["estimated"]["accuracy"] == result["estimated"]["source_only"]
+    assert result["estimated"]["interval"] == result["estimated"]["source_only_interval"]
+    assert result["recommended_because"].startswith("it gives every target image the class that the source classifier gives")
 
 
 def test_mean_ranks_of_several_scores_select(run: uda.Run):

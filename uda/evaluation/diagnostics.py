@@ -40,7 +40,7 @@ HARDLY = 0.2  # of the share that a class has in the source
 UNSURE = 0.5  # a probability below this names no class
 MANY_UNSURE = 0.25  # of the target images
 LESS_SURE = 0.05  # nats
-KEPT = 0.75  # of the images that the judge reads right where they are real
+KEPT = 0.75  # of the images that the judge reads right where they are real, or not translated
 CHANGED_ALL, CHANGED_NONE = 0.3, 0.999  # shares of target images whose class adaptation left as it was
 
 
@@ -201,12 +201,14 @@ def changed_nothing(before: Tensor, after: Tensor) -> Diagnostic | None:
 
 def class_not_kept(translation: Mapping[str, Any]) -> Diagnostic | None:
     """Translated source images of other classes than theirs; figures as `uda.evaluation.translation` returns them."""
-    judged, bound = translation.get("class_consistency"), translation.get("judge_accuracy")
+    judged, bound, others = translation.get("class_consistency"), translation.get("judge_accuracy"), "real target images"
+    if bound is None:  # the source classifier judges, which reads the same images before they are translated as well
+        bound, others = translation.get("untranslated_consistency"), "untranslated ones"
     if judged is None or bound is None or judged >= KEPT * bound:
         return None
     return Diagnostic(
         "translations lose their class",
-        f"of the translated source images {judged:.0%} are read as their class, of real target images {bound:.0%}",
+        f"of the translated source images {judged:.0%} are read as their class, of {others} {bound:.0%}",
         "translations do not show what they are made from, so what the classifier gained does not come from them",
         "raise method.translated_class_weight, or compare the run with one that does not translate",
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -59,10 +59,16 @@ class Verdict:
         """``"adapted"``, or ``"source"`` where adaptation seems to have done harm."""
         return "adapted" if self.gain >= 0 else "source"
 
+    def where_nothing_changed(self) -> Verdict:
+        """What is believed where both classifiers give every target image the same class: their accuracy is the same."""
+        return replace(self, source_only=self.accuracy, source_only_interval=self.interval, gain_interval=(0.0, 0.0))
+
     @property
     def reason(self) -> str:
         """Why, in a few words."""
         low, high = self.gain_interval
+        if low == high == 0.0:
+            return "it gives every target image the class that the source classifier gives it, and is as good"
         points = f"{100 * self.gain:+.0f} points of accuracy ({100 * low:+.0f} .. {100 * high:+.0f})"
         return f"without labels, adaptation seems to bring {points}"
 

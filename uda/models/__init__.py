@@ -9,7 +9,7 @@ from uda.models.backbones import Classifier, lenet, strided, unit_discriminator
 from uda.models.custom import is_own, load_network
 from uda.models.layers import Normalize
 from uda.models.preprocessing import preprocessing_of
-from uda.models.published import LIBRARIES, timm_network, torchvision_network
+from uda.models.published import LIBRARIES, in_library, timm_network, torchvision_network
 
 BACKBONES = {"strided": strided, "lenet": lenet, "unit": unit_discriminator}
 GIVEN_IN_PYTHON = "given in Python"
@@ -23,6 +23,8 @@ def build_classifier(name: str, channels: int, size: int, classes: int, width: i
         UserError: for a name that is not known.
     """
     if name not in BACKBONES:
+        if (published := in_library(name)) is not None:
+            raise UserError(f"unknown backbone {name!r}; did you mean {published!r}?")
         raise UserError.unknown(
             "backbone", name, [*BACKBONES, "timm:resnet18", "torchvision:resnet18"], "your own: --model FILE.py:FACTORY"
         )

@@ -40,6 +40,16 @@ def check_published(backbone: str) -> None:
         torchvision_weights(name)
 
 
+def in_library(name: str) -> str | None:
+    """``timm:NAME`` or ``torchvision:NAME``, where that library has a network of this name; None where neither has."""
+    import timm
+    from torchvision import models
+
+    if timm.is_model(name):
+        return f"timm:{name}"
+    return f"torchvision:{name}" if name in models.list_models(module=models) else None
+
+
 def timm_network(name: str, channels: int, size: int, classes: int, pretrained: bool = False) -> nn.Module:
     """Any timm network, as a classifier. Weights are downloaded only with `pretrained`, where they are not here already.
 

@@ -37,7 +37,7 @@ def find(recipe: str, folder: Path = Path()) -> Path:
             raise UserError(f"no recipe file {path}; give a path to a .toml file or one of: {', '.join(names())}")
         return path
     if recipe not in names():
-        raise UserError.unknown("recipe", recipe, names())
+        raise UserError.unknown("recipe", recipe, names(), "a file that ends in .toml")
     return RECIPES / f"{recipe}.toml"
 
 

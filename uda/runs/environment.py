@@ -143,7 +143,9 @@ def compare(path: Path, began: Environment, now: Environment) -> list[str]:
     splits = dict.fromkeys([*began.data, *now.data])
     changed = [what.replace("_", " ") for what in splits if now.data.get(what) != began.data.get(what)]
     if changed:
-        raise UserError(f"since {path} began, its {' and '.join(changed)} have changed; put the old data back, or fit anew")
+        raise UserError(
+            f"since {path} began, its {' and '.join(changed)} have changed; put the old data back, or delete it and fit anew"
+        )
     if began.recipe and began.recipe != now.recipe:
         raise UserError(f"{path / 'recipe.toml'} has been changed since the run began; put the old settings back, or fit anew")
     then, here = _computed_with(began), _computed_with(now)
