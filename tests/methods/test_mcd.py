@@ -51,9 +51,9 @@ def test_the_first_steps_are_a_alone(batch: Batch, fp32: Runtime) -> None:
 
 
 def test_heads_part_and_the_backbone_brings_them_together(batch: Batch, fp32: Runtime) -> None:
-    method = made(MCD, fp32, warm_up=0.0, generator_steps=8, learning_rate=0.03)
-    values = [method.step(batch) for _ in range(8)]
-    assert sum(each["discrepancy"] for each in values) < sum(each["head_discrepancy"] for each in values)
+    method = made(MCD, fp32, warm_up=0.0, generator_steps=8, learning_rate=0.01)
+    values = [method.step(batch) for _ in range(3)]
+    assert all(each["discrepancy"] < each["head_discrepancy"] for each in values)
 
 
 def test_what_classifies_is_the_mean_of_both_heads(batch: Batch, fp32: Runtime) -> None:
