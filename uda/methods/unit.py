@@ -315,8 +315,8 @@ class UNIT(Translating):
         drawn: tuple[dict[str, Tensor], dict[str, Tensor]],
     ) -> dict[str, Tensor]:
         s = self.settings
-        self_training = s.information_weight > 0 or s.pseudo_label_weight > 0
-        self_training = self_training and self.done >= s.self_training_from * self.steps
+        begun = self.done >= s.self_training_from * self.steps
+        self_training = begun and (s.information_weight > 0 or s.pseudo_label_weight > 0)
         with self.runtime.autocast():
             by_1, by_2 = {"real": self.seen(real[SOURCE])}, {"real": self.seen(real[TARGET])}
         # The class head learns from all labelled images, and behind a frozen body from whole ones.
@@ -330,9 +330,9 @@ class UNIT(Translating):
         else:
             by_1, by_2 = by_1 | drawn_1, by_2 | drawn_2
         fakes = ("translated", "reconstructed") if s.adversarial_on_reconstructions else ("translated",)
-        if s.translated_class_weight_discriminator and s.translated_class_augmented:
-            by_2["translated augmented"] = self._augmented(batch, streams.source_target.detach())
         with self.runtime.autocast():
+            if s.translated_class_weight_discriminator and s.translated_class_augmented:
+                by_2["translated augmented"] = self._augmented(batch, streams.source_target.detach())
             of_1, of_2 = self.discriminators(by_1, by_2)
             class_head, real_head = self.discriminators.class_head, self.discriminators.real_head
             source_logits, target_logits = class_head(of_1[labelled]), class_head(of_2["augmented" if self_training else "real"])
@@ -423,8 +423,7 @@ class UNIT(Translating):
 
     def _augmented(self, batch: Batch, translated: Tensor) -> Tensor:
         """What D_2 reads of translated source images that are changed at random as self-training changes real ones."""
-        with self.runtime.autocast():
-            return self.seen(self.runtime.arrange(batch.augment(translated.float())))
+        return self.seen(self.runtime.arrange(batch.augment(translated.float())))
 
     def _distance(self, x_1: Tensor, x_2: Tensor, drawn_1: Tensor, drawn_2: Tensor) -> Tensor:
         """sum_i |x_i - drawn_i|; of a grey target's channels, which are equal, one counts."""
