@@ -299,6 +299,7 @@ def test_inspect_writes_a_page_and_gives_advice(
     code, out, err = uda(capsys, monkeypatch, "inspect", "--source", str(folders / "source"), "--target", str(folders / "target"))
     assert (code, err) == (0, "")
     assert "uda check RUN" in out
+    assert "target: 96 images" in out
     assert Path("inspect.html").stat().st_size > 10_000
 
 

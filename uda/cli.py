@@ -323,6 +323,7 @@ def inspect(
     """Look at two domains before anything is trained: what there is, how far apart they are, and what to do; one page."""
     from uda.console import Display
     from uda.report.page import write_inspection
+    from uda.training.inspect import figures
     from uda.training.inspect import inspect as run_inspect
 
     flags = {"model": model, "weights": weights, "backbone_weights": backbone_weights, "size": size, "set_": set_}
@@ -330,7 +331,8 @@ def inspect(
     read = *map(Path, (source, target)), *(place for place in (weights, backbone_weights) if place)
     display, out = Display(), new_file(out, ".html", *read)
     seen = run_inspect(source, target, data_roots(data_root), display, overrides, device)
-    display.say(seen["advice"])
+    for line in [*figures(seen), seen["advice"]]:
+        display.say(line)
     display.say(f"see {write_inspection(seen, out)}")
 
 

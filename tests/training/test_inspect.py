@@ -13,7 +13,7 @@ from uda.console import Display
 from uda.data.domain import Pair
 from uda.errors import UserError
 from uda.report.page import write_inspection
-from uda.training.inspect import advise, inspect
+from uda.training.inspect import advise, figures, inspect
 
 QUIET = Display(quiet=True)
 
@@ -95,6 +95,18 @@ def test_advice_follows_what_was_seen(folders: Path) -> None:
     ):
         assert said in advise(seen | change)
     assert "look uneven" not in advise(seen | {"uneven": 0.05})
+
+
+def test_figures_are_what_was_counted_and_measured(folders: Path) -> None:
+    seen = inspect(str(folders / "source"), str(folders / "target"), (), QUIET)
+    lines = figures(seen | {"auc": 0.876, "uneven": 0.3, "duplicates": [("a", "b")]})
+    sizes = seen["source"].classes.values()
+    assert lines[0] == f"source: 96 labelled images, {len(sizes)} classes of {min(sizes)} to {max(sizes)} images"
+    assert lines[1] == "target: 96 images"
+    assert "AUC 0.88" in lines[2]
+    assert "30%" in lines[3]
+    assert len(lines) == 5
+    assert len(figures(seen | {"auc": None, "uneven": None, "duplicates": []})) == 2
 
 
 def test_the_page_is_one_file_and_class_names_are_text(folders: Path, tmp_path: Path) -> None:
