@@ -102,6 +102,8 @@ def test_examples_are_the_most_confident_mistakes(small_pair: Pair, fp32: Runtim
     logits, truth = outputs.test
     wrong = logits.argmax(1) != truth
     assert confidence[0] == logits.softmax(1).amax(1)[wrong].max()
+    *_, cooler = evaluator.examples(outputs, count=5, temperature=2.0)
+    assert cooler[0] == (logits / 2).softmax(1).amax(1)[wrong].max()
     assert torch.equal(predict(small_classifier(), images, fp32).argmax(1), predicted)
 
 

@@ -43,6 +43,13 @@ def test_outputs_come_back_as_they_were_kept(source: bool, test: bool, tmp_path:
         assert torch.equal(back[name], value.half() if name.endswith("features") else value), name
 
 
+def test_examples_are_as_sure_as_predict_says_they_are(own_run: Run) -> None:
+    logits, labels = load_file(own_run.path / "outputs" / "last.safetensors"), own_run.outputs().test_labels
+    assert labels is not None
+    sure = (logits["test_logits"] / own_run.temperature("last")).softmax(1).amax(1)[logits["test_logits"].argmax(1) != labels]
+    assert own_run.examples[3].tolist() == pytest.approx(sure.sort(descending=True).values[:24].tolist(), abs=1e-3)
+
+
 def test_a_run_folder_says_its_format(own_run: Run) -> None:
     assert own_run.environment["format"] == FORMAT
 

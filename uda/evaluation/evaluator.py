@@ -128,18 +128,18 @@ class Evaluator:
         """Its accuracy on the target test images, 0..1; None where there are none."""
         return None if self.pair.target_test is None else accuracy(*on_labelled(classifier, self.pair.target_test, self.runtime))
 
-    def examples(self, outputs: Outputs, count: int = 24) -> Examples:
+    def examples(self, outputs: Outputs, count: int = 24, temperature: float = 1.0) -> Examples:
         """Target images worth a look: the test images that are wrong most confidently; where there are none, the least certain.
 
-        At most `count` of them.
+        At most `count` of them; confidences are those at a `temperature`, as `uda predict` gives them.
         """
         if outputs.test is None or self.pair.target_test is None:
-            confidence, predicted = outputs.target_logits.cpu().softmax(1).max(1)
+            confidence, predicted = (outputs.target_logits.cpu() / temperature).softmax(1).max(1)
             shown, labels = confidence.argsort()[:count], torch.full_like(predicted, -1)
             images = next(read(self.pair.target.images, [self.pair.target.sampled(self.looked_at)[shown]]))
         else:
             logits, labels = outputs.test
-            confidence, predicted = logits.softmax(1).max(1)
+            confidence, predicted = (logits / temperature).softmax(1).max(1)
             wrong = (predicted != labels).nonzero().squeeze(1)
             shown = wrong[confidence[wrong].argsort(descending=True)][:count]
             images = next(read(self.pair.target_test.images, [shown]))

@@ -378,8 +378,6 @@ def _measure_classifier(
     outputs = {"source_only": source.before.kept(), "last": after.kept()}
     for name, kept in outputs.items():
         folder.write_outputs(name, kept)
-    examples = job.evaluator.examples(after)
-    folder.write_examples(examples)
     _write_own_network(job, adapted)
     figures = classifier_results(
         job.pair,
@@ -392,6 +390,8 @@ def _measure_classifier(
         trains=method.adapts,
         shares=None if method.target_shares is None else source.shares.estimated,
     )
+    examples = job.evaluator.examples(after, temperature=figures["calibration"]["temperature"])
+    folder.write_examples(examples)
     return figures, outputs, examples
 
 
