@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -305,11 +306,25 @@ def test_inspect_writes_a_page_and_gives_advice(
 
 def test_methods_are_listed_with_their_papers(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     _, out, _ = uda(capsys, monkeypatch, "methods")
-    lines = {line.split()[0]: line for line in out.splitlines()}
-    assert set(METHODS) <= set(lines)
-    assert " no " in lines["shot"]
-    assert "target labels instead" in lines["target_only"]
-    assert "NIPS 2017" in lines["unit"]
+    parts = {part.split()[0]: " ".join(part.split()) for part in re.split(r"\n(?=\S)", out)}
+    assert set(METHODS) <= set(parts)
+    assert parts["shot"].endswith("Source-free. Reads no source images.")
+    assert parts["target_only"].endswith("Reads target labels.")
+    assert "NIPS 2017" in parts["unit"]
+    assert parts["unit"].endswith("Makes images.")
+    assert "Makes images" not in parts["dann"]
+
+
+def test_data_sets_are_listed_all_or_one(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    _, out, _ = uda(capsys, monkeypatch, "data", "--data-root", str(tmp_path))
+    assert {"mnist", "usps", "svhn", "digits"} <= {line.split()[0] for line in out.splitlines() if line[0] != " "}
+    _, out, _ = uda(capsys, monkeypatch, "data", "usps", "--data-root", str(tmp_path))
+    assert "svhn" not in out
+    assert "not here" in out
+    code, _, err = uda(capsys, monkeypatch, "data", "uspss")
+    assert (code, "did you mean 'usps'" in err) == (2, True)
 
 
 def test_another_method_brings_its_own_steps(

@@ -676,28 +676,34 @@ def methods(name: Annotated[str | None, typer.Argument(help="One of them: its ob
         print(printable(sys.modules[method.__module__].__doc__ or "", keep="\n"))
         _print_settings("method", method.Settings)
         return
-    table = Table("method", "source images", "makes images", "what it is", box=None, pad_edge=False)
+    table = Table("method", "what it is", box=None, pad_edge=False)
     for name, method in METHODS.items():
-        needs = "target labels instead" if method.reads_target_labels else "yes" if method.reads_source else "no"
-        makes = "yes" if method.translates or issubclass(method, PairDrawing) else "no"
-        header = sys.modules[method.__module__].__doc__ or ""
-        table.add_row(name, needs, makes, header.partition("\n\n")[0].replace("\n", " "))
+        said = [(sys.modules[method.__module__].__doc__ or "").partition("\n\n")[0].replace("\n", " ")]
+        said += ["Reads target labels."] * method.reads_target_labels + ["Reads no source images."] * (not method.reads_source)
+        said += ["Makes images."] * (method.translates or issubclass(method, PairDrawing))
+        table.add_row(name, " ".join(said))
     new_console().print(table)
 
 
 @app.command()
-def data(data_root: DataRoot = None) -> None:
+def data(
+    name: Annotated[str | None, typer.Argument(help="One of them; left out, all.")] = None, data_root: DataRoot = None
+) -> None:
     """Which data sets are here, where, and what would be downloaded."""
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from uda.console import new_console
     from uda.data.datasets.photographs import describe as describe_photographs
     from uda.data.load import EMBEDDED, describe
 
-    table = Table("data set", "split", "state", "what it is", box=None, pad_edge=False)
+    table = Table("data set", "split", Column("what it is, and where", overflow="fold"), box=None, pad_edge=False)
     roots = data_roots(data_root)
-    for row in (*describe(roots), *describe_photographs(roots)):
-        table.add_row(*row)
+    rows = [*describe(roots), *describe_photographs(roots)]
+    if name is not None and name not in (known := {row[0] for row in rows}):
+        raise UserError.unknown("data set", name, known)
+    for known_as, split, state, note in rows:
+        if name in (None, known_as):
+            table.add_row(known_as, split, f"{note}\n{state}")
     console = new_console()
     console.print(table)
     console.print(
