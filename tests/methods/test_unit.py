@@ -120,6 +120,9 @@ class ByHand:
         }
         if not s.feature_weight:
             del terms["feature"]
+        if s.target_stem_class_weight:
+            of_source = by_hand.cross_entropy(self.c(self.features(self.batch.source, 2)), self.batch.source_labels)
+            terms["target_stem_class"] = (s.target_stem_class_weight, of_source)
         return {name: value for name, (_, value) in terms.items()}, sum(weight * value for weight, value in terms.values())
 
     def objective_of_g(self, q: list[tuple[Tensor, Tensor]], x: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
@@ -162,6 +165,7 @@ class ByHand:
         {"translated_pseudo_label_weight": 0.8},
         {"translated_pseudo_label_weight": 0.8, "translated_class_augmented": True},
         {"drawn_batch": 4},
+        {"target_stem_class_weight": 0.8},
         {"tied_trunk": False},
         {"feature_weight": 0.0},
         {"information_weight": 0.0},
@@ -179,7 +183,7 @@ def test_a_step_by_hand(settings: dict[str, Any], batch: Batch, fp32: Runtime) -
     "settings",
     [
         {},
-        {"drawn_batch": 4, "translated_pseudo_label_weight": 0.8},
+        {"drawn_batch": 4, "translated_pseudo_label_weight": 0.8, "target_stem_class_weight": 0.8},
         {"feature_weight": 0.0},
         {"posterior": "softplus", "adversarial_weight_discriminator": 0.3, "adversarial_on_reconstructions": True, **WITH_CYCLE},
     ],
@@ -287,6 +291,7 @@ def test_only_the_anchors_bring_class_information_to_the_target_stem(batch: Batc
     assert not stem_moves()
     assert stem_moves(information_weight=1.0)
     assert stem_moves(translated_class_weight_discriminator=1.0)
+    assert stem_moves(target_stem_class_weight=1.0)
 
 
 def test_self_training_begins_after_a_share_of_the_steps(batch: Batch, fp32: Runtime) -> None:

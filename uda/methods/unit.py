@@ -9,14 +9,15 @@ class head C_i, the two players of the alternating game minimise
            feature           sum_i  |trunk(stem_1(x^{i->1})) - trunk(stem_2(x^{i->2}))|       section 4.3
            self-training     information maximisation on C_2(x_2), and its mean teacher's pseudo-labels
            translated class  cross-entropy of C_2(x^{1->2}) and the source labels, on x^{1->2} as it is and augmented
+        target stem       cross-entropy of C_2(x_1) and the source labels: stem_2 is held by real images
     E, G:  adversarial       sum_i  -log D_i(x^{j->i})
            VAE               sum_i  KL(q_i(z_i | x_i) || N(0, I)) + |x_i - x^{i->i}|          eq. 3
            cycle             sum_i  KL(q_j(z | x^{i->j}) || N(0, I)) + |x_i - x^{i->j->i}|    eq. 5
            translated class  as above
            and back          cross-entropy of C_1(x^{2->1}), the same way, and the class that the mean teacher is sure of
 
-Self-training and the classes of translations are ours, and need no target label: the published objective leaves stem_2 to the
-adversarial and feature terms alone, and it drifts. Each distance is a sum over an image's (or a feature vector's) numbers and a
+Self-training, the classes of translations and C_2(x_1) are ours, and need no target label: the published objective leaves stem_2
+to the adversarial and feature terms alone, and it drifts. Each distance is a sum over an image's (or a feature vector's) numbers and a
 mean over the batch. Of eq. 5's two KL terms the translated code's alone is computed: eq. 3 holds the other, so that the paper's
 weight of it, here, is lambda_1 + lambda_3.
 
@@ -149,6 +150,9 @@ class UNITSettings(AdversarialSettings):
     """for E and G: translated target images keep the class that the teacher is sure of"""
     translated_class_weight_discriminator: NonNegativeFloat = 0.0
     """for D: C_2 learns from translated source images, which makes it more forgiving of bad ones"""
+    target_stem_class_weight: NonNegativeFloat = 0.0
+    """for D: C_2 learns from source images as they are, too: where domains are far apart, the first translations are too bad to
+    hold the target's stem"""
 
 
 def starting_point(classifier: Classifier, warm: bool) -> Classifier:
@@ -324,6 +328,8 @@ class UNIT(Translating):
         by_1.setdefault(labelled, batch.source)
         if self_training:
             by_2["augmented"] = batch.target
+        if s.target_stem_class_weight:
+            by_2["labelled"] = batch.source
         drawn_1, drawn_2 = ({name: seen.detach() for name, seen in of.items()} for of in drawn)
         if self.noisy and not s.adversarial_on_reconstructions:
             by_1["translated"], by_2["translated"] = drawn_1["translated"], drawn_2["translated"]
@@ -337,6 +343,7 @@ class UNIT(Translating):
             class_head, real_head = self.discriminators.class_head, self.discriminators.real_head
             source_logits, target_logits = class_head(of_1[labelled]), class_head(of_2["augmented" if self_training else "real"])
             translated_logits = class_head(torch.cat([of_2["translated"], *_popped(of_2, "translated augmented")]))
+            target_stem_logits = class_head(of_2["labelled"]) if s.target_stem_class_weight else source_logits
             teacher_logits = self.teacher(batch.target_weak) if self_training and s.pseudo_label_weight else target_logits
             is_real = [real_head(features["real"]) for features in (of_1, of_2)]
             is_fake = [real_head(torch.cat([features[name] for name in fakes])) for features in (of_1, of_2)]
@@ -359,6 +366,9 @@ class UNIT(Translating):
             + s.class_weight * values["class"]
             + s.translated_class_weight_discriminator * values["translated_class"]
         )
+        if s.target_stem_class_weight:
+            values["target_stem_class"] = losses.cross_entropy(target_stem_logits, batch.source_labels)
+            total = total + s.target_stem_class_weight * values["target_stem_class"]
         if self_training:
             total = total + s.information_weight * (values["target_entropy"] - values["target_marginal_entropy"])
             total = total + s.pseudo_label_weight * values["pseudo_label"]
