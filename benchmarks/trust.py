@@ -37,7 +37,7 @@ from uda.data.datasets.digits import Split
 from uda.data.domain import LabelledDomain, Pair
 from uda.data.load import load_named, load_pair
 from uda.data.names import data_roots, join_roots
-from uda.evaluation.study import COVERED, Numbers, Spread, Study, share
+from uda.evaluation.study import COVERED, Numbers, Regression, Spread, Study, log_odds, share
 from uda.evaluation.witnesses import witnesses
 from uda.recipe.load import resolve
 from uda.recipe.schema import Recipe
@@ -267,8 +267,10 @@ def print_table(table: Path) -> None:
     """How far estimates are off, on runs of pairs that they were not fitted on; how often intervals cover; what is caught."""
     rows, study = read_rows(table), Study(table)
     adapted, before, gain = study.of_adapted, study.of_source, study.after - study.before
+    told = Regression(np.column_stack([adapted.witnesses, log_odds(study.before)]), log_odds(study.after), study.pairs)
     found = {
         "the study's": share(adapted.left_out),
+        "the same, told the source classifier's true accuracy": share(told.left_out),
         "average thresholded confidence": column(rows, "atc_after"),
         "mean confidence": column(rows, "confidence_after"),
         "agreement with the source classifier": column(rows, "agreement"),
