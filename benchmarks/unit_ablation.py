@@ -31,7 +31,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "self-training off": (A_OFF := {"method.information_weight": 0.0, "method.pseudo_label_weight": 0.0}),
     "translated class off": (B_OFF := {f"method.translated_{term}_weight": 0.0 for term in ("class", "pseudo_label")}),
     "neither": A_OFF | B_OFF,
-    "self-training alone": {f"method.{term}_weight": 0.0 for term in ("adversarial", "feature", "reconstruction", "kl")} | B_OFF,
+    "self-training alone": {
+        **{f"method.{term}_weight": 0.0 for term in ("adversarial", "feature", "reconstruction", "kl")},
+        **B_OFF,
+        "method.translated_class_weight_discriminator": 0.0,
+        "method.width": 1,  # generators that learn nothing need not be wide
+    },
 }
 
 
