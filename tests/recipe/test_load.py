@@ -160,6 +160,17 @@ def test_a_recipe_without_images_says_how_to_give_them() -> None:
         load_recipe("folders", {"data.source": "mnist"})
 
 
+def test_a_misspelt_setting_is_named_before_the_images_that_are_left_open() -> None:
+    with pytest.raises(UserError, match=r"unknown setting 'training.stepz'; did you mean 'training.steps'\?"):
+        load_recipe("folders", {"training.stepz": 3})
+
+
+def test_a_recipe_without_a_table_of_data_says_how_to_give_images(tmp_path: Path) -> None:
+    (tmp_path / "own.toml").write_text('description = "mine"\n[method]\nname = "dann"\n[classifier]\nbackbone = "strided"\n')
+    with pytest.raises(UserError, match="give --source DIR --target DIR"):
+        load_recipe(tmp_path / "own.toml")
+
+
 def test_a_method_that_learns_from_masked_images_asks_for_masks() -> None:
     with pytest.raises(UserError, match=r"^mic learns from masked images; say so: --set augment.target.mask=0.5$"):
         load_recipe("synth2digits", {"method.name": "mic"})

@@ -17,9 +17,9 @@ class head C_i, the two players of the alternating game minimise
            and back          cross-entropy of C_1(x^{2->1}), the same way, and the class that the mean teacher is sure of
 
 Self-training, the classes of translations and C_2(x_1) are ours, and need no target label: the published objective leaves stem_2
-to the adversarial and feature terms alone, and it drifts. Each distance is a sum over an image's (or a feature vector's) numbers and a
-mean over the batch. Of eq. 5's two KL terms the translated code's alone is computed: eq. 3 holds the other, so that the paper's
-weight of it, here, is lambda_1 + lambda_3.
+to the adversarial and feature terms alone, and it drifts. Each distance is a sum over an image's (or a feature vector's) numbers
+and a mean over the batch. Of eq. 5's two KL terms the translated code's alone is computed: eq. 3 holds the other, so that the
+paper's weight of it, here, is lambda_1 + lambda_3.
 
 The released code of the digit experiments differs from the paper, and both from our defaults; settings bring either back, and
 `recipes/svhn2mnist-paper.toml` holds the release's. It judges reconstructions, too (`adversarial_on_reconstructions`), weighs D's

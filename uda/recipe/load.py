@@ -214,15 +214,10 @@ def _validate(tables: dict[str, Any]) -> Recipe:
     method = tables.get("method")
     if not isinstance(method, dict) or method.get("name") is None:
         raise UserError('the recipe has no table [method] with a name; add: [method] name = "unit"')
-    data = tables.get("data", {})
-    missing = [key for key in ("source", "target") if isinstance(data, dict) and key not in data]
-    if missing:
-        flags = " ".join(f"--{key} DIR" for key in missing)
-        raise UserError(f"the recipe {tables['name']!r} leaves open which images to read; give {flags}")
     try:
         recipe = Recipe.model_validate(tables)
     except ValidationError as error:
-        raise _in_one_line(error, str(method["name"])) from error
+        raise _in_one_line(error, str(tables["name"]), str(method["name"])) from error
     reading = [name for name in recipe.selection.score if name in OF_SOURCE]
     if reading and not recipe.reads_source:
         raise UserError(f"{recipe.method.name} reads no source image, but the score {reading[0]} does; choose another score")
@@ -240,10 +235,15 @@ def _validate(tables: dict[str, Any]) -> Recipe:
     return recipe
 
 
-def _in_one_line(error: ValidationError, method: str) -> UserError:
-    """The first unknown key with the nearest right one; where all are known, the first wrong value."""
+def _in_one_line(error: ValidationError, recipe: str, method: str) -> UserError:
+    """The first unknown key with the nearest right one; where all are known, what images to read, or the first wrong value."""
     errors = error.errors()
     first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
+    lacks = [one["loc"] for one in errors if one["type"] == "missing"]
+    left_open = [key for key in ("source", "target") if ("data", key) in lacks or ("data",) in lacks]
+    if left_open and first["type"] != "extra_forbidden":
+        flags = " ".join(f"--{key} DIR" for key in left_open)
+        return UserError(f"the recipe {recipe!r} leaves open which images to read; give {flags}")
     *tables, last = map(str, first["loc"])
     where = ".".join((*tables, last))
     if first["type"] != "extra_forbidden":
