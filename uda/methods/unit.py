@@ -9,7 +9,7 @@ class head C_i, the two players of the alternating game minimise
            feature           sum_i  |trunk(stem_1(x^{i->1})) - trunk(stem_2(x^{i->2}))|       section 4.3
            self-training     information maximisation on C_2(x_2), and its mean teacher's pseudo-labels
            translated class  cross-entropy of C_2(x^{1->2}) and the source labels, on x^{1->2} as it is and augmented
-        target stem       cross-entropy of C_2(x_1) and the source labels: stem_2 is held by real images
+           target stem       cross-entropy of C_2(x_1) and the source labels, where translations alone do not hold stem_2
     E, G:  adversarial       sum_i  -log D_i(x^{j->i})
            VAE               sum_i  KL(q_i(z_i | x_i) || N(0, I)) + |x_i - x^{i->i}|          eq. 3
            cycle             sum_i  KL(q_j(z | x^{i->j}) || N(0, I)) + |x_i - x^{i->j->i}|    eq. 5
