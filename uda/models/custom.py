@@ -160,7 +160,8 @@ def module_before(network: nn.Module, channels: int, size: int, name: str) -> st
     with evaluating(network):
         order = watch(network, _some_images(channels, size)).order
     if name not in order:
-        raise UserError.unknown("module for classifier.trainable", name, order)
+        outer = [module for module in order if module.count(".") < 2]  # names of all the layers are no help
+        raise UserError.unknown("module for classifier.trainable", name, outer)
     before = outside(name, order[: order.index(name)])
     if not before:
         raise UserError(f'nothing comes before {name}; set classifier.trainable to "all"')
