@@ -11,6 +11,7 @@ import torch
 import uda
 from tests.conftest import SHORT, StopAfter, drawn
 from uda import UserError
+from uda.console import Display
 from uda.report.page import Material
 from uda.runs.folder import RunFolder
 from uda.training.fit import fit, resume
@@ -61,6 +62,12 @@ def stopped(folders: Path, tmp_path: Path) -> tuple[Path, Path]:
     with pytest.raises(Interrupted):
         fit("folders", out=tmp_path / "run", device="cpu", precision="fp32", observers=[StopAfter(1)], overrides=overrides)
     return tmp_path / "run", data
+
+
+def test_what_a_resumed_run_computes_with_is_as_it_began(stopped: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    with drawn():
+        resume(stopped[0], display=Display())
+    assert "on cpu, fp32, channels last (as the run began)" in " ".join(capsys.readouterr().out.split())
 
 
 def test_data_that_has_changed_is_refused_though_it_is_as_many(stopped: tuple[Path, Path]) -> None:

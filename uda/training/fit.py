@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -202,7 +203,7 @@ def _go_on(folder: RunFolder, display: Display, model: nn.Module | None, report:
     environment, recipe = folder.read_environment(), folder.recipe
     check_trackers(environment.track)
     try:
-        runtime = choose_runtime(environment.device, environment.precision)
+        runtime = replace(choose_runtime(environment.device, environment.precision), why="as the run began")
     except UserError as error:
         raise UserError(f"the run began on {environment.device}, which is not here; go on where it is, or fit anew") from error
     with runtime.computing(), ranks.in_turn():
