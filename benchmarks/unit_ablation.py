@@ -17,6 +17,7 @@ from cells import run_cell, where
 
 from uda.recipe.load import load_recipe
 
+ALONE = "self-training alone"  # beside labelled source images; for recipes that have self-training
 VARIANTS: dict[str, dict[str, Any]] = {
     "as in the recipe": {},
     "feature matching off": {"method.feature_weight": 0.0},
@@ -29,12 +30,16 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "source inversion the other way": {"augment.source.invert": None},  # filled in: 0.5 where it is off, 0 where it is on
     "no warm start": {"method.warm_start": False},
     "self-training off": (A_OFF := {"method.information_weight": 0.0, "method.pseudo_label_weight": 0.0}),
-    "translated class off": (B_OFF := {f"method.translated_{term}_weight": 0.0 for term in ("class", "pseudo_label")}),
+    "translated class off": (
+        B_OFF := {
+            f"method.translated_{term}": 0.0 for term in ("class_weight", "class_weight_discriminator", "pseudo_label_weight")
+        }
+    ),
     "neither": A_OFF | B_OFF,
-    "self-training alone": {
-        **{f"method.{term}_weight": 0.0 for term in ("adversarial", "feature", "reconstruction", "kl")},
+    ALONE: {
+        **{f"method.{term}_weight": 0.0 for term in ("adversarial", "feature", "reconstruction", "kl", "cycle", "cycle_kl")},
         **B_OFF,
-        "method.translated_class_weight_discriminator": 0.0,
+        "method.self_training_from": 0.0,
         "method.width": 1,  # generators that learn nothing need not be wide
     },
 }
@@ -82,7 +87,9 @@ def main() -> None:
         rows = []
         for variant in given.variants:
             results = [run_variant(pair, variant, seed, given.steps, given.out) for seed in given.seeds]
-            rows.append(f"| {variant} | {' | '.join(mean(results, *path) for path in COLUMNS.values())} |")
+            figures = {name: mean(results, *path) for name, path in COLUMNS.items()}
+            figures |= {"class consistency": ""} if variant == ALONE else {}
+            rows.append(f"| {variant} | {' | '.join(figures.values())} |")
         print(f"\nSource: {results[0]['source']['note']}. Target: {results[0]['target']['note']}.\n")
         print(f"| variant | {' | '.join(COLUMNS)} |\n|{'---|' * (len(COLUMNS) + 1)}")
         print("\n".join(rows))

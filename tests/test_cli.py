@@ -308,8 +308,8 @@ def test_methods_are_listed_with_their_papers(capsys: pytest.CaptureFixture[str]
     _, out, _ = uda(capsys, monkeypatch, "methods")
     parts = {part.split()[0]: " ".join(part.split()) for part in re.split(r"\n(?=\S)", out)}
     assert set(METHODS) <= set(parts)
-    assert parts["shot"].endswith("Source-free. Reads no source images.")
-    assert parts["target_only"].endswith("Reads target labels.")
+    assert parts["shot"].endswith("ICML 2020. Reads no source images.")
+    assert parts["target_only"].endswith("Reads target labels in place of source images.")
     assert "NIPS 2017" in parts["unit"]
     assert parts["unit"].endswith("Makes images.")
     assert "Makes images" not in parts["dann"]
@@ -321,8 +321,10 @@ def test_data_sets_are_listed_all_or_one(
     _, out, _ = uda(capsys, monkeypatch, "data", "--data-root", str(tmp_path))
     assert {"mnist", "usps", "svhn", "digits"} <= {line.split()[0] for line in out.splitlines() if line[0] != " "}
     _, out, _ = uda(capsys, monkeypatch, "data", "usps", "--data-root", str(tmp_path))
-    assert "svhn" not in out
+    assert {line.split()[0] for line in out.splitlines()[1:] if line[0] != " "} == {"usps"}
     assert "not here" in out
+    _, out, _ = uda(capsys, monkeypatch, "data", "visda-2017", "--data-root", str(tmp_path))
+    assert "VisDA-2017 (Peng et al. 2017)" in out
     code, _, err = uda(capsys, monkeypatch, "data", "uspss")
     assert (code, "did you mean 'usps'" in err) == (2, True)
 

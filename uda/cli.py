@@ -679,7 +679,8 @@ def methods(name: Annotated[str | None, typer.Argument(help="One of them: its ob
     table = Table("method", "what it is", box=None, pad_edge=False)
     for name, method in METHODS.items():
         said = [(sys.modules[method.__module__].__doc__ or "").partition("\n\n")[0].replace("\n", " ")]
-        said += ["Reads target labels."] * method.reads_target_labels + ["Reads no source images."] * (not method.reads_source)
+        said += ["Reads target labels in place of source images."] * method.reads_target_labels
+        said += ["Reads no source images."] * (not method.reads_source and not method.reads_target_labels)
         said += ["Makes images."] * (method.translates or issubclass(method, PairDrawing))
         table.add_row(name, " ".join(said))
     new_console().print(table)
@@ -687,7 +688,8 @@ def methods(name: Annotated[str | None, typer.Argument(help="One of them: its ob
 
 @app.command()
 def data(
-    name: Annotated[str | None, typer.Argument(help="One of them; left out, all.")] = None, data_root: DataRoot = None
+    name: Annotated[str | None, typer.Argument(help="One of them, or of a set's domains all; left out, all.")] = None,
+    data_root: DataRoot = None,
 ) -> None:
     """Which data sets are here, where, and what would be downloaded."""
     from rich.table import Column, Table
@@ -699,16 +701,17 @@ def data(
     table = Table("data set", "split", Column("what it is, and where", overflow="fold"), box=None, pad_edge=False)
     roots = data_roots(data_root)
     rows = [*describe(roots), *describe_photographs(roots)]
-    if name is not None and name not in (known := {row[0] for row in rows}):
+    names = {row[0]: (row[0].rstrip("/"), row[0].partition("/")[0]) for row in rows}  # office31/dslr, and office31
+    if name is not None and name not in (known := {part for parts in names.values() for part in parts}):
         raise UserError.unknown("data set", name, known)
     for known_as, split, state, note in rows:
-        if name in (None, known_as):
+        if name is None or name in names[known_as]:
             table.add_row(known_as, split, f"{note}\n{state}")
     console = new_console()
     console.print(table)
-    console.print(
-        f"{', '.join(EMBEDDED)} are made on the spot; the others lie under --data-root, else $UDA_DATA, else ~/.cache/uda"
-    )
+    if name is None:
+        made = ", ".join(EMBEDDED)
+        console.print(f"{made} are made on the spot; the others lie under --data-root, else $UDA_DATA, else ~/.cache/uda")
 
 
 @cache_app.callback()

@@ -120,4 +120,6 @@ def test_examples_without_labels_are_the_least_certain(unlabelled: Pair, fp32: R
     images, labels, _, confidence = evaluator.examples(outputs, count=5)
     assert (labels == -1).all()
     assert torch.equal(confidence, outputs.target_logits.softmax(1).amax(1).sort().values[:5])
+    *_, cooler = evaluator.examples(outputs, count=5, temperature=2.0)
+    assert torch.equal(cooler, (outputs.target_logits / 2).softmax(1).amax(1).sort().values[:5])
     assert torch.allclose(predict(small_classifier(), images, fp32).softmax(1).amax(1), confidence, atol=1e-6)

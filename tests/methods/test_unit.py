@@ -166,6 +166,7 @@ class ByHand:
         {"translated_pseudo_label_weight": 0.8, "translated_class_augmented": True},
         {"drawn_batch": 4},
         {"target_stem_class_weight": 0.8},
+        {"target_stem_class_weight": 0.8, "tied_trunk": False},
         {"tied_trunk": False},
         {"feature_weight": 0.0},
         {"information_weight": 0.0},

@@ -101,10 +101,11 @@ def test_figures_are_what_was_counted_and_measured(folders: Path) -> None:
     seen = inspect(str(folders / "source"), str(folders / "target"), (), QUIET)
     lines = figures(seen | {"auc": 0.876, "uneven": 0.3, "duplicates": [("a", "b")]})
     sizes = seen["source"].classes.values()
-    assert lines[0] == f"source: 96 labelled images, {len(sizes)} classes of {min(sizes)} to {max(sizes)} images"
+    assert lines[0] == f"source: 96 labelled images, {len(sizes)} classes, {min(sizes)} to {max(sizes)} images each"
     assert lines[1] == "target: 96 images"
     assert "AUC 0.88" in lines[2]
     assert "30%" in lines[3]
+    assert lines[4] == "in both domains: 1 of the 96 and 96 images looked at"
     assert len(lines) == 5
     assert len(figures(seen | {"auc": None, "uneven": None, "duplicates": []})) == 2
 

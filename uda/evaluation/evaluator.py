@@ -131,7 +131,7 @@ class Evaluator:
     def examples(self, outputs: Outputs, count: int = 24, temperature: float = 1.0) -> Examples:
         """Target images worth a look: the test images that are wrong most confidently; where there are none, the least certain.
 
-        At most `count` of them; confidences are those at a `temperature`, as `uda predict` gives them.
+        At most `count` of them. Confidences are those of logits divided by `temperature`.
         """
         if outputs.test is None or self.pair.target_test is None:
             confidence, predicted = (outputs.target_logits.cpu() / temperature).softmax(1).max(1)

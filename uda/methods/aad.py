@@ -1,4 +1,4 @@
-"""AaD: Yang et al., "Attracting and Dispersing: A Simple Approach for Source-free Domain Adaptation", NeurIPS 2022. Source-free.
+"""AaD: Yang et al., "Attracting and Dispersing: A Simple Approach for Source-free Domain Adaptation", NeurIPS 2022.
 
 An image's prediction p is drawn towards those of its nearest neighbours among all target images, by the cosine of features, and
 away from those of the other images of its batch:

@@ -1,4 +1,4 @@
-"""SHOT: Liang, Hu, Feng, "Do We Really Need to Access the Source Data?", ICML 2020. Source-free.
+"""SHOT: Liang, Hu, Feng, "Do We Really Need to Access the Source Data?", ICML 2020.
 
 The head stays as the source left it; the rest learns from target images alone:
 

@@ -151,8 +151,8 @@ class UNITSettings(AdversarialSettings):
     translated_class_weight_discriminator: NonNegativeFloat = 0.0
     """for D: C_2 learns from translated source images, which makes it more forgiving of bad ones"""
     target_stem_class_weight: NonNegativeFloat = 0.0
-    """for D: C_2 learns from source images as they are, too: where domains are far apart, the first translations are too bad to
-    hold the target's stem"""
+    """for D: C_2 learns from the labelled source images themselves, too, all that C_1 learns from: where domains are far apart,
+    the first translations are too bad to hold the target's stem"""
 
 
 def starting_point(classifier: Classifier, warm: bool) -> Classifier:

@@ -150,24 +150,6 @@ class Trunk(nn.Module):
         return features.mean((2, 3)) if self.pooled else features.flatten(1)
 
 
-def module_before(network: nn.Module, channels: int, size: int, name: str) -> str:
-    """The module that ends right where another begins: ``"blocks.4"`` before ``"blocks.5"``.
-
-    Raises:
-        UserError: where there is no such module, or none before it.
-    """
-    network = network.cpu()
-    with evaluating(network):
-        order = watch(network, _some_images(channels, size)).order
-    if name not in order:
-        outer = [module for module in order if module.count(".") < 2]  # names of all the layers are no help
-        raise UserError.unknown("module for classifier.trainable", name, outer)
-    before = outside(name, order[: order.index(name)])
-    if not before:
-        raise UserError(f'nothing comes before {name}; set classifier.trainable to "all"')
-    return before[-1]
-
-
 def split_network(
     network: nn.Module, channels: int, size: int, classes: int, split: str | None = None, normalize: Normalize | None = None
 ) -> Classifier:

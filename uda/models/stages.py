@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from uda.errors import UserError
 from uda.models.custom import find_head
 from uda.models.watch import outside, watch
 from uda.runtime import evaluating
@@ -28,6 +29,24 @@ def stages_of(network: nn.Module, channels: int, size: int, classes: int) -> lis
     head, total = find_head(network, channels, size, classes), _count(network)
     parts = outside(head, [name for name in described or _parts(network) if name in order])
     return sorted((name for name in parts if _count(network.get_submodule(name)) > LEAST * total), key=order.index)
+
+
+def module_before(network: nn.Module, channels: int, size: int, classes: int, name: str) -> str:
+    """The module that ends right where another begins: ``"blocks.4"`` before ``"blocks.5"``.
+
+    Raises:
+        UserError: where there is no such module, or none before it.
+    """
+    network = network.cpu()
+    with evaluating(network):
+        order = watch(network, torch.zeros(2, channels, size, size)).order
+    before = {module: outside(module, order[: order.index(module)]) for module in order}
+    if name not in before:
+        stages = [stage for stage in stages_of(network, channels, size, classes) if before[stage]]
+        raise UserError(f"unknown module for classifier.trainable {name!r}; the network's stages are {', '.join(stages)}")
+    if not before[name]:
+        raise UserError(f'nothing comes before {name}; set classifier.trainable to "all"')
+    return before[name][-1]
 
 
 def _parts(network: nn.Module) -> list[str]:

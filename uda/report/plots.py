@@ -57,7 +57,7 @@ def svg(figure: Figure, what: str) -> str:
 
 # Which losses share a panel of the curves: each entry's title, and the losses (of those a method has) that it shows.
 PANELS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("class losses", ("class", "translated_class", "generator_class")),
+    ("class losses", ("class", "translated_class", "target_stem_class", "generator_class")),
     ("entropy of target predictions, and of their mean (nats)", ("target_entropy", "target_marginal_entropy")),
     ("pseudo-labels", ("pseudo_label",)),
     ("adversarial", ("discriminator_adversarial", "generator_adversarial")),

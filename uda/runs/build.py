@@ -20,12 +20,13 @@ from uda.methods.source_only import SourceClassifierSettings
 from uda.methods.translating import PairDrawing, Translating
 from uda.models import GIVEN_IN_PYTHON, build_classifier, build_foreign
 from uda.models.backbones import Classifier
-from uda.models.custom import find_head, is_own, module_before, split_network
+from uda.models.custom import find_head, is_own, split_network
 from uda.models.frozen import Body, Resized, TwoNorms, Whole, freeze, with_head
 from uda.models.heads import pool_before_head
 from uda.models.layers import Normalize
 from uda.models.preprocessing import preprocessing_of
 from uda.models.published import LIBRARIES, as_named_here
+from uda.models.stages import module_before
 from uda.models.weights import load_body, load_weights, read_state
 from uda.players import mark_pretrained
 from uda.recipe.schema import Recipe
@@ -142,7 +143,7 @@ def build_networks(
     else:
         split = wanted.split
         if wanted.first_trained is not None:
-            split = module_before(network, channels, size, wanted.first_trained)
+            split = module_before(network, channels, size, classes, wanted.first_trained)
         classifier = split_network(network, channels, size, classes, split, foreign[1])
     body = target_body = None
     if wanted.freezes:

@@ -183,23 +183,24 @@ def _features(recipe: Recipe, images: list[Tensor], runtime: Runtime, classes: i
 
 
 def figures(seen: dict[str, Any]) -> list[str]:
-    """What was counted and measured, in lines."""
+    """What was counted and measured, in lines; `seen` is what `inspect` returns, and what it could not tell has no line."""
     source, target, auc, uneven = seen["source"], seen["target"], seen["auc"], seen["uneven"]
+    fewest, most = min(source.classes.values()), max(source.classes.values())
+    each = f"{fewest:,}" if fewest == most else f"{fewest:,} to {most:,}"
+    looked = f"of the {len(source.images):,} and {len(target.images):,} images looked at"
     unreadable = len(source.unreadable) + len(target.unreadable)
     said = [
-        (True, f"source: {source.count:,} labelled images, {len(source.classes)} classes of {_range(source.classes)} images"),
+        (True, f"source: {source.count:,} labelled images, {len(source.classes)} classes, {each} images each"),
         (True, f"target: {target.count:,} images"),
         (auc is not None, f"told apart by {seen['by']}: AUC {auc or 0:.2f} (0.5 is not at all, 1 without a mistake)"),
-        (uneven is not None, f"{uneven or 0:.0%} of the target would have to change its class for the source's class shares"),
-        (bool(seen["duplicates"]), f"in both domains: {len(seen['duplicates'])} of the images looked at"),
-        (bool(unreadable), f"unreadable: {unreadable} of the images looked at"),
+        (
+            uneven is not None,
+            f"estimated: {uneven or 0:.0%} of the target would have to change class for the source's shares",
+        ),
+        (bool(seen["duplicates"]), f"in both domains: {len(seen['duplicates'])} {looked}"),
+        (bool(unreadable), f"unreadable: {unreadable} files beside these"),
     ]
     return [line for holds, line in said if holds]
-
-
-def _range(classes: Mapping[str, int]) -> str:
-    fewest, most = min(classes.values()), max(classes.values())
-    return f"{fewest:,}" if fewest == most else f"{fewest:,} to {most:,}"
 
 
 def advise(seen: dict[str, Any]) -> str:
