@@ -343,7 +343,7 @@ class UNIT(Translating):
             class_head, real_head = self.discriminators.class_head, self.discriminators.real_head
             source_logits, target_logits = class_head(of_1[labelled]), class_head(of_2["augmented" if self_training else "real"])
             translated_logits = class_head(torch.cat([of_2["translated"], *_popped(of_2, "translated augmented")]))
-            target_stem_logits = class_head(of_2["labelled"]) if s.target_stem_class_weight else source_logits
+            target_stem_logits = class_head(of_2["labelled"]) if s.target_stem_class_weight else None
             teacher_logits = self.teacher(batch.target_weak) if self_training and s.pseudo_label_weight else target_logits
             is_real = [real_head(features["real"]) for features in (of_1, of_2)]
             is_fake = [real_head(torch.cat([features[name] for name in fakes])) for features in (of_1, of_2)]
@@ -366,7 +366,7 @@ class UNIT(Translating):
             + s.class_weight * values["class"]
             + s.translated_class_weight_discriminator * values["translated_class"]
         )
-        if s.target_stem_class_weight:
+        if target_stem_logits is not None:
             values["target_stem_class"] = losses.cross_entropy(target_stem_logits, batch.source_labels)
             total = total + s.target_stem_class_weight * values["target_stem_class"]
         if self_training:
