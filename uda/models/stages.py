@@ -22,9 +22,7 @@ def stages_of(network: nn.Module, channels: int, size: int, classes: int) -> lis
     Raises:
         UserError: where the network cannot take such images, or has no head.
     """
-    network = network.cpu()
-    with evaluating(network):
-        order = watch(network, torch.zeros(2, channels, size, size)).order
+    order = _order(network, channels, size)
     described = [stage["module"] for stage in getattr(network, "feature_info", [])]
     head, total = find_head(network, channels, size, classes), _count(network)
     parts = outside(head, [name for name in described or _parts(network) if name in order])
@@ -37,16 +35,22 @@ def module_before(network: nn.Module, channels: int, size: int, classes: int, na
     Raises:
         UserError: where there is no such module, or none before it.
     """
+    order = _order(network, channels, size)
+    if name not in order:
+        # What begins with the images is no stage to train from: that is "all".
+        stages = [stage for stage in stages_of(network, channels, size, classes) if outside(stage, order[: order.index(stage)])]
+        raise UserError(f"unknown module for classifier.trainable {name!r}; the network's stages are {', '.join(stages)}")
+    before = outside(name, order[: order.index(name)])
+    if not before:
+        raise UserError(f'nothing comes before {name}; set classifier.trainable to "all"')
+    return before[-1]
+
+
+def _order(network: nn.Module, channels: int, size: int) -> list[str]:
+    """Dotted names of its modules in the order of their calls."""
     network = network.cpu()
     with evaluating(network):
-        order = watch(network, torch.zeros(2, channels, size, size)).order
-    before = {module: outside(module, order[: order.index(module)]) for module in order}
-    if name not in before:
-        stages = [stage for stage in stages_of(network, channels, size, classes) if before[stage]]
-        raise UserError(f"unknown module for classifier.trainable {name!r}; the network's stages are {', '.join(stages)}")
-    if not before[name]:
-        raise UserError(f'nothing comes before {name}; set classifier.trainable to "all"')
-    return before[name][-1]
+        return watch(network, torch.zeros(2, channels, size, size)).order
 
 
 def _parts(network: nn.Module) -> list[str]:

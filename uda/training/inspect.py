@@ -187,20 +187,19 @@ def figures(seen: dict[str, Any]) -> list[str]:
     source, target, auc, uneven = seen["source"], seen["target"], seen["auc"], seen["uneven"]
     fewest, most = min(source.classes.values()), max(source.classes.values())
     each = f"{fewest:,}" if fewest == most else f"{fewest:,} to {most:,}"
-    looked = f"of the {len(source.images):,} and {len(target.images):,} images looked at"
-    unreadable = len(source.unreadable) + len(target.unreadable)
-    said = [
-        (True, f"source: {source.count:,} labelled images, {len(source.classes)} classes, {each} images each"),
-        (True, f"target: {target.count:,} images"),
-        (auc is not None, f"told apart by {seen['by']}: AUC {auc or 0:.2f} (0.5 is not at all, 1 without a mistake)"),
-        (
-            uneven is not None,
-            f"estimated: {uneven or 0:.0%} of the target would have to change class for the source's shares",
-        ),
-        (bool(seen["duplicates"]), f"in both domains: {len(seen['duplicates'])} {looked}"),
-        (bool(unreadable), f"unreadable: {unreadable} files beside these"),
+    lines = [
+        f"source: {source.count:,} labelled images, {len(source.classes)} classes, {each} images each",
+        f"target: {target.count:,} images",
     ]
-    return [line for holds, line in said if holds]
+    if auc is not None:
+        lines.append(f"told apart by {seen['by']}: AUC {auc:.2f} (0.5 is not at all, 1 without a mistake)")
+    if uneven is not None:
+        lines.append(f"estimated: {uneven:.0%} of the target would have to change class for the source's shares")
+    if shared := len(seen["duplicates"]):
+        lines.append(f"in both domains: {shared} of the {len(source.images):,} and {len(target.images):,} images looked at")
+    if unreadable := len(source.unreadable) + len(target.unreadable):
+        lines.append(f"unreadable: {unreadable} files beside these")
+    return lines
 
 
 def advise(seen: dict[str, Any]) -> str:
