@@ -37,6 +37,8 @@ TRANSLATOR: dict[str, Any] = {
     "latent_regression_weight": 1.1,
     "mode_seeking_weight": 0.6,
     "translated_class_weight": 1.7,
+    "translated_pseudo_label_weight": 0.8,
+    "confidence": 0.168,  # some are above it
     "draws_from": 1.0,
 }
 CLASSIFIER_WEIGHTS = {"source_weight": 0.7, "information_weight": 1.3, "pseudo_label_weight": 0.6, "confidence": 0.168}
@@ -118,7 +120,8 @@ def translator_by_hand(twin: DRIT, batch: Batch) -> dict[str, Tensor]:
     u_other, v_other = hand.g(c_2, other, 1), hand.g(c_1, other, 2)
     far = (r - other).abs().mean(1).repeat(2)
     apart = torch.cat([(u_r - u_other).abs().mean((1, 2, 3)), (v_r - v_other).abs().mean((1, 2, 3))])
-    in_styles = twin.network(torch.cat([v, v_r]))
+    in_styles, back = twin.network(torch.cat([v, v_r])), twin.network(torch.cat([u, u_r]))
+    teacher = torch.cat([twin.teacher(x_2).detach()] * 2)
     terms |= {
         "generator_adversarial": (
             s.adversarial_weight,
@@ -133,6 +136,9 @@ def translator_by_hand(twin: DRIT, batch: Batch) -> dict[str, Tensor]:
         "mode_seeking": (s.mode_seeking_weight, (1 / (apart / far + 1e-5)).mean()),
         "generator_class": (
             s.translated_class_weight, by_hand.cross_entropy(in_styles, torch.cat([batch.source_labels] * 2)),
+        ),
+        "generator_pseudo_label": (
+            s.translated_pseudo_label_weight, by_hand.sure_cross_entropy(back, teacher, s.confidence),
         ),
     }  # fmt: skip
     total = sum(weight * value for weight, value in terms.values())
@@ -294,6 +300,7 @@ def test_translating_without_a_style_draws_one_and_reconstructing_takes_the_imag
     [
         ("mode_seeking_weight", "mode_seeking"),
         ("translated_class_weight", "generator_class"),
+        ("translated_pseudo_label_weight", "generator_pseudo_label"),
         ("information_weight", "target_entropy"),
         ("content_weight", "content"),
     ],
@@ -338,6 +345,22 @@ def test_the_class_of_translations_can_be_read_off_augmented_ones(fp32: Runtime,
     expected = float(plain["generator_class"] + of_black) / 2
     assert float(values["generator_class"]) == pytest.approx(expected, abs=1e-5)
     assert float(plain["generator_class"]) != pytest.approx(expected, abs=1e-3)
+
+
+def test_the_class_of_translations_back_too(fp32: Runtime, batch: Batch) -> None:
+    """Half of this loss is of images that source augmentation has painted black; the teacher reads real images, as they are."""
+    black = dataclasses.replace(batch, augment_source=lambda images: images * 0 - 1)
+    seen = torch.full_like(batch.source, -1)
+    with torch.no_grad():
+        teacher = CLASSIFIER(batch.target_weak[: len(seen)])
+        sure_of_half = float(teacher.softmax(1).amax(1).median())
+        of_black = by_hand.sure_cross_entropy(CLASSIFIER(seen), teacher, sure_of_half)
+    settings = {"translated_pseudo_label_weight": 1.0, "confidence": sure_of_half}
+    plain = make(fp32, **settings).step(black)
+    values = make(fp32, **settings, translated_class_augmented=True).step(black)
+    expected = float(plain["generator_pseudo_label"] + of_black) / 2
+    assert float(values["generator_pseudo_label"]) == pytest.approx(expected, abs=1e-5)
+    assert float(plain["generator_pseudo_label"]) != pytest.approx(expected, abs=1e-3)
 
 
 def test_the_classifier_can_see_its_draws_augmented(fp32: Runtime, batch: Batch) -> None:

@@ -13,6 +13,7 @@ paper's attribute). With u = G_1(c_2, a_1) and v = G_2(c_1, a_2), contents swapp
            latent regression       |A_i(G_i(c_j, r)) - r|
            mode seeking            1 / (|G_i(c_j, r) - G_i(c_j, r')| / |r - r'| + 1e-5)   Mao et al. 2019; off
            translated class        cross-entropy of C(G_2(c_1, .)) and the source labels         ours
+           and back                cross-entropy of C(G_1(c_2, .)) and the class that C's mean teacher is sure of
     C:     class         cross-entropy of the source, and of `draws` translations of each source image, with the source labels
            self-training  information maximisation and a mean teacher's pseudo-labels on the target; ours, off
 
@@ -40,6 +41,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from uda import losses
+from uda.data.augment import Augment
 from uda.data.batches import Batch
 from uda.data.domain import Domain
 from uda.errors import UserError
@@ -92,6 +94,8 @@ class DRITSettings(TeacherSettings):
     translated_class_weight: NonNegativeFloat = 0.0
     translated_class_augmented: bool = False
     """whether C reads these images augmented, too; then generators can hardly learn to deceive it (as UNIT's setting)"""
+    translated_pseudo_label_weight: NonNegativeFloat = 0.0
+    """translated target images keep the class that the teacher is sure of, read in the same way"""
 
     drawn_batch: PositiveInt | None = None
     """how many source images of a batch are translated, and as many of the target; left out: all of the source"""
@@ -293,8 +297,14 @@ class DRIT(Styled, WithTeacher):
             values["mode_seeking"] = mode_seeking(r, r_other, (in_1.random, in_1.other), (in_2.random, in_2.other))
             total = total + s.mode_seeking_weight * values["mode_seeking"]
         if s.translated_class_weight:
-            values["generator_class"] = self._generator_class(batch, fakes[TARGET])
+            logits, labels = self._read_drawn(fakes[TARGET], TARGET, batch.augment), batch.drawn_labels(s.drawn_batch)
+            values["generator_class"] = losses.cross_entropy(logits, labels.repeat(len(logits) // count))
             total = total + s.translated_class_weight * values["generator_class"]
+        if s.translated_pseudo_label_weight:
+            logits = self._read_drawn(fakes[SOURCE], SOURCE, batch.augment_source)
+            _, told = self.teacher_outputs(batch.target_weak[:count])
+            values["generator_pseudo_label"] = losses.pseudo_label(logits, told.repeat(len(logits) // count, 1), s.confidence)
+            total = total + s.translated_pseudo_label_weight * values["generator_pseudo_label"]
         self.players.step("translator", total)
         return values
 
@@ -315,14 +325,13 @@ class DRIT(Styled, WithTeacher):
         reconstructed, translated, random, *other = self._generate(domain, *wanted).split(len(own))
         return Drawn(reconstructed, translated, random, other[0] if other else None)
 
-    def _generator_class(self, batch: Batch, translated: Tensor) -> Tensor:
-        """Cross-entropy of C's reading of translated source images, which come in two styles, and the source labels."""
+    def _read_drawn(self, translated: Tensor, domain: int, augment: Augment) -> Tensor:
+        """C's logits of images that were drawn into a domain; after them, where the settings say so, of the same augmented."""
         if self.settings.translated_class_augmented:
-            translated = torch.cat([translated, self.runtime.arrange(batch.augment(translated.float()))])
+            translated = torch.cat([translated, self.runtime.arrange(augment(translated.float()))])
         with self.runtime.autocast():
             seen = self.seen(translated)
-        logits, labels = self.classify(self.features(seen, TARGET)), batch.drawn_labels(self.settings.drawn_batch)
-        return losses.cross_entropy(logits, labels.repeat(len(translated) // len(labels)))
+        return self.classify(self.features(seen, domain))
 
     def _update_discriminators(
         self, contents: Tensor, real: tuple[Tensor, Tensor], fake: tuple[Tensor, Tensor]
