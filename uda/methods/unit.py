@@ -321,27 +321,12 @@ class UNIT(Translating):
         s = self.settings
         begun = self.done >= s.self_training_from * self.steps
         self_training = begun and (s.information_weight > 0 or s.pseudo_label_weight > 0)
-        with self.runtime.autocast():
-            by_1, by_2 = {"real": self.seen(real[SOURCE])}, {"real": self.seen(real[TARGET])}
-        # The class head learns from all labelled images, and behind a frozen body from whole ones.
-        labelled = "real" if real[SOURCE] is batch.source else "labelled"
-        by_1.setdefault(labelled, batch.source)
-        if self_training:
-            by_2["augmented"] = batch.target
-        if s.target_stem_class_weight:
-            by_2["labelled"] = batch.source
         drawn_1, drawn_2 = ({name: seen.detach() for name, seen in of.items()} for of in drawn)
-        if self.noisy and not s.adversarial_on_reconstructions:
-            by_1["translated"], by_2["translated"] = drawn_1["translated"], drawn_2["translated"]
-        else:
-            by_1, by_2 = by_1 | drawn_1, by_2 | drawn_2
         fakes = ("translated", "reconstructed") if s.adversarial_on_reconstructions else ("translated",)
         with self.runtime.autocast():
-            if s.translated_class_weight_discriminator and s.translated_class_augmented:
-                by_2["translated augmented"] = self._augmented(batch, streams.source_target.detach())
-            of_1, of_2 = self.discriminators(by_1, by_2)
+            of_1, of_2 = self._read(batch, real, streams, (drawn_1, drawn_2), self_training)
             class_head, real_head = self.discriminators.class_head, self.discriminators.real_head
-            source_logits, target_logits = class_head(of_1[labelled]), class_head(of_2["augmented" if self_training else "real"])
+            source_logits, target_logits = class_head(of_1["labelled"]), class_head(of_2["augmented"])
             translated_logits = class_head(torch.cat([of_2["translated"], *_popped(of_2, "translated augmented")]))
             target_stem_logits = class_head(of_2["labelled"]) if s.target_stem_class_weight else None
             teacher_logits = self.teacher(batch.target_weak) if self_training and s.pseudo_label_weight else target_logits
@@ -380,6 +365,33 @@ class UNIT(Translating):
             total = total + s.feature_weight * values["feature"]
         self.players.step("discriminators", total)
         return values
+
+    def _read(
+        self,
+        batch: Batch,
+        real: tuple[Tensor, Tensor],
+        streams: Streams,
+        drawn: tuple[dict[str, Tensor], dict[str, Tensor]],
+        self_training: bool,
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Features of all that D_1 and D_2 read in D's update, by name: one pass for both domains."""
+        s, (drawn_1, drawn_2) = self.settings, drawn
+        by_1, by_2 = {"real": self.seen(real[SOURCE])}, {"real": self.seen(real[TARGET])}
+        # The class head learns from all labelled images, and behind a frozen body from whole ones.
+        if real[SOURCE] is not batch.source:
+            by_1["labelled"] = batch.source
+        if self_training:
+            by_2["augmented"] = batch.target
+        if s.target_stem_class_weight:
+            by_2["labelled"] = batch.source
+        if self.noisy and not s.adversarial_on_reconstructions:
+            by_1["translated"], by_2["translated"] = drawn_1["translated"], drawn_2["translated"]
+        else:
+            by_1, by_2 = by_1 | drawn_1, by_2 | drawn_2
+        if s.translated_class_weight_discriminator and s.translated_class_augmented:
+            by_2["translated augmented"] = self._augmented(batch, streams.source_target.detach())
+        of_1, of_2 = self.discriminators(by_1, by_2)
+        return {"labelled": of_1["real"], **of_1}, {"augmented": of_2["real"], **of_2}
 
     def _update_generators(
         self,
