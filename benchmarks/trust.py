@@ -4,7 +4,7 @@
     python benchmarks/trust.py run --backbone-weights tf_efficientnet_lite0.safetensors      # hours; goes on where it stopped
     python benchmarks/trust.py rows          # what each run's stored outputs say, and the truth, into uda/evaluation/study.csv,
                                              # where lines of runs whose folders are gone stay
-    python benchmarks/trust.py table         # how well the estimate holds on pairs that it was not fitted on
+    python benchmarks/trust.py table         # how well the estimate holds on pairs, targets and kinds of images not fitted on
 
 A shift is a pair of domains, perhaps with its target corrupted, without some classes, uneven or small. Three methods run on
 each, chosen by turns. Target labels are read where the truth is written down, and nowhere before.
@@ -37,7 +37,7 @@ from uda.data.datasets.digits import Split
 from uda.data.domain import LabelledDomain, Pair
 from uda.data.load import load_named, load_pair
 from uda.data.names import data_roots, join_roots
-from uda.evaluation.study import COVERED, Numbers, Regression, Spread, Study, log_odds, share
+from uda.evaluation.study import TABLE, Numbers, Study, Verdict, left_out, log_odds, read_rows, share
 from uda.evaluation.witnesses import witnesses
 from uda.recipe.load import resolve
 from uda.recipe.schema import Recipe
@@ -50,7 +50,6 @@ from uda.training.fit import new_job
 from uda.training.keep import Keeper
 from uda.training.stages import adapt, measure, predict_last, train_source
 
-TABLE = Path(__file__).parent.parent / "uda" / "evaluation" / "study.csv"
 METHODS = ("im", "shot", "mcc", "dann", "mean_teacher", "aad", "fixmatch", "supcon", "mcd", "adabn", "cdan", "dan", "deep_coral")
 EACH = 3  # methods on a shift
 DIGIT_PAIRS = (
@@ -216,7 +215,7 @@ def run(folder: Path, recipe: Recipe, pair: Pair) -> None:
 
 def run_all(out: Path, weights: Path, only: str, seeds: list[int], table: Path) -> None:
     """Every run that is neither there yet nor in the table, one line each."""
-    done = {row["run"] for row in read_rows(table)}
+    done = {row["run"] for row in there_already(table)}
     for seed, turn, shift in itertools.product(seeds, range(EACH), all_shifts()):
         method = methods_of(shift)[turn]
         folder = out / f"{shift.name}-{method}-{seed}"
@@ -235,7 +234,7 @@ def write_rows(outs: list[Path], table: Path) -> None:
 
     Lines that the table has of other runs stay, whose folders may be gone by now.
     """
-    rows: dict[str, dict[str, Any]] = {row["run"]: row for row in read_rows(table)}
+    rows: dict[str, dict[str, Any]] = {row["run"]: row for row in there_already(table)}
     for folder in sorted(path.parent for out in outs for path in out.glob("*/result.json")):
         opened, result = RunFolder.open(folder), json.loads((folder / "result.json").read_text())
         before, after = opened.read_outputs("source_only"), opened.read_outputs("last")
@@ -255,76 +254,106 @@ def write_rows(outs: list[Path], table: Path) -> None:
     print(f"{len(rows)} runs of {len({row['pair'] for row in rows.values()})} pairs; see {table}")
 
 
-def read_rows(table: Path) -> list[dict[str, str]]:
-    """The lines of a table that is there already."""
-    if not table.exists():
-        return []
-    with table.open(newline="") as file:
-        return list(csv.DictReader(file))
+def there_already(table: Path) -> list[dict[str, str]]:
+    """The lines of a table, of one that is not there yet none."""
+    return read_rows(table) if table.exists() else []
+
+
+def kind_of(pair: str) -> str:
+    """Digits, or the set that photographs are of."""
+    return pair.partition("/")[0] if "/" in pair else "digits"
+
+
+KIN: dict[str, Callable[[str], str]] = {
+    "the pair": lambda pair: pair,
+    "every pair with its target": lambda pair: pair.split()[-1],
+    "the kind of images": kind_of,
+}
+
+
+def judged(rows: list[dict[str, str]], kin: Callable[[str], str]) -> list[Verdict]:
+    """What is believed of each run by a study of those runs alone that share nothing of this kind with it."""
+    groups = [kin(row["pair"]) for row in rows]
+    others = {g: Study([row for row, group in zip(rows, groups, strict=True) if group != g]) for g in set(groups)}
+    return [
+        study.judge({name: float(row[name]) for name in study.names})
+        for row, study in zip(rows, map(others.__getitem__, groups), strict=True)
+    ]
 
 
 def print_table(table: Path) -> None:
-    """How far estimates are off, on runs of pairs that they were not fitted on; how often intervals cover; what is caught."""
-    rows, study = read_rows(table), Study(table)
-    adapted, before, gain = study.of_adapted, study.of_source, study.after - study.before
-    told = Regression(np.column_stack([adapted.witnesses, log_odds(study.before)]), log_odds(study.after), study.pairs)
-    found = {
-        "the study's": share(adapted.left_out),
-        "the same, told the source classifier's true accuracy": share(told.left_out),
+    """How far estimates are off, on runs of what they were not fitted on; how often intervals cover; what is caught."""
+    rows = read_rows(table)
+    before, after = column(rows, "true_before"), column(rows, "true_after")
+    by_kin = {name: judged(rows, kin) for name, kin in KIN.items()}
+    verdicts, pairs = by_kin["the pair"], np.array([row["pair"] for row in rows])
+    study = Study(rows)
+    told = np.column_stack([study.of_adapted.witnesses, log_odds(before)])
+    estimates = {
+        "the study's": np.array([verdict.accuracy for verdict in verdicts]),
+        "the same, told the source classifier's true accuracy": share(
+            left_out(pairs, told, log_odds(after), study.of_adapted.fit)
+        ),
         "average thresholded confidence": column(rows, "atc_after"),
         "mean confidence": column(rows, "confidence_after"),
         "agreement with the source classifier": column(rows, "agreement"),
     }
-    adapts = np.array([int("adabn" not in row["run"]) for row in rows], dtype=bool)
-    kept = study.gain_left_out >= 0
-    kinds = {"all": np.ones(len(rows), dtype=bool), "recommended": kept & adapts}
-    kinds |= {
-        "photographs": np.array(["/" in row["pair"] for row in rows]),
-        "digits": np.array(["/" not in row["pair"] for row in rows]),
-    }
-    kinds["20, 50 or 200 images"] = np.array([any(f"-{count}-" in row["run"] for count in (20, 50, 200)) for row in rows])
-    print(f"{len(rows)} runs of {len(set(study.pairs))} pairs, {len({row['run'].rsplit('-', 2)[0] for row in rows})} shifts\n")
+    kept = np.array([verdict.recommended == "adapted" for verdict in verdicts])
+    adapts = np.array(["adabn" not in row["run"] for row in rows])
+    photographs = np.array(["/" in row["pair"] for row in rows])
+    everything = np.ones(len(rows), dtype=bool)
+    kinds = {"all": everything, "recommended": kept & adapts, "photographs": photographs, "digits": ~photographs}
+    print(f"{len(rows)} runs of {len(set(pairs))} pairs, {len({row['run'].rsplit('-', 2)[0] for row in rows})} shifts\n")
     print(f"| mean of abs(estimated - true), points | {' | '.join(f'{kind} ({there.sum()})' for kind, there in kinds.items())} |")
     print("|---|" + "---|" * len(kinds))
-    for name, estimate in found.items():
-        off = 100 * abs(estimate - study.after)
+    for name, estimate in estimates.items():
+        off = 100 * abs(estimate - after)
         print(f"| {name} | {' | '.join(f'{off[there].mean():.1f}' for there in kinds.values())} |")
-    off = 100 * abs(share(before.left_out) - study.before)
+    off = 100 * abs(np.array([verdict.source_only for verdict in verdicts]) - before)
     print(f"| the study's, of the source classifier | {' | '.join(f'{off[there].mean():.1f}' for there in kinds.values())} |")
-    covered, width = nested(study, share(adapted.left_out), study.spread_of_adapted)
-    for kind, there in kinds.items():
-        share_covered, middle = 100 * covered[there].mean(), 100 * np.median(width[there])
-        print(f"\n{kind}: intervals cover {share_covered:.0f} of 100, median width {middle:.0f} points")
-    for points in (3, 1):
-        harmed = gain < -points / 100
-        print(
-            f"\nof {harmed.sum()} runs that lose more than {points} points, {(harmed & ~kept).sum()} are sent back to the source"
-        )
-    good = gain >= 0
-    lost = 100 * gain[good & ~kept].mean()
-    print(f"\nof {good.sum()} runs that lose nothing, {(good & ~kept).sum()} are sent back, for {lost:.1f} points each")
-    taken = np.where(kept, study.after, study.before)
+
+    back = "lose more than 3, sent back | more than 1, sent back | nothing, sent back"
     print(
-        f"\nmean accuracy: source {study.before.mean():.4f}, adapted {study.after.mean():.4f}, recommended {taken.mean():.4f}, "
-        f"the better of both {np.maximum(study.before, study.after).mean():.4f}"
+        f"\n| left out, and of which runs | runs | cover, of 100 | median width | off by | {back} | unlike |\n|---|" + "---|" * 8
     )
+    for name, found in by_kin.items():
+        print(f"| {name} | {held(found, before, after, everything)} |")
+    for name, there in (kinds | changes(rows)).items():
+        print(f"| the pair, {name} | {held(verdicts, before, after, there)} |")
+    taken = np.where(kept, after, before)
+    print(
+        f"\nmean accuracy: source {before.mean():.4f}, adapted {after.mean():.4f}, recommended {taken.mean():.4f}, "
+        f"the better of both {np.maximum(before, after).mean():.4f}"
+    )
+
+
+def held(verdicts: list[Verdict], before: Numbers, after: Numbers, there: NDArray[np.bool_]) -> str:
+    """A row's figures, of some runs: whether intervals cover, and what of harm and of good is sent back to the source."""
+    low, high = np.array([verdict.interval for verdict in verdicts]).T
+    back = np.array([verdict.recommended == "source" for verdict in verdicts])
+    gain, off = after - before, abs(np.array([verdict.accuracy for verdict in verdicts]) - after)
+    of = [there & (gain < -0.03), there & (gain < -0.01), there & (gain >= 0)]
+    figures = [
+        str(there.sum()), f"{100 * ((low <= after) & (after <= high))[there].mean():.0f}",
+        f"{100 * np.median((high - low)[there]):.0f}", f"{100 * off[there].mean():.1f}",
+        *(f"{(some & back).sum()} of {some.sum()}" for some in of),
+        f"{sum(verdict.unlike for verdict, is_there in zip(verdicts, there, strict=True) if is_there)}",
+    ]  # fmt: skip
+    return " | ".join(figures)
+
+
+def changes(rows: list[dict[str, str]]) -> dict[str, NDArray[np.bool_]]:
+    """Which runs are on targets that were changed, by how."""
+
+    def of(*changes: str) -> NDArray[np.bool_]:
+        return np.array([any(f"-{change.replace(' ', '_')}-" in row["run"] for change in changes) for row in rows])
+
+    found = {"lacks classes": of("lacks"), "uneven": of("uneven"), "corrupted": of(*CORRUPTIONS)}
+    return found | {f"{count} images": of(str(count)) for count in (20, 50, 200, 1000)}
 
 
 def column(rows: list[dict[str, str]], name: str) -> Numbers:
     return np.array([float(row[name]) for row in rows])
-
-
-def nested(study: Study, predicted: Numbers, spread: Spread) -> tuple[NDArray[np.bool_], Numbers]:
-    """Whether the interval of each run (N,) covers where its own pair has not set its width either, and that width (N,)."""
-    off = spread.errors / spread.deviations
-    covered, width = np.zeros(len(off), dtype=bool), np.zeros(len(off))
-    for pair in np.unique(study.pairs):
-        there = study.pairs == pair
-        widen = np.quantile(off[~there], COVERED, method="higher")
-        reach = widen * spread.deviations[there]
-        covered[there] = off[there] <= widen
-        width[there] = np.minimum(predicted[there] + reach, 1) - np.maximum(predicted[there] - reach, 0)
-    return covered, width
 
 
 def main() -> None:

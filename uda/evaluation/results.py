@@ -96,7 +96,7 @@ class Estimated(TypedDict):
     accuracy: float
     """of `last`"""
     interval: tuple[float, float]
-    """that covers the truth in nine of ten runs of the study (`uda.evaluation.study`)"""
+    """that covers the truth in nine of ten runs on targets that the study (`uda.evaluation.study`) was not fitted on"""
     by: str
     source_only: NotRequired[float]
     source_only_interval: NotRequired[tuple[float, float]]

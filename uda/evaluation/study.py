@@ -2,17 +2,20 @@
 
 ``study.csv`` has a line for each of its runs (``benchmarks/trust.py`` makes it): what `uda.evaluation.witnesses` found, and the
 accuracies that the target's labels gave. Two linear regressions say what follows for a new run: of the adapted classifier's
-accuracy, and of the source classifier's; the gain is their difference. How far each is off is told by runs of the pairs that it
-was fitted without, so an interval means: of runs on pairs of which nothing was known, nine in ten had their truth inside.
+accuracy, and of the source classifier's; the gain is their difference. How far each is off is told by runs on targets that it
+was fitted without, so an interval means: of runs on targets of which nothing was known, but like the study's, nine in ten had
+their truth inside.
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -25,6 +28,7 @@ LEAST = 0.02  # no estimate is taken to be nearer to the truth than this
 EDGE = 0.01  # shares are kept this far from 0 and 1 where their logarithms of odds are taken
 BEYOND = 0.25  # of the range that a witness has in the study: a run farther beyond it is unlike them all
 WIDER = 2.0  # is the interval of such a run
+CHANCE = 2.0  # times as much as chance does to an accuracy on so few images: it does as much to the witnesses
 
 Numbers = NDArray[np.float64]
 
@@ -76,20 +80,21 @@ class Verdict:
 class Regression:
     """A truth (N,) on witnesses (N, W)."""
 
-    def __init__(self, witnesses: Numbers, truth: Numbers, pairs: NDArray[np.str_]) -> None:
-        self.witnesses, self.truth, self.pairs = witnesses, truth, pairs
+    def __init__(self, witnesses: Numbers, truth: Numbers, targets: NDArray[np.str_]) -> None:
+        self.witnesses, self.truth, self.targets = witnesses, truth, targets
 
     @cached_property
     def left_out(self) -> Numbers:
-        """What is predicted of each run by a regression on the runs of other pairs (N,). It takes as many fits as pairs."""
-        return left_out(self.pairs, self.witnesses, self.truth, self._predict)
+        """What is predicted of each run by a regression on those of other targets (N,). It takes as many fits as targets."""
+        return left_out(self.targets, self.witnesses, self.truth, self.fit)
 
     def predict(self, witnesses: Numbers) -> Numbers:
         """What follows from the witnesses of other runs (n, W): (n,)."""
-        return self._predict(self.witnesses, self.truth, witnesses)
+        return self.fit(self.witnesses, self.truth, witnesses)
 
     @staticmethod
-    def _predict(witnesses: Numbers, truth: Numbers, of: Numbers) -> Numbers:
+    def fit(witnesses: Numbers, truth: Numbers, of: Numbers) -> Numbers:
+        """What a regression of a truth (N,) on witnesses (N, W) says of others (n, W): (n,)."""
         return np.asarray(fitted(witnesses, truth).predict(of))
 
 
@@ -97,17 +102,17 @@ class Spread:
     """How far predicted accuracies are from the truth, by how many images all heads and both classifiers agree on.
 
     Where they agree on most images, an estimate can hardly be far off; where they do not, it may be. Off by how much is what runs
-    of left-out pairs were off by, so that intervals are locally as wide as they need be (normalised conformal prediction,
+    on left-out targets were off by, so that intervals are locally as wide as they need be (normalised conformal prediction,
     Papadopoulos et al. 2002), and few images add what they leave to chance.
 
     Attributes:
-        deviations: a predicted size of each run's error (N,), by the runs of other pairs.
+        deviations: a predicted size of each run's error (N,), by the runs on other targets.
         widen: what a deviation is multiplied by to cover the truth in `COVERED` of these runs.
     """
 
-    def __init__(self, predicted: Numbers, truth: Numbers, agreed: Numbers, images: Numbers, pairs: NDArray[np.str_]) -> None:
+    def __init__(self, predicted: Numbers, truth: Numbers, agreed: Numbers, images: Numbers, targets: NDArray[np.str_]) -> None:
         self.errors, self.agreed = abs(truth - predicted), agreed[:, None]
-        self.deviations = self._with_chance(left_out(pairs, self.agreed, self.errors, self._sizes), predicted, images)
+        self.deviations = self._with_chance(left_out(targets, self.agreed, self.errors, self._sizes), predicted, images)
         self.widen = float(np.quantile(self.errors / self.deviations, COVERED, method="higher"))
 
     def deviation(self, predicted: Numbers, agreed: Numbers, images: Numbers) -> Numbers:
@@ -121,7 +126,7 @@ class Spread:
     @staticmethod
     def _with_chance(sizes: Numbers, predicted: Numbers, images: Numbers) -> Numbers:
         right = np.clip(predicted, 0.05, 0.95)
-        return np.asarray(np.sqrt(sizes**2 + right * (1 - right) / images))
+        return np.asarray(np.sqrt(sizes**2 + CHANCE**2 * right * (1 - right) / images))
 
 
 def fitted(columns: Numbers, values: Numbers) -> Any:
@@ -132,37 +137,35 @@ def fitted(columns: Numbers, values: Numbers) -> Any:
 
 
 def left_out(
-    pairs: NDArray[np.str_], columns: Numbers, values: Numbers, predict: Callable[[Numbers, Numbers, Numbers], Numbers]
+    groups: NDArray[np.str_], columns: Numbers, values: Numbers, predict: Callable[[Numbers, Numbers, Numbers], Numbers]
 ) -> Numbers:
-    """What is predicted of each run (N,) when no run of its pair has taught the prediction."""
+    """What is predicted of each run (N,) when no run of its group has taught the prediction."""
     found = np.zeros(len(values))
-    for pair in np.unique(pairs):
-        there = pairs == pair
+    for group in np.unique(groups):
+        there = groups == group
         found[there] = predict(columns[~there], values[~there], columns[there])
     return found
 
 
 class Study:
-    """The runs of a table, and what they teach."""
+    """The runs of a table, one in a row, and what they teach."""
 
-    def __init__(self, table: Path = TABLE) -> None:
-        with table.open(newline="") as file:
-            rows = list(csv.DictReader(file))
+    def __init__(self, rows: Sequence[Mapping[str, str]]) -> None:
         self.names = [name for name in rows[0] if name not in TRUTH]
-        self.pairs = np.array([row["pair"] for row in rows])
+        self.targets = np.array([row["pair"].split()[-1] for row in rows])
         before, after = (np.array([float(row[name]) for row in rows]) for name in ("true_before", "true_after"))
         self.before, self.after = before, after
         found = [{name: float(row[name]) for name in self.names} for row in rows]
         odds, raw = (np.stack(parts) for parts in zip(*map(self._columns, found), strict=True))
         agreed, images = np.array([run["all_agree"] for run in found]), np.exp([run["log_images"] for run in found])
         self.lowest, self.highest = raw.min(0), raw.max(0)
-        self.of_adapted, self.of_source = (Regression(odds, log_odds(truth), self.pairs) for truth in (after, before))
+        self.of_adapted, self.of_source = (Regression(odds, log_odds(truth), self.targets) for truth in (after, before))
         self.spread_of_adapted, self.spread_of_source = (
-            Spread(share(regression.left_out), truth, agreed, images, self.pairs)
+            Spread(share(regression.left_out), truth, agreed, images, self.targets)
             for regression, truth in ((self.of_adapted, after), (self.of_source, before))
         )
-        self.gain_left_out = share(self.of_adapted.left_out) - share(self.of_source.left_out)
-        self.reach_of_gain = float(np.quantile(abs(self.gain_left_out - (after - before)), COVERED, method="higher"))
+        gain_left_out = share(self.of_adapted.left_out) - share(self.of_source.left_out)
+        self.reach_of_gain = float(np.quantile(abs(gain_left_out - (after - before)), COVERED, method="higher"))
 
     def _columns(self, found: Mapping[str, float]) -> tuple[Numbers, Numbers]:
         """A run's witnesses with shares as logarithms of odds, and as they are."""
@@ -182,7 +185,9 @@ class Study:
             reach = spread.widen * spread.deviation(accuracy, agreed, images) * (WIDER if unlike else 1)
             low, middle, high = np.clip(accuracy + reach * np.array([-1, 0, 1]), 0, 1).tolist()
             figures.append((middle, (low, high)))
-        gain, wide = figures[0][0] - figures[1][0], self.reach_of_gain * (WIDER if unlike else 1)
+        # Images that both classifiers give the same class count for neither: the others alone leave the gain to chance.
+        chance = CHANCE * NormalDist().inv_cdf((1 + COVERED) / 2) * math.sqrt((1 - found["agreement"]) / float(images[0]))
+        gain, wide = figures[0][0] - figures[1][0], math.hypot(self.reach_of_gain, chance) * (WIDER if unlike else 1)
         return Verdict(*figures[0], *figures[1], (max(gain - wide, -1.0), min(gain + wide, 1.0)), unlike)
 
 
@@ -197,7 +202,13 @@ def share(odds: Numbers) -> Numbers:
     return np.asarray(1 / (1 + np.exp(-odds)), dtype=np.float64)
 
 
+def read_rows(table: Path) -> list[dict[str, str]]:
+    """The runs of a table."""
+    with table.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
 @lru_cache(1)
 def shipped() -> Study:
     """The study that comes with the package."""
-    return Study()
+    return Study(read_rows(TABLE))
