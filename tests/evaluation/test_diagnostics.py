@@ -75,10 +75,11 @@ def test_a_method_that_trains_nothing_is_not_blamed_for_changing_nothing():
 
 def test_translations_that_lose_their_class_are_a_sign() -> None:
     """Three quarters of what the judge reads of real images is the bound."""
-    assert class_not_kept({"class_consistency": 0.73, "judge_accuracy": 0.96}) is None
-    sign = class_not_kept({"class_consistency": 0.71, "judge_accuracy": 0.96})
+    assert class_not_kept({"taught_consistency": 0.73, "taught_agreement": 0.96}) is None
+    sign = class_not_kept({"taught_consistency": 0.71, "taught_agreement": 0.96})
     assert sign is not None
     assert "71% are read as their class, of real target images 96%" in str(sign)
-    assert class_not_kept({"feature_distance": 3.0}) is None, "without labels nobody can tell"
+    by_labels = {"class_consistency": 0.1, "judge_accuracy": 0.96}
+    assert class_not_kept(by_labels) is None, "what target labels tell is no sign"
     by_source = class_not_kept({"class_consistency": 0.08, "untranslated_consistency": 0.73})
     assert "8% are read as their class, of untranslated ones 73%" in str(by_source)

@@ -14,7 +14,14 @@ from uda.data.augment import to_float
 from uda.data.domain import Pair
 from uda.evaluation import translation
 from uda.evaluation.evaluator import predict
-from uda.evaluation.translation import Translate, evaluate_translation, frechet_distance, judge_by_source, train_judge
+from uda.evaluation.translation import (
+    Translate,
+    evaluate_translation,
+    frechet_distance,
+    judge_by_source,
+    judge_without_labels,
+    train_judge,
+)
 from uda.runtime import Runtime
 
 
@@ -85,6 +92,22 @@ def test_without_target_labels_there_is_no_class_consistency(small_pair: Pair, f
     assert "random weights" in found["feature_network"]
     # The judge of the source knows classes, though the images that it reads have none.
     assert found["backward"].keys() == {*distances, "judge_accuracy"}
+
+
+def test_without_target_labels_the_adapted_classifiers_own_classes_teach_the_judge(
+    small_pair: Pair, fp32: Runtime, perfect: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The classifier knows target images by heart; noise, which it may take for digits, is no digit to the judge."""
+    learning(monkeypatch, 100)
+    known = replace(small_pair, target=small_pair.target_test)
+    adapted, _ = train_judge(known.target, known.target, fp32)
+    unlabelled = replace(known, target=known.target.without_labels(), target_test=None)
+    kept = judge_without_labels(unlabelled, both(perfect, perfect), adapted, fp32)
+    assert kept["taught_agreement"] > 0.9
+    assert kept["taught_consistency"] > 0.9
+    lost = judge_without_labels(unlabelled, lambda images, *_: torch.rand_like(images) * 2 - 1, adapted, fp32)
+    assert lost["taught_agreement"] == kept["taught_agreement"]
+    assert lost["taught_consistency"] < 0.4
 
 
 def test_where_no_label_may_be_read_both_judges_are_random(small_pair: Pair, fp32: Runtime) -> None:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from uda.evaluation.results import read_result
-from uda.report.tables import diversity_rows, result_table
+from uda.report.tables import diversity_rows, further_rows, result_table
 from uda.runs.run import Run
 
 
@@ -33,3 +33,11 @@ def test_diversity_stands_beside_that_of_real_images_each_way() -> None:
     assert back[:2] == ("diversity, back", "1.50")
     assert back[2].endswith("in features (two real images: 4.25); LPIPS 0.125 (0.500)")
     assert diversity_rows({"feature_distance": 1.0, "backward": {}}) == []
+
+
+def test_what_the_taught_network_reads_is_shown_where_no_label_tells_it() -> None:
+    taught = {"taught_consistency": 0.8, "taught_agreement": 0.9}
+    ((name, figure, told),) = further_rows(taught)
+    assert (name, figure) == ("class consistency", "0.8000")
+    assert "(0.900 on target)" in told
+    assert further_rows(taught | {"class_consistency": 0.7}) == []

@@ -70,7 +70,8 @@ def test_without_target_labels_there_are_weights_pictures_and_scores(folders: Pa
     assert done.target_accuracy is None
     assert "class_consistency" not in done.result["translation"]
     assert done.result["translation"]["feature_distance"] > 0
-    assert (done.path / "report.html").exists()
+    assert {"taught_consistency", "taught_agreement"} < done.result["translation"].keys()
+    assert "that a network taught by the adapted classifier gives their class" in (done.path / "report.html").read_text()
     assert (done.path / "translations.png").exists()
 
 

@@ -1,4 +1,4 @@
-"""Signs that an adaptation went wrong; each says what it means and what to try. All but the last need no target label."""
+"""Signs that an adaptation went wrong; each says what it means and what to try. None needs a target label."""
 
 from __future__ import annotations
 
@@ -200,10 +200,14 @@ def changed_nothing(before: Tensor, after: Tensor) -> Diagnostic | None:
 
 
 def class_not_kept(translation: Mapping[str, Any]) -> Diagnostic | None:
-    """Translated source images of other classes than theirs; figures as `uda.evaluation.translation` returns them."""
-    judged, bound, others = translation.get("class_consistency"), translation.get("judge_accuracy"), "real target images"
-    if bound is None:  # the source classifier judges, which reads the same images before they are translated as well
-        bound, others = translation.get("untranslated_consistency"), "untranslated ones"
+    """Translated source images of other classes than theirs; figures as `uda.evaluation.translation` returns them.
+
+    Read by a network that was taught by the adapted classifier, or, behind a frozen body, by the source classifier.
+    """
+    judged, bound, others = translation.get("taught_consistency"), translation.get("taught_agreement"), "real target images"
+    if bound is None:
+        judged, bound = translation.get("class_consistency"), translation.get("untranslated_consistency")
+        others = "untranslated ones"
     if judged is None or bound is None or judged >= KEPT * bound:
         return None
     return Diagnostic(

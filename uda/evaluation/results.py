@@ -75,8 +75,11 @@ class Judged(TypedDict):
 
 
 def _measured_whole(given: Any) -> Any:
-    pairs = ("feature_distance", "untranslated_distance"), ("real_lpips", "lpips"), ("backward", "reconstruction_error")
-    for name, beside in pairs:
+    pairs = {
+        "feature_distance": "untranslated_distance", "real_lpips": "lpips",
+        "backward": "reconstruction_error", "taught_consistency": "taught_agreement",
+    }  # fmt: skip
+    for name, beside in pairs.items():
         if name in given and beside not in given:
             raise ValueError(f"it has {name}, and lacks {beside}")
     return given
@@ -86,6 +89,8 @@ class Translations(Judged):
     """What is said of translated source images, and of the way back."""
 
     pixel_accuracy: NotRequired[float]
+    taught_consistency: NotRequired[float]
+    taught_agreement: NotRequired[float]
     backward: NotRequired[Annotated[Judged, AfterValidator(_measured_whole)]]
     reconstruction_error: NotRequired[Annotated[dict[str, float], _holds("source", "target")]]
 

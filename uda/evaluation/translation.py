@@ -2,7 +2,8 @@
 
 Both are told by a judge, a classifier trained on labelled training images of the domain translated to. Where that is the target,
 it happens after the last step of the run and for these figures alone; nothing that it says steers the run. (Only the upper bound
-`target_only` reads these labels too.) Behind a frozen body the source classifier is the judge, both ways.
+`target_only` reads these labels too.) Beside it a judge that has learned from the adapted classifier tells without target labels
+whether classes are kept. Behind a frozen body the source classifier is the judge, both ways.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from uda.data.batches import Batches
 from uda.data.domain import Domain, LabelledDomain, Pair
 from uda.data.files import read
 from uda.evaluation.diversity import diversity
-from uda.evaluation.evaluator import features_and_logits, on_labelled
+from uda.evaluation.evaluator import features_and_logits, on_labelled, predict
 from uda.evaluation.outputs import accuracy
 from uda.methods.source_only import SourceOnly, SourceOnlySettings
 from uda.models import build_classifier
@@ -145,6 +146,37 @@ def judge_translations(
     whose = "source" if destination == SOURCE else "target"
     trained = f"trained {steps} steps on labelled {whose} images" if knows else "with random weights"
     return found | {"feature_network": f"strided, width {WIDTH}, {trained}"}, translated
+
+
+def judge_without_labels(pair: Pair, translate: Translate, classifier: torch.nn.Module, runtime: Runtime) -> dict[str, float]:
+    """Do translated source test images show their class, as far as it can be told without target labels?
+
+    They are read by a network that learns the classes which the adapted classifier gives real target images: the classifier
+    itself has taught the generators, and may see classes in what they draw where nobody else does.
+
+    Args:
+        pair: on the runtime's device.
+        translate: as `evaluate_translation` takes it.
+        classifier: the adapted one.
+        runtime: what to compute with.
+
+    Returns:
+        ``taught_consistency``: the share of translations (of up to 2,500 images) that are given the class of their image's
+        label; ``taught_agreement``: the share of as many real target images that are given the adapted classifier's class. The
+        random state is left as found.
+    """
+    with scoped_seed(0):
+        shown, real = pair.target.sample(COUNT), (pair.target_test or pair.target).sample(COUNT_BACK)
+        taught = predict(classifier, shown, runtime).argmax(1)
+        lessons = LabelledDomain(pair.target.name, shown, pair.source.classes, pair.target.note, taught)
+        network, _ = train_judge(lessons, lessons, runtime)
+        images, labels = pair.source_test.labelled_sample(COUNT_BACK)
+        translated = _translations(images, translate, SOURCE, TARGET)
+        of_real = predict(classifier, real, runtime).argmax(1)
+        return {
+            "taught_consistency": accuracy(predict(network, translated, runtime), labels),
+            "taught_agreement": accuracy(predict(network, real, runtime), of_real),
+        }
 
 
 def judge_by_source(

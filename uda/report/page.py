@@ -23,7 +23,7 @@ from uda.evaluation.outputs import Outputs
 from uda.evaluation.results import Checked, Result, Row, evaluations
 from uda.report import plots
 from uda.report.grids import picture
-from uda.report.tables import MEANINGS, backward_rows, checked_rows, diversity_rows, estimated_rows, recommended, spread
+from uda.report.tables import MEANINGS, checked_rows, estimated_rows, further_rows, recommended, spread
 from uda.runs.run import Run
 
 SHOWN = 24  # images of each domain on the page about two of them
@@ -83,7 +83,7 @@ def write_report(material: Material, out: Path) -> Path:
         "translations": _uri(material.translations) if material.translations else None,
     }  # fmt: skip
     if (translation := result.get("translation")) is not None:
-        values["further"] = [*diversity_rows(translation), *backward_rows(translation)]
+        values["further"] = further_rows(translation)
     if classifies:
         values |= _about_the_classifier(material)
     template = _environment().get_template("run.html.j2" if classifies else "translation.html.j2")

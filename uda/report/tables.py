@@ -56,7 +56,7 @@ def result_table(result: Result) -> Table:
                 "feature distance", f"{translation['feature_distance']:.1f}",
                 f"of translated to real target images (Fréchet; untranslated: {translation['untranslated_distance']:.1f})",
             )  # fmt: skip
-        for row in [*diversity_rows(translation), *backward_rows(translation)]:
+        for row in further_rows(translation):
             table.add_row(*row)
     return table
 
@@ -114,6 +114,18 @@ def diversity_rows(translation: Translations) -> list[tuple[str, str, str]]:
             told = f"distance of two drawn translations of one image, in features{beside}"
             rows.append((name, f"{way['diversity']:.2f}", told))
     return rows
+
+
+def further_rows(translation: Translations) -> list[tuple[str, str, str]]:
+    """Name, figure and meaning of all but the first figures of translations."""
+    rows = []
+    if "taught_consistency" in translation and "class_consistency" not in translation:
+        agreed = translation["taught_agreement"]
+        told = (
+            f"translated source images that a network taught by the adapted classifier gives their class ({agreed:.3f} on target)"
+        )
+        rows.append(("class consistency", f"{translation['taught_consistency']:.4f}", told))
+    return [*rows, *diversity_rows(translation), *backward_rows(translation)]
 
 
 def backward_rows(translation: Translations) -> list[tuple[str, str, str]]:

@@ -27,7 +27,7 @@ from uda.evaluation.outputs import Outputs
 from uda.evaluation.results import Result, Row, classifier_results, describe, select
 from uda.evaluation.selection import SCORES, entropy, information_maximization
 from uda.evaluation.shares import Shares, estimate_shares
-from uda.evaluation.translation import evaluate_translation, judge_by_source
+from uda.evaluation.translation import evaluate_translation, judge_by_source, judge_without_labels
 from uda.evaluation.witnesses import contradiction
 from uda.methods import find_method
 from uda.methods.base import Method
@@ -413,6 +413,8 @@ def _measure_translations(job: Job, method: Method) -> dict[str, Any]:
         return {"translation": found}
     paired = job.recipe.data.paired_test and not method.classifies
     figures = evaluate_translation(job.pair, method.translate, job.runtime, paired, method.classifies, draws)
+    if method.classifies:
+        figures |= judge_without_labels(job.pair, method.translate, method.classifier(), job.runtime)
     return {"translation": figures}
 
 
