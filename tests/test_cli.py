@@ -25,6 +25,7 @@ from uda import __version__
 from uda.cli import main
 from uda.errors import Terminated
 from uda.inference.answering import AnswerServer
+from uda.inference.check import draw, write_table
 from uda.methods import METHODS
 from uda.recipe import presets
 from uda.recipe.load import load_recipe
@@ -263,6 +264,20 @@ def test_check_asks_on_a_page_goes_on_and_judges(
     assert (kept["labels"], kept["accuracy"]["adapted"], kept["interval"]["adapted"][1]) == (20, 1, 1)
     assert "1.000" in out
     assert "estimate without labels" in out
+
+
+def test_a_check_of_fewer_labels_takes_all_that_were_drawn(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, own_run: Run, tmp_path: Path
+) -> None:
+    run = shutil.copytree(own_run.path, tmp_path / "run")
+    many = draw(own_run, 50, 0)
+    write_table(many, dict(zip(many.names, many.predicted, strict=True)), run / "check.csv")
+    kept = (run / "check.csv").read_bytes()
+    monkeypatch.setattr(AnswerServer, "serve", lambda _: None)
+    monkeypatch.delenv("DISPLAY", raising=False)
+    code, out, err = uda(capsys, monkeypatch, "check", str(run), "--labels", "30")
+    assert (code, err, "by 50 labels" in out) == (0, "", True)
+    assert (run / "check.csv").read_bytes() == kept
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has another shell")

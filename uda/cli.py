@@ -426,7 +426,7 @@ def evaluate(
 @app.command()
 def check(
     run: Path,
-    labels: Annotated[int, typer.Option(help="So many target images to look at.")] = 50,
+    labels: Annotated[int, typer.Option(help="So many target images to look at, or more that were drawn before.")] = 50,
     seed: Annotated[int, typer.Option(min=0, max=LAST_SEED, help="Of the draw of these images.")] = 0,
     csv: Annotated[
         Path | None, typer.Option(help="Write them to a table path,predicted,label, to be filled in elsewhere.")
@@ -441,14 +441,14 @@ def check(
     """
     from uda.atomic import sweep
     from uda.console import Display
-    from uda.inference.check import TABLE, check_table, draw, read_table, verdict, write_judgement, write_table
+    from uda.inference.check import TABLE, check_table, draw, length, read_table, verdict, write_judgement, write_table
     from uda.runs.run import Run
 
     if csv is not None and answers is not None:
         raise UserError("--csv writes a table and --answers reads one; give one of them")
     display, opened = Display(), Run(run, trust=trust)
-    drawn = draw(opened, labels, seed)
     if csv is not None:
+        drawn = draw(opened, labels, seed)
         if os.path.lexists(csv):  # it may hold answers
             raise UserError(f"{csv} is there already; give the table another name, or read what it holds: --answers {csv}")
         sweep(csv.absolute().parent)
@@ -459,7 +459,9 @@ def check(
         return
     with opened.locked():
         table = answers or run / TABLE
-        given = read_table(drawn, table) if table.exists() or answers else {}
+        there = table.exists() or answers is not None
+        drawn = draw(opened, max(labels, length(table)) if there else labels, seed)
+        given = read_table(drawn, table) if there else {}
         if answers is None:
             _ask(drawn, given, table, display)
         result = write_judgement(opened, drawn, given, seed)

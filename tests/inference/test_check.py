@@ -20,7 +20,7 @@ from uda.data.domain import Pair
 from uda.data.files import ImageFiles, read
 from uda.errors import UserError
 from uda.evaluation.evaluator import predict
-from uda.inference.check import NONE, TABLE, draw, judge, read_table, verdict, write_judgement, write_table
+from uda.inference.check import NONE, TABLE, draw, judge, length, read_table, verdict, write_judgement, write_table
 from uda.runs.run import Run
 from uda.training.fit import fit
 
@@ -113,8 +113,10 @@ def test_more_labels_go_on_from_fewer(own_run: Run, tmp_path: Path) -> None:
     answers = dict(zip(few.names, few.predicted, strict=True))
     write_table(few, answers, tmp_path / TABLE)
     assert read_table(many, tmp_path / TABLE) == answers
-    with pytest.raises(UserError, match="--labels and --seed that it was made with"):
+    assert length(tmp_path / TABLE) == 10
+    with pytest.raises(UserError, match="give the --seed that the table was made with") as refused:
         read_table(draw(own_run, 10, 1), tmp_path / TABLE)
+    assert "delete" not in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +124,7 @@ def test_more_labels_go_on_from_fewer(own_run: Run, tmp_path: Path) -> None:
     [
         ("path,predicted\na.png,1\n", "no rows of path,predicted,label"),
         ("", "no rows of path,predicted,label"),
-        ("path,predicted,label\nnowhere.png,1,1\n", "nowhere.png was not drawn"),
+        ("path,predicted,label\nnowhere.png,1,1\n", "nowhere.png is not among the first 1 images of this draw"),
         ("path,predicted,label\n{name},1,seven\n", "unknown class 'seven'"),
     ],
 )
@@ -138,7 +140,7 @@ def test_a_table_of_another_draw_is_refused(own_run: Run, tmp_path: Path) -> Non
     few, all_ = draw(own_run, 5, 1), draw(own_run, 96, 0)
     write_table(few, dict.fromkeys(few.names, few.classes[0]), tmp_path / "t.csv")
     assert len(read_table(few, tmp_path / "t.csv")) == 5
-    with pytest.raises(UserError, match="give its --seed, and leave all of its rows in"):
+    with pytest.raises(UserError, match=r"give the --seed .* and leave all of its rows in"):
         read_table(all_, tmp_path / "t.csv")
 
 

@@ -101,12 +101,7 @@ def write_table(drawn: Drawn, answers: Answers, out: Path) -> None:
         csv.writer(file).writerows([COLUMNS, *(map(as_cell, row) for row in rows)])
 
 
-def read_table(drawn: Drawn, path: Path) -> Answers:
-    """Reads what `write_table` wrote and somebody filled in.
-
-    Raises:
-        UserError: for a file that is no such table, images that were not drawn, or labels that are no class.
-    """
+def _rows_of(path: Path) -> list[dict[str, str]]:
     try:
         regular(path)
         with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
@@ -115,13 +110,33 @@ def read_table(drawn: Drawn, path: Path) -> Answers:
         raise UserError(f"{path} cannot be read as CSV ({error}); make one with --csv {path}") from error
     if not rows or not set(COLUMNS) <= rows[0].keys():
         raise UserError(f"{path} has no rows of path,predicted,label; make one with --csv {path}")
+    return rows
+
+
+def length(path: Path) -> int:
+    """How many images a table lists. A draw of fewer would not know them all.
+
+    Raises:
+        UserError: for a file that is no such table.
+    """
+    return len(_rows_of(path))
+
+
+def read_table(drawn: Drawn, path: Path) -> Answers:
+    """Reads what `write_table` wrote and somebody filled in.
+
+    Raises:
+        UserError: for a file that is no such table, other images than the first of this draw, or labels that are no class.
+    """
+    rows = _rows_of(path)
     names, labels = ({as_cell(text): text for text in texts} for texts in (drawn.names, (*drawn.classes, NONE)))
     there = [names.get(row["path"], row["path"]) for row in rows]
-    if strange := [name for name in there if name not in drawn.names]:
-        raise UserError(f"{path}: {strange[0]} was not drawn; give the --labels and --seed that it was made with, or delete it")
-    once = list(dict.fromkeys(drawn.names))  # a list of images may name one twice
-    if set(there) != set(once[: len(set(there))]):
-        raise UserError(f"{path} holds others than the first images of this draw; give its --seed, and leave all of its rows in")
+    first = list(dict.fromkeys(drawn.names))[: len(set(there))]  # a list of images may name one twice
+    if strange := [name for name in there if name not in first]:
+        raise UserError(
+            f"{path}: {strange[0]} is not among the first {len(first)} images of this draw; give the --seed that the table was"
+            " made with and leave all of its rows in, or ask for this draw in another table: --csv FILE"
+        )
     filled = [(row["path"], label) for row in rows if (label := (row["label"] or "").strip())]
     answers: Answers = {}
     for name, label in ((names.get(name, name), labels.get(label, label)) for name, label in filled):
