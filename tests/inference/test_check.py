@@ -95,6 +95,12 @@ def test_the_better_one_is_named(own_run: Run) -> None:
     assert (found["better"], "do not tell" in verdict(found)) == (None, True)
 
 
+@pytest.mark.parametrize("labels", [-1, 0, 3, 4])
+def test_fewer_labels_than_an_interval_takes_are_refused_before_anybody_looks(labels: int, own_run: Run) -> None:
+    with pytest.raises(UserError, match=f"--labels {labels} is too few for an interval, which takes 5"):
+        draw(own_run, labels, 0)
+
+
 def test_a_table_comes_back_as_it_was_filled_in(own_run: Run, tmp_path: Path) -> None:
     drawn, path = draw(own_run, 12, 0), tmp_path / "table.csv"
     write_table(drawn, {}, path)

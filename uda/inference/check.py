@@ -23,7 +23,7 @@ from uda.atomic import atomic_write
 from uda.data.domain import Domain
 from uda.data.files import ImageFiles
 from uda.errors import UserError
-from uda.evaluation.sampling import Estimate, accuracy_of, difference_of, doubt, order, stratify
+from uda.evaluation.sampling import FEWEST, Estimate, accuracy_of, difference_of, doubt, order, stratify
 from uda.inference.predict import as_cell
 from uda.paths import regular
 from uda.runs.folder import CHECK
@@ -75,8 +75,8 @@ def draw(run: Run, labels: int, seed: int) -> Drawn:
     Raises:
         UserError: where the run does not classify, or its target images are not to be found.
     """
-    if labels < 1:
-        raise UserError(f"--labels {labels}: give the number of images that you want to look at, 50 or 100")
+    if labels < FEWEST:
+        raise UserError(f"--labels {labels} is too few for an interval, which takes {FEWEST}; give 50 or 100")
     before, after = (run.outputs(which).target_logits for which in ("source_only", "last"))
     if len(before) != len(after):
         raise UserError(f"the files in {run.path / 'outputs'} are of {len(before):,} and of {len(after):,} images; fit again")
