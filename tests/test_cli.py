@@ -280,6 +280,17 @@ def test_a_check_of_fewer_labels_takes_all_that_were_drawn(
     assert (run / "check.csv").read_bytes() == kept
 
 
+def test_answers_that_do_not_count_are_said(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, own_run: Run, tmp_path: Path
+) -> None:
+    run, drawn = shutil.copytree(own_run.path, tmp_path / "run"), draw(own_run, 20, 0)
+    answers = dict(zip(drawn.names, drawn.predicted, strict=True))
+    answers.pop(drawn.names[10])
+    write_table(drawn, answers, tmp_path / "t.csv")
+    code, out, _ = uda(capsys, monkeypatch, "check", str(run), "--labels", "20", "--answers", str(tmp_path / "t.csv"))
+    assert (code, f"fill in image 11, {drawn.names[10]}" in " ".join(out.split())) == (0, True)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="has another shell")
 def test_a_closed_output_is_no_error() -> None:
     assert subprocess.run(f"{sys.executable} -m uda recipes >&-", shell=True, cwd=CHECKOUT).returncode == 0
@@ -301,7 +312,7 @@ def test_check_by_a_table(
     code, out, _ = uda(capsys, monkeypatch, "check", str(run), "--csv", str(table), "--labels", "20", "--seed", "3")
     assert (code, f"--answers {table}" in out) == (0, True)
     code, _, err = uda(capsys, monkeypatch, "check", str(run), "--answers", str(table), "--labels", "20", "--seed", "3")
-    assert (code, "0 answers are too few" in err) == (2, True)
+    assert (code, "too few answers: 0" in err) == (2, True)
     table.write_text("".join(line + ("0" if n else "") + "\n" for n, line in enumerate(table.read_text().splitlines())))
     code, *_ = uda(capsys, monkeypatch, "check", str(run), "--answers", str(table), "--labels", "20", "--seed", "3")
     assert (code, json.loads((run / "check.json").read_text())["labels"]) == (0, 20)

@@ -455,7 +455,7 @@ def check(
         write_table(drawn, {}, csv)
         command = f"uda check {quote(str(run))} --labels {labels} --seed {seed} --answers {quote(str(csv))}"
         listed = f"{csv} lists {'all ' if len(drawn.names) < labels else ''}{len(drawn.names)} images"
-        display.say(f"{listed}; fill in the column label, then: {command}")
+        display.say(f"{listed}; fill in the column label from the first on, ? where it cannot be told, then: {command}")
         return
     with opened.locked():
         table = answers or run / TABLE
@@ -467,6 +467,8 @@ def check(
         result = write_judgement(opened, drawn, given, seed)
     display.show(check_table(result))
     display.say(verdict(result))
+    if result["left_out"]:
+        display.say(printable(result["left_out_because"]))
     display.say(f"uda report {quote(str(run))} puts these figures into the report")
 
 

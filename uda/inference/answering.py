@@ -18,7 +18,7 @@ from typing import Any
 from uda.data.files import ImageFiles, read
 from uda.data.frame import open_image
 from uda.errors import UserError
-from uda.inference.check import NONE, Answers, Drawn, write_table
+from uda.inference.check import NONE, UNSURE, Answers, Drawn, write_table
 from uda.report.grids import picture
 from uda.report.page import question_page
 from uda.text import printable
@@ -68,8 +68,8 @@ class AnswerServer(ThreadingHTTPServer):
     def page(self) -> str:
         drawn = self.drawn
         state = {
-            "classes": [*drawn.classes, NONE],
-            "keys": [*keys_of(drawn.classes), "-"],
+            "classes": [*drawn.classes, NONE, UNSURE],
+            "keys": [*keys_of(drawn.classes), "-", "?"],
             "predicted": drawn.predicted,
             "names": drawn.names,
             "answers": [self.answers.get(name, "") for name in drawn.names],
@@ -139,7 +139,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _is_answer(self, asked: Any) -> bool:
         known = isinstance(asked, dict) and self._drawn(str(asked.get("row"))) and isinstance(asked["row"], int)
-        return known and asked.get("label") in ("", NONE, *self.server.drawn.classes)
+        return known and asked.get("label") in ("", NONE, UNSURE, *self.server.drawn.classes)
 
     def _body(self) -> Any:
         try:

@@ -31,6 +31,8 @@ from uda.runs.run import Run
 
 NONE = "none of them"
 """the answer for an image of no known class: it is wrong, whatever was predicted"""
+UNSURE = "cannot tell"
+"""the answer for an image that was looked at in vain: it may be any class; in a table, ``?`` says so, too"""
 COLUMNS = ("path", "predicted", "label")
 TABLE = "check.csv"
 """in the run folder: what the page has been told"""
@@ -64,9 +66,14 @@ class Drawn:
         """The adapted classifier's class of each image, by name."""
         return [self.classes[number] for number in self.after.tolist()]
 
+    @property
+    def fewest(self) -> int:
+        """How many of the first images must have an answer for an interval: all, of a target that has fewer images than that."""
+        return min(FEWEST, len(self.names))
+
 
 Answers = dict[str, str]
-"""the label of an image, or `NONE`, by the image's path; of an image that nobody looked at, nothing"""
+"""the label of an image, `NONE` or `UNSURE`, by the image's path; of an image that nobody looked at, nothing"""
 
 
 def draw(run: Run, labels: int, seed: int) -> Drawn:
@@ -129,7 +136,8 @@ def read_table(drawn: Drawn, path: Path) -> Answers:
         UserError: for a file that is no such table, other images than the first of this draw, or labels that are no class.
     """
     rows = _rows_of(path)
-    names, labels = ({as_cell(text): text for text in texts} for texts in (drawn.names, (*drawn.classes, NONE)))
+    names, labels = ({as_cell(text): text for text in texts} for texts in (drawn.names, (*drawn.classes, NONE, UNSURE)))
+    labels = {"?": UNSURE} | labels  # a class may have that name
     there = [names.get(row["path"], row["path"]) for row in rows]
     first = list(dict.fromkeys(drawn.names))[: len(set(there))]  # a list of images may name one twice
     if strange := [name for name in there if name not in first]:
@@ -142,28 +150,64 @@ def read_table(drawn: Drawn, path: Path) -> Answers:
     for name, label in ((names.get(name, name), labels.get(label, label)) for name, label in filled):
         if answers.setdefault(name, label) != label:
             raise UserError(f"{path} says two things of {name}: {answers[name]} and {label}; leave the wrong row out")
-        if label != NONE and label not in drawn.classes:
-            raise UserError.unknown("class", label, drawn.classes, f"{NONE!r}, in {path}")
+        if label not in (NONE, UNSURE, *drawn.classes):
+            raise UserError.unknown("class", label, drawn.classes, f"{NONE!r} or {UNSURE!r}, in {path}")
     return answers
 
 
+def counted(drawn: Drawn, answers: Answers) -> int:
+    """How many answers count, 0..n: those of the images before the first that has none.
+
+    Only the first images of a draw are a sample (`uda.evaluation.sampling.order`): whoever leaves out what is hard to tell
+    leaves out what the classifiers get wrong.
+    """
+    return next((row for row, name in enumerate(drawn.names) if name not in answers), len(drawn.names))
+
+
+def _left_out(drawn: Drawn, answers: Answers) -> tuple[int, str]:
+    """How many answers lie behind an image without one, and what is to be said of them."""
+    count = counted(drawn, answers)
+    behind = len(answers.keys() - set(drawn.names[:count]))
+    if not behind:
+        return 0, ""
+    return behind, (
+        f"answers that do not count: {behind}, since image {count + 1} has none, and which images are answered must not depend on"
+        f" how they look; fill in image {count + 1}, {drawn.names[count]} (? where it cannot be told), and they count"
+    )
+
+
 def judge(run: Run, drawn: Drawn, answers: Answers, seed: int) -> dict[str, Any]:
-    """Both classifiers' accuracies by the answers.
+    """Both classifiers' accuracies by the answers of the first images (`counted`).
+
+    Where some cannot be told (`UNSURE`), intervals reach from the lower end that they have with all of these wrong to the upper
+    end that they have with all right, and accuracies are half-way between both.
 
     Returns:
         ``accuracy`` and ``interval`` (90 %), each of ``adapted`` and ``source``; ``difference``, both of adapted less source;
         ``better``: ``"adapted"``, ``"source"``, or None where the answers do not tell; ``estimated``, as the run has it without
-        labels; ``labels``, how many there are; ``drawn``, of how many images; ``seed``.
+        labels; ``labels``, how many answers count; ``unsure``, how many of them are `UNSURE`; ``left_out``, how many answers do
+        not count, and ``left_out_because``; ``drawn``, of how many images; ``seed``.
 
     Raises:
         UserError: where there are too few answers.
     """
-    rows = torch.tensor([row for row, name in enumerate(drawn.names) if name in answers], dtype=torch.int64)
+    count, (behind, because) = counted(drawn, answers), _left_out(drawn, answers)
+    if count < drawn.fewest:
+        otherwise = because or "answer some more of the first images"
+        raise UserError(f"too few answers: {count}, and an interval takes {drawn.fewest}; {otherwise}")
     number = {name: label for label, name in enumerate(drawn.classes)}
-    labels = torch.tensor([number.get(answers[drawn.names[row]], -1) for row in rows.tolist()], dtype=torch.int64)
-    right = {"adapted": drawn.after[rows] == labels, "source": drawn.before[rows] == labels}
-    found = {name: accuracy_of(values, drawn.strata, drawn.of[rows]) for name, values in right.items()}
-    difference = difference_of(right["source"], right["adapted"], drawn.strata, drawn.of[rows])
+    told = [answers[name] for name in drawn.names[:count]]
+    labels = torch.tensor([number.get(answer, -1) for answer in told])
+    unsure = torch.tensor([answer == UNSURE for answer in told])
+    before, after, of = drawn.before[:count], drawn.after[:count], drawn.of[:count]
+    source, adapted = before == labels, after == labels
+    found = {
+        name: _between(*(accuracy_of(values, drawn.strata, of) for values in (right, right | unsure)))
+        for name, right in (("adapted", adapted), ("source", source))
+    }
+    either = unsure & (before != after)  # of these, at most one classifier is right
+    ends = (source | either, adapted), (source, adapted | either)
+    difference = _between(*(difference_of(*end, drawn.strata, of) for end in ends))
     low, high = difference.interval
     return {
         "accuracy": {name: estimate.value for name, estimate in found.items()},
@@ -171,10 +215,18 @@ def judge(run: Run, drawn: Drawn, answers: Answers, seed: int) -> dict[str, Any]
         "difference": {"accuracy": difference.value, "interval": difference.interval},
         "better": "adapted" if low > 0 else "source" if high < 0 else None,
         "estimated": run.result["estimated"],
-        "labels": len(rows),
+        "labels": count,
+        "unsure": int(unsure.sum()),
+        "left_out": behind,
+        "left_out_because": because,
         "drawn": len(drawn.names),
         "seed": seed,
     }
+
+
+def _between(worst: Estimate, best: Estimate) -> Estimate:
+    """What is known where the truth may be anything from the one to the other."""
+    return Estimate((worst.value + best.value) / 2, (worst.interval[0], best.interval[1]))
 
 
 def write_judgement(run: Run, drawn: Drawn, answers: Answers, seed: int) -> dict[str, Any]:
