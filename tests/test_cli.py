@@ -257,6 +257,8 @@ def test_check_asks_on_a_page_goes_on_and_judges(
     monkeypatch.delenv("DISPLAY", raising=False)
     code, out, _ = uda(capsys, monkeypatch, "check", str(run), "--labels", "20")
     assert (code, "http://127.0.0.1:" in out, "10 of 20 are answered" in out) == (130, True, True)
+    assert "by 10 labels" in out
+    assert "this keeps these figures" in out
     assert not (run / "check.json").exists()
     code, out, err = uda(capsys, monkeypatch, "check", str(run), "--labels", "20")
     assert (code, err) == (0, "")
@@ -264,6 +266,20 @@ def test_check_asks_on_a_page_goes_on_and_judges(
     assert (kept["labels"], kept["accuracy"]["adapted"], kept["interval"]["adapted"][1]) == (20, 1, 1)
     assert "1.000" in out
     assert "estimate without labels" in out
+
+
+def test_a_check_that_is_stopped_before_five_answers_says_what_is_missing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, own_run: Run, tmp_path: Path
+) -> None:
+    def person(server: AnswerServer) -> None:
+        server.answer(0, server.drawn.predicted[0])
+        raise KeyboardInterrupt
+
+    run = shutil.copytree(own_run.path, tmp_path / "run")
+    monkeypatch.setattr(AnswerServer, "serve", person)
+    monkeypatch.delenv("DISPLAY", raising=False)
+    code, out, _ = uda(capsys, monkeypatch, "check", str(run))
+    assert (code, "too few answers: 1, and an interval takes 5" in out) == (130, True)
 
 
 def test_a_check_of_fewer_labels_takes_all_that_were_drawn(

@@ -437,11 +437,11 @@ def check(
     """Accuracy on the target from a few labels: a page asks for them, on this machine alone; the figures go to RUN/check.json.
 
     Both the source classifier and the adapted one are judged by them; nothing is trained on them. The page can be closed and the
-    command stopped at any time: it goes on where it was.
+    command stopped at any time: it goes on where it was. From five answers on there are figures.
     """
     from uda.atomic import sweep
     from uda.console import Display
-    from uda.inference.check import TABLE, check_table, draw, length, read_table, verdict, write_judgement, write_table
+    from uda.inference.check import TABLE, draw, judge, length, read_table, write_judgement, write_table
     from uda.runs.run import Run
 
     if csv is not None and answers is not None:
@@ -462,18 +462,30 @@ def check(
         there = table.exists() or answers is not None
         drawn = draw(opened, max(labels, length(table)) if there else labels, seed)
         given = read_table(drawn, table) if there else {}
-        if answers is None:
-            _ask(drawn, given, table, display)
+        if answers is None and (stopped := _ask(drawn, given, table, display)):
+            command = f"uda check {quote(str(run))} --seed {seed} --answers {quote(str(table))}"
+            try:
+                _show_judgement(judge(opened, drawn, given, seed), display)
+                display.say(f"check.json is as it was; this keeps these figures in it: {command}")
+            except UserError as error:  # too few answers
+                display.say(printable(str(error)))
+            raise typer.Exit(stopped)
         result = write_judgement(opened, drawn, given, seed)
+    _show_judgement(result, display)
+    display.say(f"uda report {quote(str(run))} puts these figures into the report")
+
+
+def _show_judgement(result: dict[str, Any], display: Display) -> None:
+    from uda.inference.check import check_table, verdict
+
     display.show(check_table(result))
     display.say(verdict(result))
     if result["left_out"]:
         display.say(printable(result["left_out_because"]))
-    display.say(f"uda report {quote(str(run))} puts these figures into the report")
 
 
-def _ask(drawn: Drawn, given: Answers, table: Path, display: Display) -> None:
-    """Has a page asked for the answers that are missing; Ctrl-C ends it, and what was answered is kept."""
+def _ask(drawn: Drawn, given: Answers, table: Path, display: Display) -> int:
+    """Has a page ask for the answers that are missing, which are kept; the exit code where a signal ends it (Ctrl-C), or 0."""
     import webbrowser
 
     from uda.inference.answering import AnswerServer
@@ -488,7 +500,8 @@ def _ask(drawn: Drawn, given: Answers, table: Path, display: Display) -> None:
         display.say(
             f"{len(given)} of {len(drawn.names)} are answered, in {table}; the same command goes on; --csv FILE asks by a table"
         )
-        raise typer.Exit(143 if isinstance(stop, Terminated) else 130) from None
+        return 143 if isinstance(stop, Terminated) else 130
+    return 0
 
 
 @app.command()

@@ -166,6 +166,14 @@ def test_an_image_that_cannot_be_told_has_a_key(server: AnswerServer, drawn: Dra
     assert read_table(drawn, server.table) == {drawn.names[0]: UNSURE}
 
 
+def test_it_can_be_finished_once_there_are_enough_answers(server: AnswerServer) -> None:
+    keys = ["Enter"] * 5 + ["Tab"] * 14 + ["Enter"]  # from the answer over ten classes, two other answers and Back
+    seen = browse(server, (390, 844), keys)
+    assert [shown["early"] for shown in seen[:6]] == [""] * 5 + ["Finish with 5"]
+    assert (seen[-1]["asking"], seen[-1]["ended"]) == (False, "5 of 6 images have an answer")
+    assert server.done.wait(5)
+
+
 def test_a_page_that_was_closed_half_way_goes_on(server: AnswerServer, drawn: Drawn) -> None:
     assert browse(server, (1280, 800), ["Enter", "3"])[-1]["count"] == "2 of 6"
     assert browse(server, (1280, 800), [])[0]["count"] == "2 of 6"

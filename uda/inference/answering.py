@@ -45,7 +45,7 @@ class AnswerServer(ThreadingHTTPServer):
 
     Attributes:
         address: what to open.
-        done: set once the person says that all is answered.
+        done: set once the person wants no more images.
     """
 
     daemon_threads = True
@@ -70,6 +70,7 @@ class AnswerServer(ThreadingHTTPServer):
         state = {
             "classes": [*drawn.classes, NONE, UNSURE],
             "keys": [*keys_of(drawn.classes), "-", "?"],
+            "fewest": drawn.fewest,
             "predicted": drawn.predicted,
             "names": drawn.names,
             "answers": [self.answers.get(name, "") for name in drawn.names],
@@ -92,7 +93,7 @@ class AnswerServer(ThreadingHTTPServer):
         """Says nothing: a browser may leave in the middle of an image, and shows one that cannot be read as broken."""
 
     def serve(self) -> None:
-        """Serves until all is answered."""
+        """Serves until the person wants no more images."""
         threading.Thread(target=self.serve_forever, daemon=True).start()
         try:
             self.done.wait()
