@@ -25,6 +25,7 @@ from uda.inference.check import (
     TABLE,
     UNSURE,
     Drawn,
+    check_table,
     counted,
     draw,
     judge,
@@ -153,6 +154,19 @@ def test_a_difference_reaches_as_far_as_what_cannot_be_told_may_be_right(own_run
     low, high = judge(own_run, drawn, dict.fromkeys(drawn.names, UNSURE), 0)["difference"]["interval"]
     assert low == judge(own_run, drawn, as_source, 0)["difference"]["interval"][0]
     assert high == judge(own_run, drawn, agreed(drawn, range(40)), 0)["difference"]["interval"][1]
+
+
+def test_both_estimates_without_labels_stand_beside_what_was_checked(own_run: Run) -> None:
+    drawn = draw(own_run, 30, 0)
+    table = check_table(judge(own_run, drawn, agreed(drawn, range(30)), 0))
+    cells = list(zip(*(column.cells for column in table.columns), strict=True))
+    estimated = own_run.result["estimated"]
+    spans = ["{:.2f} .. {:.2f}".format(*estimated[name]) for name in ("source_only_interval", "interval")]
+    assert [row[0] for row in cells] == ["source", "adapted"]
+    assert [row[3:] for row in cells] == [
+        (f"{estimated['source_only']:.2f}", spans[0]),
+        (f"{estimated['accuracy']:.2f}", spans[1]),
+    ]
 
 
 @pytest.mark.parametrize("labels", [-1, 0, 3, 4])

@@ -238,18 +238,24 @@ def write_judgement(run: Run, drawn: Drawn, answers: Answers, seed: int) -> dict
 
 
 def check_table(result: dict[str, Any]) -> Table:
-    """The figures that the answers give, beside the one that was estimated without them."""
-    table = Table(title=f"by {result['labels']} labels", title_justify="left", box=box.SIMPLE_HEAD)
-    for name in ("classifier", "accuracy", "90 % interval"):
+    """The figures that the answers give, beside those that were estimated without them."""
+    unsure = f", {result['unsure']} of them of images that cannot be told" if result["unsure"] else ""
+    table = Table(title=f"by {result['labels']} labels{unsure}", title_justify="left", box=box.SIMPLE_HEAD)
+    for name in ("classifier", "accuracy", "90 % interval", "estimated", "its interval"):
         table.add_column(name, justify="left" if name == "classifier" else "right")
+    estimated = result["estimated"]
+    without = {"adapted": Estimate(estimated["accuracy"], estimated["interval"])}
+    if "source_only" in estimated:  # runs from before the study have no such estimate
+        without["source"] = Estimate(estimated["source_only"], estimated["source_only_interval"])
     for name in ("source", "adapted"):
-        table.add_row(name, *_figures(Estimate(result["accuracy"][name], result["interval"][name])))
-    table.add_row("adapted, estimated without labels", f"{result['estimated']['accuracy']:.3f}", "")
+        checked = Estimate(result["accuracy"][name], result["interval"][name])
+        table.add_row(name, *_figures(checked, 3), *(_figures(without[name], 2) if name in without else ("", "")))
     return table
 
 
-def _figures(estimate: Estimate) -> tuple[str, str]:
-    return f"{estimate.value:.3f}", "{:.3f} .. {:.3f}".format(*estimate.interval)
+def _figures(estimate: Estimate, digits: int) -> tuple[str, str]:
+    value, low, high = (f"{figure:.{digits}f}" for figure in (estimate.value, *estimate.interval))
+    return value, f"{low} .. {high}"
 
 
 def verdict(result: dict[str, Any]) -> str:
