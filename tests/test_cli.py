@@ -25,6 +25,7 @@ from uda import __version__
 from uda.cli import main
 from uda.errors import Terminated
 from uda.inference.answering import AnswerServer
+from uda.inference.check import draw, write_table
 from uda.methods import METHODS
 from uda.recipe import presets
 from uda.recipe.load import load_recipe
@@ -256,6 +257,8 @@ def test_check_asks_on_a_page_goes_on_and_judges(
     monkeypatch.delenv("DISPLAY", raising=False)
     code, out, _ = uda(capsys, monkeypatch, "check", str(run), "--labels", "20")
     assert (code, "http://127.0.0.1:" in out, "10 of 20 are answered" in out) == (130, True, True)
+    assert "by 10 labels" in out
+    assert "this keeps these figures" in out
     assert not (run / "check.json").exists()
     code, out, err = uda(capsys, monkeypatch, "check", str(run), "--labels", "20")
     assert (code, err) == (0, "")
@@ -263,6 +266,45 @@ def test_check_asks_on_a_page_goes_on_and_judges(
     assert (kept["labels"], kept["accuracy"]["adapted"], kept["interval"]["adapted"][1]) == (20, 1, 1)
     assert "1.000" in out
     assert "estimate without labels" in out
+
+
+def test_a_check_that_is_stopped_before_five_answers_says_what_is_missing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, own_run: Run, tmp_path: Path
+) -> None:
+    def person(server: AnswerServer) -> None:
+        server.answer(0, server.drawn.predicted[0])
+        raise KeyboardInterrupt
+
+    run = shutil.copytree(own_run.path, tmp_path / "run")
+    monkeypatch.setattr(AnswerServer, "serve", person)
+    monkeypatch.delenv("DISPLAY", raising=False)
+    code, out, _ = uda(capsys, monkeypatch, "check", str(run))
+    assert (code, "too few answers: 1, and an interval takes 5" in out) == (130, True)
+
+
+def test_a_check_of_fewer_labels_takes_all_that_were_drawn(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, own_run: Run, tmp_path: Path
+) -> None:
+    run = shutil.copytree(own_run.path, tmp_path / "run")
+    many = draw(own_run, 50, 0)
+    write_table(many, dict(zip(many.names, many.predicted, strict=True)), run / "check.csv")
+    kept = (run / "check.csv").read_bytes()
+    monkeypatch.setattr(AnswerServer, "serve", lambda _: None)
+    monkeypatch.delenv("DISPLAY", raising=False)
+    code, out, err = uda(capsys, monkeypatch, "check", str(run), "--labels", "30")
+    assert (code, err, "by 50 labels" in out) == (0, "", True)
+    assert (run / "check.csv").read_bytes() == kept
+
+
+def test_answers_that_do_not_count_are_said(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, own_run: Run, tmp_path: Path
+) -> None:
+    run, drawn = shutil.copytree(own_run.path, tmp_path / "run"), draw(own_run, 20, 0)
+    answers = dict(zip(drawn.names, drawn.predicted, strict=True))
+    answers.pop(drawn.names[10])
+    write_table(drawn, answers, tmp_path / "t.csv")
+    code, out, _ = uda(capsys, monkeypatch, "check", str(run), "--labels", "20", "--answers", str(tmp_path / "t.csv"))
+    assert (code, f"fill in image 11, {drawn.names[10]}" in " ".join(out.split())) == (0, True)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has another shell")
@@ -286,7 +328,7 @@ def test_check_by_a_table(
     code, out, _ = uda(capsys, monkeypatch, "check", str(run), "--csv", str(table), "--labels", "20", "--seed", "3")
     assert (code, f"--answers {table}" in out) == (0, True)
     code, _, err = uda(capsys, monkeypatch, "check", str(run), "--answers", str(table), "--labels", "20", "--seed", "3")
-    assert (code, "0 answers are too few" in err) == (2, True)
+    assert (code, "too few answers: 0" in err) == (2, True)
     table.write_text("".join(line + ("0" if n else "") + "\n" for n, line in enumerate(table.read_text().splitlines())))
     code, *_ = uda(capsys, monkeypatch, "check", str(run), "--answers", str(table), "--labels", "20", "--seed", "3")
     assert (code, json.loads((run / "check.json").read_text())["labels"]) == (0, 20)

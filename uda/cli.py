@@ -426,7 +426,7 @@ def evaluate(
 @app.command()
 def check(
     run: Path,
-    labels: Annotated[int, typer.Option(help="So many target images to look at.")] = 50,
+    labels: Annotated[int, typer.Option(help="So many target images to look at, or more that were drawn before.")] = 50,
     seed: Annotated[int, typer.Option(min=0, max=LAST_SEED, help="Of the draw of these images.")] = 0,
     csv: Annotated[
         Path | None, typer.Option(help="Write them to a table path,predicted,label, to be filled in elsewhere.")
@@ -437,39 +437,55 @@ def check(
     """Accuracy on the target from a few labels: a page asks for them, on this machine alone; the figures go to RUN/check.json.
 
     Both the source classifier and the adapted one are judged by them; nothing is trained on them. The page can be closed and the
-    command stopped at any time: it goes on where it was.
+    command stopped at any time: it goes on where it was. From five answers on there are figures.
     """
     from uda.atomic import sweep
     from uda.console import Display
-    from uda.inference.check import TABLE, check_table, draw, read_table, verdict, write_judgement, write_table
+    from uda.inference.check import TABLE, draw, judge, length, read_table, write_judgement, write_table
     from uda.runs.run import Run
 
     if csv is not None and answers is not None:
         raise UserError("--csv writes a table and --answers reads one; give one of them")
     display, opened = Display(), Run(run, trust=trust)
-    drawn = draw(opened, labels, seed)
     if csv is not None:
+        drawn = draw(opened, labels, seed)
         if os.path.lexists(csv):  # it may hold answers
             raise UserError(f"{csv} is there already; give the table another name, or read what it holds: --answers {csv}")
         sweep(csv.absolute().parent)
         write_table(drawn, {}, csv)
         command = f"uda check {quote(str(run))} --labels {labels} --seed {seed} --answers {quote(str(csv))}"
         listed = f"{csv} lists {'all ' if len(drawn.names) < labels else ''}{len(drawn.names)} images"
-        display.say(f"{listed}; fill in the column label, then: {command}")
+        display.say(f"{listed}; fill in the column label from the first on, ? where it cannot be told, then: {command}")
         return
     with opened.locked():
         table = answers or run / TABLE
-        given = read_table(drawn, table) if table.exists() or answers else {}
-        if answers is None:
-            _ask(drawn, given, table, display)
+        there = table.exists() or answers is not None
+        drawn = draw(opened, max(labels, length(table)) if there else labels, seed)
+        given = read_table(drawn, table) if there else {}
+        if answers is None and (stopped := _ask(drawn, given, table, display)):
+            command = f"uda check {quote(str(run))} --seed {seed} --answers {quote(str(table))}"
+            try:
+                _show_judgement(judge(opened, drawn, given, seed), display)
+                display.say(f"check.json is as it was; this keeps these figures in it: {command}")
+            except UserError as error:  # too few answers
+                display.say(printable(str(error)))
+            raise typer.Exit(stopped)
         result = write_judgement(opened, drawn, given, seed)
-    display.show(check_table(result))
-    display.say(verdict(result))
+    _show_judgement(result, display)
     display.say(f"uda report {quote(str(run))} puts these figures into the report")
 
 
-def _ask(drawn: Drawn, given: Answers, table: Path, display: Display) -> None:
-    """Has a page asked for the answers that are missing; Ctrl-C ends it, and what was answered is kept."""
+def _show_judgement(result: dict[str, Any], display: Display) -> None:
+    from uda.inference.check import check_table, verdict
+
+    display.show(check_table(result))
+    display.say(verdict(result))
+    if result["left_out"]:
+        display.say(printable(result["left_out_because"]))
+
+
+def _ask(drawn: Drawn, given: Answers, table: Path, display: Display) -> int:
+    """Has a page ask for the answers that are missing, which are kept; the exit code where a signal ends it (Ctrl-C), or 0."""
     import webbrowser
 
     from uda.inference.answering import AnswerServer
@@ -484,7 +500,8 @@ def _ask(drawn: Drawn, given: Answers, table: Path, display: Display) -> None:
         display.say(
             f"{len(given)} of {len(drawn.names)} are answered, in {table}; the same command goes on; --csv FILE asks by a table"
         )
-        raise typer.Exit(143 if isinstance(stop, Terminated) else 130) from None
+        return 143 if isinstance(stop, Terminated) else 130
+    return 0
 
 
 @app.command()

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from uda.errors import UserError
-from uda.evaluation.sampling import STRATA, Z, accuracy_of, difference_of, doubt, order, stratify
+from uda.evaluation.sampling import FEWEST, STRATA, Z, accuracy_of, difference_of, doubt, order, stratify
 
 
 def test_doubt_is_least_where_both_are_sure_of_one_class() -> None:
@@ -36,6 +36,12 @@ def test_a_larger_sample_begins_with_the_smaller_and_draws_the_doubtful_twice_as
     counts = strata[drawn[:75]].bincount(minlength=STRATA)
     assert counts.tolist() == [10, 12, 15, 18, 20]
     assert not torch.equal(drawn[:75], order(strata, 4)[:75])
+
+
+@pytest.mark.parametrize("count", [3, 5, 8, 1003])
+def test_the_first_images_are_one_of_each_stratum(count: int) -> None:
+    strata = stratify(torch.rand(count))
+    assert len(strata[order(strata, 0)[:FEWEST]].unique()) == min(count, STRATA)
 
 
 def test_every_image_of_a_stratum_is_drawn_alike() -> None:

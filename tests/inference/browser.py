@@ -25,6 +25,7 @@ NAMED = {"Enter": (Qt.Key.Key_Return, "\r"), "Backspace": (Qt.Key.Key_Backspace,
 PROBE = """(() => {
   const at = (id) => document.getElementById(id), yes = at("yes").getBoundingClientRect(), image = at("image");
   return JSON.stringify({
+    early: at("early").hidden ? "" : at("early").textContent, ended: at("ended").textContent,
     count: at("count").textContent, asking: !at("asked").hidden, lost: !at("lost").hidden, busy,
     picture: image.complete && image.naturalWidth > 0, reachable: yes.top >= 0 && yes.bottom <= innerHeight,
     width: innerWidth, overflow: document.documentElement.scrollWidth - innerWidth,

@@ -19,7 +19,7 @@ from PIL import Image
 
 from tests.conftest import CHECKOUT
 from uda.inference.answering import AnswerServer, keys_of
-from uda.inference.check import NONE, Drawn, draw, read_table
+from uda.inference.check import NONE, UNSURE, Drawn, draw, read_table
 from uda.runs.run import Run
 
 
@@ -77,7 +77,7 @@ def test_the_page_holds_all_that_it_needs(server: AnswerServer, drawn: Drawn) ->
     assert status == 200
     assert state["predicted"] == drawn.predicted
     assert state["answers"] == [""] * 6
-    assert state["classes"] == [*drawn.classes, NONE]
+    assert state["classes"] == [*drawn.classes, NONE, UNSURE]
     assert "http://" not in text
     assert "https://" not in text
 
@@ -158,6 +158,19 @@ def test_a_browser_answers_by_keyboard_alone_and_all_fits_the_screen(
     predicted = drawn.predicted
     assert list(read_table(drawn, server.table).values()) == [predicted[0], "3", "5", *predicted[3:]]
     assert not seen[-1]["asking"]
+    assert server.done.wait(5)
+
+
+def test_an_image_that_cannot_be_told_has_a_key(server: AnswerServer, drawn: Drawn) -> None:
+    browse(server, (1280, 800), ["?"])
+    assert read_table(drawn, server.table) == {drawn.names[0]: UNSURE}
+
+
+def test_it_can_be_finished_once_there_are_enough_answers(server: AnswerServer) -> None:
+    keys = ["Enter"] * 5 + ["Tab"] * 14 + ["Enter"]  # from the answer over ten classes, two other answers and Back
+    seen = browse(server, (390, 844), keys)
+    assert [shown["early"] for shown in seen[:6]] == [""] * 5 + ["Finish with 5"]
+    assert (seen[-1]["asking"], seen[-1]["ended"]) == (False, "5 of 6 images have an answer")
     assert server.done.wait(5)
 
 

@@ -20,7 +20,21 @@ from uda.data.domain import Pair
 from uda.data.files import ImageFiles, read
 from uda.errors import UserError
 from uda.evaluation.evaluator import predict
-from uda.inference.check import NONE, TABLE, draw, judge, read_table, verdict, write_judgement, write_table
+from uda.inference.check import (
+    NONE,
+    TABLE,
+    UNSURE,
+    Drawn,
+    check_table,
+    counted,
+    draw,
+    judge,
+    length,
+    read_table,
+    verdict,
+    write_judgement,
+    write_table,
+)
 from uda.runs.run import Run
 from uda.training.fit import fit
 
@@ -95,6 +109,80 @@ def test_the_better_one_is_named(own_run: Run) -> None:
     assert (found["better"], "do not tell" in verdict(found)) == (None, True)
 
 
+def agreed(drawn: Drawn, rows: range) -> dict[str, str]:
+    return {drawn.names[row]: drawn.predicted[row] for row in rows}
+
+
+def test_answers_behind_an_image_without_one_do_not_count(own_run: Run) -> None:
+    drawn = draw(own_run, 30, 0)
+    answers = agreed(drawn, range(12)) | agreed(drawn, range(13, 30))
+    result = judge(own_run, drawn, answers, 0)
+    assert (counted(drawn, answers), result["labels"], result["left_out"]) == (12, 12, 17)
+    assert result["interval"] == judge(own_run, drawn, agreed(drawn, range(12)), 0)["interval"]
+
+
+def test_what_is_left_out_is_said_with_what_to_fill_in(own_run: Run) -> None:
+    drawn = draw(own_run, 30, 0)
+    said = judge(own_run, drawn, agreed(drawn, range(12)) | agreed(drawn, range(13, 30)), 0)["left_out_because"]
+    assert "do not count: 17, since image 13 has none" in said
+    assert f"fill in image 13, {drawn.names[12]} " in said
+    assert judge(own_run, drawn, agreed(drawn, range(12)), 0)["left_out_because"] == ""
+
+
+def test_too_few_before_the_first_blank_are_refused_with_what_to_fill_in(own_run: Run) -> None:
+    drawn = draw(own_run, 30, 0)
+    with pytest.raises(UserError, match=f"too few answers: 2, .* fill in image 3, {drawn.names[2]} "):
+        judge(own_run, drawn, agreed(drawn, range(2)) | agreed(drawn, range(3, 30)), 0)
+    with pytest.raises(UserError, match=r"too few answers: 4, and an interval takes 5; answer some more of the first images"):
+        judge(own_run, drawn, agreed(drawn, range(4)), 0)
+
+
+def test_intervals_reach_from_all_that_cannot_be_told_wrong_to_all_right(own_run: Run) -> None:
+    drawn = draw(own_run, 40, 0)
+    told = agreed(drawn, range(30))
+    found = judge(own_run, drawn, told | dict.fromkeys(drawn.names[30:], UNSURE), 0)
+    worst = judge(own_run, drawn, told | dict.fromkeys(drawn.names[30:], NONE), 0)
+    best = judge(own_run, drawn, agreed(drawn, range(40)), 0)
+    assert (found["labels"], found["unsure"]) == (40, 10)
+    assert found["interval"]["adapted"] == (worst["interval"]["adapted"][0], best["interval"]["adapted"][1])
+    assert found["accuracy"]["adapted"] == pytest.approx((worst["accuracy"]["adapted"] + best["accuracy"]["adapted"]) / 2)
+
+
+def test_a_difference_reaches_as_far_as_what_cannot_be_told_may_be_right(own_run: Run) -> None:
+    drawn = draw(own_run, 40, 0)
+    as_source = {name: drawn.classes[number] for name, number in zip(drawn.names, drawn.before.tolist(), strict=True)}
+    low, high = judge(own_run, drawn, dict.fromkeys(drawn.names, UNSURE), 0)["difference"]["interval"]
+    assert low == judge(own_run, drawn, as_source, 0)["difference"]["interval"][0]
+    assert high == judge(own_run, drawn, agreed(drawn, range(40)), 0)["difference"]["interval"][1]
+
+
+def test_both_estimates_without_labels_stand_beside_what_was_checked(own_run: Run) -> None:
+    drawn = draw(own_run, 30, 0)
+    table = check_table(judge(own_run, drawn, agreed(drawn, range(30)), 0))
+    cells = list(zip(*(column.cells for column in table.columns), strict=True))
+    estimated = own_run.result["estimated"]
+    spans = ["{:.2f} .. {:.2f}".format(*estimated[name]) for name in ("source_only_interval", "interval")]
+    assert [row[0] for row in cells] == ["source", "adapted"]
+    assert [row[3:] for row in cells] == [
+        (f"{estimated['source_only']:.2f}", spans[0]),
+        (f"{estimated['accuracy']:.2f}", spans[1]),
+    ]
+
+
+@pytest.mark.parametrize("labels", [-1, 0, 3, 4])
+def test_fewer_labels_than_an_interval_takes_are_refused_before_anybody_looks(labels: int, own_run: Run) -> None:
+    with pytest.raises(UserError, match=f"--labels {labels} is too few for an interval, which takes 5"):
+        draw(own_run, labels, 0)
+
+
+def test_a_question_mark_says_that_an_image_cannot_be_told(own_run: Run, tmp_path: Path) -> None:
+    drawn = draw(own_run, 5, 0)
+    write_table(drawn, dict.fromkeys(drawn.names, "?"), tmp_path / "t.csv")
+    assert set(read_table(drawn, tmp_path / "t.csv").values()) == {UNSURE}
+    drawn = replace(drawn, classes=("?", *drawn.classes[1:]))
+    assert set(read_table(drawn, tmp_path / "t.csv").values()) == {"?"}, "here it is a class"
+
+
 def test_a_table_comes_back_as_it_was_filled_in(own_run: Run, tmp_path: Path) -> None:
     drawn, path = draw(own_run, 12, 0), tmp_path / "table.csv"
     write_table(drawn, {}, path)
@@ -103,7 +191,7 @@ def test_a_table_comes_back_as_it_was_filled_in(own_run: Run, tmp_path: Path) ->
         (name, predicted, "") for name, predicted in zip(drawn.names, drawn.predicted, strict=True)
     ]
     assert read_table(drawn, path) == {}
-    answers = {drawn.names[3]: "7", drawn.names[5]: NONE}
+    answers = {drawn.names[3]: "7", drawn.names[5]: NONE, drawn.names[6]: UNSURE}
     write_table(drawn, answers, path)
     assert read_table(drawn, path) == answers
 
@@ -113,8 +201,10 @@ def test_more_labels_go_on_from_fewer(own_run: Run, tmp_path: Path) -> None:
     answers = dict(zip(few.names, few.predicted, strict=True))
     write_table(few, answers, tmp_path / TABLE)
     assert read_table(many, tmp_path / TABLE) == answers
-    with pytest.raises(UserError, match="--labels and --seed that it was made with"):
+    assert length(tmp_path / TABLE) == 10
+    with pytest.raises(UserError, match="give the --seed that the table was made with") as refused:
         read_table(draw(own_run, 10, 1), tmp_path / TABLE)
+    assert "delete" not in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +212,7 @@ def test_more_labels_go_on_from_fewer(own_run: Run, tmp_path: Path) -> None:
     [
         ("path,predicted\na.png,1\n", "no rows of path,predicted,label"),
         ("", "no rows of path,predicted,label"),
-        ("path,predicted,label\nnowhere.png,1,1\n", "nowhere.png was not drawn"),
+        ("path,predicted,label\nnowhere.png,1,1\n", "nowhere.png is not among the first 1 images of this draw"),
         ("path,predicted,label\n{name},1,seven\n", "unknown class 'seven'"),
     ],
 )
@@ -138,7 +228,7 @@ def test_a_table_of_another_draw_is_refused(own_run: Run, tmp_path: Path) -> Non
     few, all_ = draw(own_run, 5, 1), draw(own_run, 96, 0)
     write_table(few, dict.fromkeys(few.names, few.classes[0]), tmp_path / "t.csv")
     assert len(read_table(few, tmp_path / "t.csv")) == 5
-    with pytest.raises(UserError, match="give its --seed, and leave all of its rows in"):
+    with pytest.raises(UserError, match=r"give the --seed .* and leave all of its rows in"):
         read_table(all_, tmp_path / "t.csv")
 
 

@@ -16,6 +16,8 @@ from torch import Tensor
 from uda.errors import UserError
 
 STRATA = 5
+FEWEST = STRATA
+"""images that an interval takes: the first of an `order` are one of each stratum"""
 MARGIN = 3.0
 """what logits are tempered to: the mean difference of the two likeliest classes'"""
 MOST_DOUBTFUL = 2.0

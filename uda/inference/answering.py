@@ -18,7 +18,7 @@ from typing import Any
 from uda.data.files import ImageFiles, read
 from uda.data.frame import open_image
 from uda.errors import UserError
-from uda.inference.check import NONE, Answers, Drawn, write_table
+from uda.inference.check import NONE, UNSURE, Answers, Drawn, write_table
 from uda.report.grids import picture
 from uda.report.page import question_page
 from uda.text import printable
@@ -45,7 +45,7 @@ class AnswerServer(ThreadingHTTPServer):
 
     Attributes:
         address: what to open.
-        done: set once the person says that all is answered.
+        done: set once the person wants no more images.
     """
 
     daemon_threads = True
@@ -68,8 +68,9 @@ class AnswerServer(ThreadingHTTPServer):
     def page(self) -> str:
         drawn = self.drawn
         state = {
-            "classes": [*drawn.classes, NONE],
-            "keys": [*keys_of(drawn.classes), "-"],
+            "classes": [*drawn.classes, NONE, UNSURE],
+            "keys": [*keys_of(drawn.classes), "-", "?"],
+            "fewest": drawn.fewest,
             "predicted": drawn.predicted,
             "names": drawn.names,
             "answers": [self.answers.get(name, "") for name in drawn.names],
@@ -92,7 +93,7 @@ class AnswerServer(ThreadingHTTPServer):
         """Says nothing: a browser may leave in the middle of an image, and shows one that cannot be read as broken."""
 
     def serve(self) -> None:
-        """Serves until all is answered."""
+        """Serves until the person wants no more images."""
         threading.Thread(target=self.serve_forever, daemon=True).start()
         try:
             self.done.wait()
@@ -139,7 +140,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _is_answer(self, asked: Any) -> bool:
         known = isinstance(asked, dict) and self._drawn(str(asked.get("row"))) and isinstance(asked["row"], int)
-        return known and asked.get("label") in ("", NONE, *self.server.drawn.classes)
+        return known and asked.get("label") in ("", NONE, UNSURE, *self.server.drawn.classes)
 
     def _body(self) -> Any:
         try:

@@ -23,7 +23,7 @@ from uda.atomic import atomic_write
 from uda.data.domain import Domain
 from uda.data.files import ImageFiles
 from uda.errors import UserError
-from uda.evaluation.sampling import Estimate, accuracy_of, difference_of, doubt, order, stratify
+from uda.evaluation.sampling import FEWEST, Estimate, accuracy_of, difference_of, doubt, order, stratify
 from uda.inference.predict import as_cell
 from uda.paths import regular
 from uda.runs.folder import CHECK
@@ -31,6 +31,8 @@ from uda.runs.run import Run
 
 NONE = "none of them"
 """the answer for an image of no known class: it is wrong, whatever was predicted"""
+UNSURE = "cannot tell"
+"""the answer for an image that was looked at in vain: it may be any class; in a table, ``?`` says so, too"""
 COLUMNS = ("path", "predicted", "label")
 TABLE = "check.csv"
 """in the run folder: what the page has been told"""
@@ -64,9 +66,14 @@ class Drawn:
         """The adapted classifier's class of each image, by name."""
         return [self.classes[number] for number in self.after.tolist()]
 
+    @property
+    def fewest(self) -> int:
+        """How many of the first images must have an answer for an interval: all, of a target that has fewer images than that."""
+        return min(FEWEST, len(self.names))
+
 
 Answers = dict[str, str]
-"""the label of an image, or `NONE`, by the image's path; of an image that nobody looked at, nothing"""
+"""the label of an image, `NONE` or `UNSURE`, by the image's path; of an image that nobody looked at, nothing"""
 
 
 def draw(run: Run, labels: int, seed: int) -> Drawn:
@@ -75,8 +82,8 @@ def draw(run: Run, labels: int, seed: int) -> Drawn:
     Raises:
         UserError: where the run does not classify, or its target images are not to be found.
     """
-    if labels < 1:
-        raise UserError(f"--labels {labels}: give the number of images that you want to look at, 50 or 100")
+    if labels < FEWEST:
+        raise UserError(f"--labels {labels} is too few for an interval, which takes {FEWEST}; give 50 or 100")
     before, after = (run.outputs(which).target_logits for which in ("source_only", "last"))
     if len(before) != len(after):
         raise UserError(f"the files in {run.path / 'outputs'} are of {len(before):,} and of {len(after):,} images; fit again")
@@ -101,12 +108,7 @@ def write_table(drawn: Drawn, answers: Answers, out: Path) -> None:
         csv.writer(file).writerows([COLUMNS, *(map(as_cell, row) for row in rows)])
 
 
-def read_table(drawn: Drawn, path: Path) -> Answers:
-    """Reads what `write_table` wrote and somebody filled in.
-
-    Raises:
-        UserError: for a file that is no such table, images that were not drawn, or labels that are no class.
-    """
+def _rows_of(path: Path) -> list[dict[str, str]]:
     try:
         regular(path)
         with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
@@ -115,40 +117,97 @@ def read_table(drawn: Drawn, path: Path) -> Answers:
         raise UserError(f"{path} cannot be read as CSV ({error}); make one with --csv {path}") from error
     if not rows or not set(COLUMNS) <= rows[0].keys():
         raise UserError(f"{path} has no rows of path,predicted,label; make one with --csv {path}")
-    names, labels = ({as_cell(text): text for text in texts} for texts in (drawn.names, (*drawn.classes, NONE)))
+    return rows
+
+
+def length(path: Path) -> int:
+    """How many images a table lists. A draw of fewer would not know them all.
+
+    Raises:
+        UserError: for a file that is no such table.
+    """
+    return len(_rows_of(path))
+
+
+def read_table(drawn: Drawn, path: Path) -> Answers:
+    """Reads what `write_table` wrote and somebody filled in.
+
+    Raises:
+        UserError: for a file that is no such table, other images than the first of this draw, or labels that are no class.
+    """
+    rows = _rows_of(path)
+    names, labels = ({as_cell(text): text for text in texts} for texts in (drawn.names, (*drawn.classes, NONE, UNSURE)))
+    labels = {"?": UNSURE} | labels  # a class may have that name
     there = [names.get(row["path"], row["path"]) for row in rows]
-    if strange := [name for name in there if name not in drawn.names]:
-        raise UserError(f"{path}: {strange[0]} was not drawn; give the --labels and --seed that it was made with, or delete it")
-    once = list(dict.fromkeys(drawn.names))  # a list of images may name one twice
-    if set(there) != set(once[: len(set(there))]):
-        raise UserError(f"{path} holds others than the first images of this draw; give its --seed, and leave all of its rows in")
+    first = list(dict.fromkeys(drawn.names))[: len(set(there))]  # a list of images may name one twice
+    if strange := [name for name in there if name not in first]:
+        raise UserError(
+            f"{path}: {strange[0]} is not among the first {len(first)} images of this draw; give the --seed that the table was"
+            " made with and leave all of its rows in, or ask for this draw in another table: --csv FILE"
+        )
     filled = [(row["path"], label) for row in rows if (label := (row["label"] or "").strip())]
     answers: Answers = {}
     for name, label in ((names.get(name, name), labels.get(label, label)) for name, label in filled):
         if answers.setdefault(name, label) != label:
             raise UserError(f"{path} says two things of {name}: {answers[name]} and {label}; leave the wrong row out")
-        if label != NONE and label not in drawn.classes:
-            raise UserError.unknown("class", label, drawn.classes, f"{NONE!r}, in {path}")
+        if label not in (NONE, UNSURE, *drawn.classes):
+            raise UserError.unknown("class", label, drawn.classes, f"{NONE!r} or {UNSURE!r}, in {path}")
     return answers
 
 
+def counted(drawn: Drawn, answers: Answers) -> int:
+    """How many answers count, 0..n: those of the images before the first that has none.
+
+    Only the first images of a draw are a sample (`uda.evaluation.sampling.order`): whoever leaves out what is hard to tell
+    leaves out what the classifiers get wrong.
+    """
+    return next((row for row, name in enumerate(drawn.names) if name not in answers), len(drawn.names))
+
+
+def _left_out(drawn: Drawn, answers: Answers) -> tuple[int, str]:
+    """How many answers lie behind an image without one, and what is to be said of them."""
+    count = counted(drawn, answers)
+    behind = len(answers.keys() - set(drawn.names[:count]))
+    if not behind:
+        return 0, ""
+    return behind, (
+        f"answers that do not count: {behind}, since image {count + 1} has none, and which images are answered must not depend on"
+        f" how they look; fill in image {count + 1}, {drawn.names[count]} (? where it cannot be told), and they count"
+    )
+
+
 def judge(run: Run, drawn: Drawn, answers: Answers, seed: int) -> dict[str, Any]:
-    """Both classifiers' accuracies by the answers.
+    """Both classifiers' accuracies by the answers of the first images (`counted`).
+
+    Where some cannot be told (`UNSURE`), intervals reach from the lower end that they have with all of these wrong to the upper
+    end that they have with all right, and accuracies are half-way between both.
 
     Returns:
         ``accuracy`` and ``interval`` (90 %), each of ``adapted`` and ``source``; ``difference``, both of adapted less source;
         ``better``: ``"adapted"``, ``"source"``, or None where the answers do not tell; ``estimated``, as the run has it without
-        labels; ``labels``, how many there are; ``drawn``, of how many images; ``seed``.
+        labels; ``labels``, how many answers count; ``unsure``, how many of them are `UNSURE`; ``left_out``, how many answers do
+        not count, and ``left_out_because``; ``drawn``, of how many images; ``seed``.
 
     Raises:
         UserError: where there are too few answers.
     """
-    rows = torch.tensor([row for row, name in enumerate(drawn.names) if name in answers], dtype=torch.int64)
+    count, (behind, because) = counted(drawn, answers), _left_out(drawn, answers)
+    if count < drawn.fewest:
+        otherwise = because or "answer some more of the first images"
+        raise UserError(f"too few answers: {count}, and an interval takes {drawn.fewest}; {otherwise}")
     number = {name: label for label, name in enumerate(drawn.classes)}
-    labels = torch.tensor([number.get(answers[drawn.names[row]], -1) for row in rows.tolist()], dtype=torch.int64)
-    right = {"adapted": drawn.after[rows] == labels, "source": drawn.before[rows] == labels}
-    found = {name: accuracy_of(values, drawn.strata, drawn.of[rows]) for name, values in right.items()}
-    difference = difference_of(right["source"], right["adapted"], drawn.strata, drawn.of[rows])
+    told = [answers[name] for name in drawn.names[:count]]
+    labels = torch.tensor([number.get(answer, -1) for answer in told])
+    unsure = torch.tensor([answer == UNSURE for answer in told])
+    before, after, of = drawn.before[:count], drawn.after[:count], drawn.of[:count]
+    source, adapted = before == labels, after == labels
+    found = {
+        name: _between(*(accuracy_of(values, drawn.strata, of) for values in (right, right | unsure)))
+        for name, right in (("adapted", adapted), ("source", source))
+    }
+    either = unsure & (before != after)  # of these, at most one classifier is right
+    ends = (source | either, adapted), (source, adapted | either)
+    difference = _between(*(difference_of(*end, drawn.strata, of) for end in ends))
     low, high = difference.interval
     return {
         "accuracy": {name: estimate.value for name, estimate in found.items()},
@@ -156,10 +215,18 @@ def judge(run: Run, drawn: Drawn, answers: Answers, seed: int) -> dict[str, Any]
         "difference": {"accuracy": difference.value, "interval": difference.interval},
         "better": "adapted" if low > 0 else "source" if high < 0 else None,
         "estimated": run.result["estimated"],
-        "labels": len(rows),
+        "labels": count,
+        "unsure": int(unsure.sum()),
+        "left_out": behind,
+        "left_out_because": because,
         "drawn": len(drawn.names),
         "seed": seed,
     }
+
+
+def _between(worst: Estimate, best: Estimate) -> Estimate:
+    """What is known where the truth may be anything from the one to the other."""
+    return Estimate((worst.value + best.value) / 2, (worst.interval[0], best.interval[1]))
 
 
 def write_judgement(run: Run, drawn: Drawn, answers: Answers, seed: int) -> dict[str, Any]:
@@ -171,18 +238,24 @@ def write_judgement(run: Run, drawn: Drawn, answers: Answers, seed: int) -> dict
 
 
 def check_table(result: dict[str, Any]) -> Table:
-    """The figures that the answers give, beside the one that was estimated without them."""
-    table = Table(title=f"by {result['labels']} labels", title_justify="left", box=box.SIMPLE_HEAD)
-    for name in ("classifier", "accuracy", "90 % interval"):
+    """The figures that the answers give, beside those that were estimated without them."""
+    unsure = f", {result['unsure']} of them of images that cannot be told" if result["unsure"] else ""
+    table = Table(title=f"by {result['labels']} labels{unsure}", title_justify="left", box=box.SIMPLE_HEAD)
+    for name in ("classifier", "accuracy", "90 % interval", "estimated", "its interval"):
         table.add_column(name, justify="left" if name == "classifier" else "right")
+    estimated = result["estimated"]
+    without = {"adapted": Estimate(estimated["accuracy"], estimated["interval"])}
+    if "source_only" in estimated:  # runs from before the study have no such estimate
+        without["source"] = Estimate(estimated["source_only"], estimated["source_only_interval"])
     for name in ("source", "adapted"):
-        table.add_row(name, *_figures(Estimate(result["accuracy"][name], result["interval"][name])))
-    table.add_row("adapted, estimated without labels", f"{result['estimated']['accuracy']:.3f}", "")
+        checked = Estimate(result["accuracy"][name], result["interval"][name])
+        table.add_row(name, *_figures(checked, 3), *(_figures(without[name], 2) if name in without else ("", "")))
     return table
 
 
-def _figures(estimate: Estimate) -> tuple[str, str]:
-    return f"{estimate.value:.3f}", "{:.3f} .. {:.3f}".format(*estimate.interval)
+def _figures(estimate: Estimate, digits: int) -> tuple[str, str]:
+    value, low, high = (f"{figure:.{digits}f}" for figure in (estimate.value, *estimate.interval))
+    return value, f"{low} .. {high}"
 
 
 def verdict(result: dict[str, Any]) -> str:
