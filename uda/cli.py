@@ -441,7 +441,7 @@ def check(
     """
     from uda.atomic import sweep
     from uda.console import Display
-    from uda.inference.check import TABLE, draw, judge, length, read_table, write_judgement, write_table
+    from uda.inference.check import TABLE, draw, judge, keep, length, read_table, write_table
     from uda.runs.run import Run
 
     if csv is not None and answers is not None:
@@ -470,9 +470,13 @@ def check(
             except UserError as error:  # too few answers
                 display.say(printable(str(error)))
             raise typer.Exit(stopped)
-        result = write_judgement(opened, drawn, given, seed)
+        result = judge(opened, drawn, given, seed)
+        kept = keep(opened, result)
     _show_judgement(result, display)
-    display.say(f"uda report {quote(str(run))} puts these figures into the report")
+    if kept:
+        display.say(f"uda report {quote(str(run))} puts these figures into the report")
+    else:
+        display.say(f"{run / 'check.json'} stays as it is, a check by more labels; remove it to keep this one instead")
 
 
 def _show_judgement(result: dict[str, Any], display: Display) -> None:
@@ -480,8 +484,8 @@ def _show_judgement(result: dict[str, Any], display: Display) -> None:
 
     display.show(check_table(result))
     display.say(verdict(result))
-    if result["left_out"]:
-        display.say(printable(result["left_out_because"]))
+    if result["blank"]:
+        display.say(printable(result["blank_because"]))
 
 
 def _ask(drawn: Drawn, given: Answers, table: Path, display: Display) -> int:

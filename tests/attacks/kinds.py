@@ -34,7 +34,7 @@ from uda.data.arrays import open_arrays
 from uda.data.folders import find
 from uda.data.frame import Frame, decode
 from uda.data.shards import Done
-from uda.inference.check import Drawn, draw, read_table, write_judgement
+from uda.inference.check import Drawn, draw, judge, keep, read_table
 from uda.inference.shards import Asked, found_done, predict_shard
 from uda.models.weights import load_weights
 from uda.recipe.load import load_recipe
@@ -274,7 +274,7 @@ def kinds(run: Path, root: Path) -> dict[str, Kind]:
     result = json.loads((one / "result.json").read_text())
     result.pop("files")  # which tell that a file is not the one that was written, whatever is in it
     (one / "result.json").write_text(json.dumps(result))
-    write_judgement(Run(one), drawn_of(run), dict.fromkeys(drawn_of(run).names, "3"), 0)
+    keep(Run(one), judge(Run(one), drawn_of(run), dict.fromkeys(drawn_of(run).names, "3"), 0))
     shutil.copytree(one, seeds / "seed-0")
     shutil.copy(one / "recipe.toml", seeds / "seeds.toml")
     (seeds / "seeds.json").write_text('{"format": 2, "seeds": [0], "data_root": "", "device": "cpu", "precision": "fp32"}')

@@ -29,10 +29,10 @@ from uda.inference.check import (
     counted,
     draw,
     judge,
+    keep,
     length,
     read_table,
     verdict,
-    write_judgement,
     write_table,
 )
 from uda.runs.run import Run
@@ -113,27 +113,27 @@ def agreed(drawn: Drawn, rows: range) -> dict[str, str]:
     return {drawn.names[row]: drawn.predicted[row] for row in rows}
 
 
-def test_answers_behind_an_image_without_one_do_not_count(own_run: Run) -> None:
+def test_an_image_without_an_answer_before_the_last_one_counts_as_one_that_cannot_be_told(own_run: Run) -> None:
     drawn = draw(own_run, 30, 0)
-    answers = agreed(drawn, range(12)) | agreed(drawn, range(13, 30))
-    result = judge(own_run, drawn, answers, 0)
-    assert (counted(drawn, answers), result["labels"], result["left_out"]) == (12, 12, 17)
-    assert result["interval"] == judge(own_run, drawn, agreed(drawn, range(12)), 0)["interval"]
+    answers = agreed(drawn, range(12)) | agreed(drawn, range(14, 25))
+    said = answers | {drawn.names[row]: UNSURE for row in (12, 13)}
+    assert counted(drawn, answers) == counted(drawn, said) == [said[name] for name in drawn.names[:25]]
+    left, right = judge(own_run, drawn, answers, 0), judge(own_run, drawn, said, 0)
+    assert (left["labels"], left["unsure"], left["blank"]) == (25, 2, 2)
+    assert left["interval"] == right["interval"]
+    assert (right["blank"], right["blank_because"]) == (0, "")
 
 
-def test_what_is_left_out_is_said_with_what_to_fill_in(own_run: Run) -> None:
+def test_what_is_blank_is_said_with_what_to_fill_in(own_run: Run) -> None:
     drawn = draw(own_run, 30, 0)
-    said = judge(own_run, drawn, agreed(drawn, range(12)) | agreed(drawn, range(13, 30)), 0)["left_out_because"]
-    assert "do not count: 17, since image 13 has none" in said
-    assert f"fill in image 13, {drawn.names[12]} " in said
-    assert judge(own_run, drawn, agreed(drawn, range(12)), 0)["left_out_because"] == ""
+    said = judge(own_run, drawn, agreed(drawn, range(12)) | agreed(drawn, range(13, 30)), 0)["blank_because"]
+    assert "without an answer before the last one: 1, taken for 'cannot tell'" in said
+    assert f"fill in image 13, {drawn.names[12]}," in said
 
 
-def test_too_few_before_the_first_blank_are_refused_with_what_to_fill_in(own_run: Run) -> None:
+def test_too_few_answers_are_refused(own_run: Run) -> None:
     drawn = draw(own_run, 30, 0)
-    with pytest.raises(UserError, match=f"too few answers: 2, .* fill in image 3, {drawn.names[2]} "):
-        judge(own_run, drawn, agreed(drawn, range(2)) | agreed(drawn, range(3, 30)), 0)
-    with pytest.raises(UserError, match=r"too few answers: 4, and an interval takes 5; answer some more of the first images"):
+    with pytest.raises(UserError, match="too few answers: 4, and an interval takes 5; answer some more images"):
         judge(own_run, drawn, agreed(drawn, range(4)), 0)
 
 
@@ -210,8 +210,8 @@ def test_more_labels_go_on_from_fewer(own_run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("path,predicted\na.png,1\n", "no rows of path,predicted,label"),
-        ("", "no rows of path,predicted,label"),
+        ("path,predicted\na.png,1\n", "has the columns path, predicted; give it path, predicted, label"),
+        ("", "has no columns; give it path, predicted, label"),
         ("path,predicted,label\nnowhere.png,1,1\n", "nowhere.png is not among the first 1 images of this draw"),
         ("path,predicted,label\n{name},1,seven\n", "unknown class 'seven'"),
     ],
@@ -269,14 +269,37 @@ def test_answers_that_have_no_end_are_refused(own_run: Run, tmp_path: Path) -> N
         read_table(draw(own_run, 10, 0), tmp_path / "t.csv")
 
 
-def test_the_figures_are_kept_in_the_run_folder(own_run: Run) -> None:
+def test_the_figures_are_kept_unless_those_of_more_labels_are(own_run: Run) -> None:
     drawn = draw(own_run, 20, 0)
-    result = write_judgement(own_run, drawn, dict(zip(drawn.names, drawn.predicted, strict=True)), 0)
-    kept = json.loads((own_run.path / "check.json").read_text())
-    (own_run.path / "check.json").unlink()
+    result, fewer = (judge(own_run, drawn, agreed(drawn, range(count)), 0) for count in (20, 8))
+    path = own_run.path / "check.json"
+    assert keep(own_run, result)
+    assert not keep(own_run, fewer)
+    kept = json.loads(path.read_text())
+    path.write_text("{")
+    assert keep(own_run, fewer), "a damaged one is replaced"
+    path.unlink()
     assert kept["accuracy"] == result["accuracy"]
     assert kept["interval"] == {name: list(span) for name, span in result["interval"].items()}
     assert kept["accuracy"]["adapted"] == 1
+
+
+@pytest.mark.parametrize("header", ["Path;Predicted;Label", "PATH,predicted, label "])
+def test_what_a_spreadsheet_makes_of_the_table_is_read(header: str, own_run: Run, tmp_path: Path) -> None:
+    drawn = draw(own_run, 5, 0)
+    between = header[4]
+    lines = [between.join((name, told, told)) for name, told in zip(drawn.names, drawn.predicted, strict=True)]
+    (tmp_path / "t.csv").write_text("\n".join([header, *lines]))
+    assert read_table(drawn, tmp_path / "t.csv") == dict(zip(drawn.names, drawn.predicted, strict=True))
+
+
+def test_other_columns_and_no_file_are_said(own_run: Run, tmp_path: Path) -> None:
+    drawn = draw(own_run, 5, 0)
+    (tmp_path / "t.csv").write_text("image,class\na.png,3\n")
+    with pytest.raises(UserError, match="has the columns image, class; give it path, predicted, label"):
+        read_table(drawn, tmp_path / "t.csv")
+    with pytest.raises(UserError, match=r"there is no .*u\.csv; give the table that --csv wrote"):
+        read_table(drawn, tmp_path / "u.csv")
 
 
 def test_an_image_that_the_target_lists_twice_may_be_drawn_twice(own_run: Run, tmp_path: Path) -> None:

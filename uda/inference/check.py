@@ -109,14 +109,25 @@ def write_table(drawn: Drawn, answers: Answers, out: Path) -> None:
 
 
 def _rows_of(path: Path) -> list[dict[str, str]]:
+    """The lines of a table, also as a spreadsheet writes it: with semicolons, or its columns in capitals."""
+    if not os.path.lexists(path):
+        raise UserError(f"there is no {path}; give the table that --csv wrote")
     try:
         regular(path)
         with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-            rows = list(csv.DictReader(file))
+            header = file.readline()
+            file.seek(0)
+            reader = csv.DictReader(file, delimiter=";" if ";" in header and "," not in header else ",")
+            found = [name.strip().lower() for name in reader.fieldnames or ()]
+            reader.fieldnames = found
+            rows = list(reader)
     except (OSError, csv.Error) as error:
-        raise UserError(f"{path} cannot be read as CSV ({error}); make one with --csv {path}") from error
-    if not rows or not set(COLUMNS) <= rows[0].keys():
-        raise UserError(f"{path} has no rows of path,predicted,label; make one with --csv {path}")
+        raise UserError(f"{path} cannot be read as CSV ({error}); make one with --csv FILE") from error
+    if not set(COLUMNS) <= set(found):
+        there = f"the columns {', '.join(found)}" if found else "no columns"
+        raise UserError(f"{path} has {there}; give it {', '.join(COLUMNS)}, as --csv writes them")
+    if not rows:
+        raise UserError(f"{path} lists no images; give the table that --csv wrote")
     return rows
 
 
@@ -155,29 +166,29 @@ def read_table(drawn: Drawn, path: Path) -> Answers:
     return answers
 
 
-def counted(drawn: Drawn, answers: Answers) -> int:
-    """How many answers count, 0..n: those of the images before the first that has none.
+def counted(drawn: Drawn, answers: Answers) -> list[str]:
+    """The answers that count: of all images up to the last that has one, `UNSURE` where one before it has none.
 
     Only the first images of a draw are a sample (`uda.evaluation.sampling.order`): whoever leaves out what is hard to tell
     leaves out what the classifiers get wrong.
     """
-    return next((row for row, name in enumerate(drawn.names) if name not in answers), len(drawn.names))
+    last = max((row for row, name in enumerate(drawn.names) if name in answers), default=-1)
+    return [answers.get(name, UNSURE) for name in drawn.names[: last + 1]]
 
 
-def _left_out(drawn: Drawn, answers: Answers) -> tuple[int, str]:
-    """How many answers lie behind an image without one, and what is to be said of them."""
-    count = counted(drawn, answers)
-    behind = len(answers.keys() - set(drawn.names[:count]))
-    if not behind:
+def _what_of_blanks(drawn: Drawn, answers: Answers, count: int) -> tuple[int, str]:
+    """How many of the first `count` images have no answer, and what is to be said of them."""
+    blank = [row for row, name in enumerate(drawn.names[:count]) if name not in answers]
+    if not blank:
         return 0, ""
-    return behind, (
-        f"answers that do not count: {behind}, since image {count + 1} has none, and which images are answered must not depend on"
-        f" how they look; fill in image {count + 1}, {drawn.names[count]} (? where it cannot be told), and they count"
+    return len(blank), (
+        f"images without an answer before the last one: {len(blank)}, taken for {UNSURE!r}, since which images are answered must"
+        f" not depend on how they look; fill in image {blank[0] + 1}, {drawn.names[blank[0]]}, for a narrower interval"
     )
 
 
 def judge(run: Run, drawn: Drawn, answers: Answers, seed: int) -> dict[str, Any]:
-    """Both classifiers' accuracies by the answers of the first images (`counted`).
+    """Both classifiers' accuracies by the answers that count (`counted`).
 
     Where some cannot be told (`UNSURE`), intervals reach from the lower end that they have with all of these wrong to the upper
     end that they have with all right, and accuracies are half-way between both.
@@ -185,18 +196,18 @@ def judge(run: Run, drawn: Drawn, answers: Answers, seed: int) -> dict[str, Any]
     Returns:
         ``accuracy`` and ``interval`` (90 %), each of ``adapted`` and ``source``; ``difference``, both of adapted less source;
         ``better``: ``"adapted"``, ``"source"``, or None where the answers do not tell; ``estimated``, as the run has it without
-        labels; ``labels``, how many answers count; ``unsure``, how many of them are `UNSURE`; ``left_out``, how many answers do
-        not count, and ``left_out_because``; ``drawn``, of how many images; ``seed``.
+        labels; ``labels``, how many answers count; ``unsure``, how many of them are `UNSURE`; ``blank``, how many of these have
+        no answer, and ``blank_because``, what is to be said of that; ``drawn``, of how many images; ``seed``.
 
     Raises:
         UserError: where there are too few answers.
     """
-    count, (behind, because) = counted(drawn, answers), _left_out(drawn, answers)
-    if count < drawn.fewest:
-        otherwise = because or "answer some more of the first images"
-        raise UserError(f"too few answers: {count}, and an interval takes {drawn.fewest}; {otherwise}")
+    told = counted(drawn, answers)
+    count = len(told)
+    if len(answers) < drawn.fewest:
+        raise UserError(f"too few answers: {len(answers)}, and an interval takes {drawn.fewest}; answer some more images")
+    blank, because = _what_of_blanks(drawn, answers, count)
     number = {name: label for label, name in enumerate(drawn.classes)}
-    told = [answers[name] for name in drawn.names[:count]]
     labels = torch.tensor([number.get(answer, -1) for answer in told])
     unsure = torch.tensor([answer == UNSURE for answer in told])
     before, after, of = drawn.before[:count], drawn.after[:count], drawn.of[:count]
@@ -217,8 +228,8 @@ def judge(run: Run, drawn: Drawn, answers: Answers, seed: int) -> dict[str, Any]
         "estimated": run.result["estimated"],
         "labels": count,
         "unsure": int(unsure.sum()),
-        "left_out": behind,
-        "left_out_because": because,
+        "blank": blank,
+        "blank_because": because,
         "drawn": len(drawn.names),
         "seed": seed,
     }
@@ -229,12 +240,17 @@ def _between(worst: Estimate, best: Estimate) -> Estimate:
     return Estimate((worst.value + best.value) / 2, (worst.interval[0], best.interval[1]))
 
 
-def write_judgement(run: Run, drawn: Drawn, answers: Answers, seed: int) -> dict[str, Any]:
-    """What `judge` returns, which is kept as ``RUN/check.json``."""
-    result = judge(run, drawn, answers, seed)
+def keep(run: Run, result: dict[str, Any]) -> bool:
+    """Writes what `judge` returned as ``RUN/check.json``, unless a check by more labels lies there; says whether it did."""
+    try:
+        earlier = run.checked
+    except UserError:  # a damaged one is replaced
+        earlier = None
+    if earlier is not None and earlier["labels"] > result["labels"]:
+        return False
     with atomic_write(run.path / CHECK) as path:
         path.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    return result
+    return True
 
 
 def check_table(result: dict[str, Any]) -> Table:
