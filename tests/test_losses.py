@@ -163,6 +163,25 @@ def test_coral_by_hand(n: int, m: int, seed: int) -> None:
     assert close(losses.coral(a, b), expected)
 
 
+@given(n=sizes, m=sizes, seed=seeds)
+@settings(max_examples=20)
+def test_statistics_distance_by_hand(n: int, m: int, seed: int) -> None:
+    a, b = draw(seed, n, 3), draw(seed + 1, m, 3, scale=2)
+    first, second = a.double().numpy(), b.double().numpy()
+    expected = sum(
+        (x.mean() - y.mean()) ** 2 + (np.sqrt(x.var() + 1e-6) - np.sqrt(y.var() + 1e-6)) ** 2
+        for x, y in zip(first.T, second.T, strict=True)
+    )
+    assert close(losses.statistics_distance(a, b), expected)
+
+
+def test_statistics_of_one_image_have_a_gradient() -> None:
+    image = torch.ones(1, 3, 2, 2, requires_grad=True)
+    losses.statistics_distance(image, torch.zeros(4, 3, 2, 2)).backward()
+    assert image.grad is not None
+    assert image.grad.isfinite().all()
+
+
 @given(rows=sizes, classes=sizes, temperature=st.floats(0.5, 3), seed=seeds)
 @settings(max_examples=20)
 def test_class_confusion_by_hand(rows: int, classes: int, temperature: float, seed: int) -> None:

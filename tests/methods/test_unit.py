@@ -125,7 +125,10 @@ class ByHand:
             terms["target_stem_class"] = (s.target_stem_class_weight, of_source)
         return {name: value for name, (_, value) in terms.items()}, sum(weight * value for weight, value in terms.values())
 
-    def objective_of_g(self, q: list[tuple[Tensor, Tensor]], x: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
+    def objective_of_g(
+        self, q: list[tuple[Tensor, Tensor]], x: dict[str, Tensor], real: dict[int, Tensor]
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """`real`: features of real images, by the D that was before its step."""
         s, norm = self.s, self.distance[self.s.reconstruction_norm]
         adversarial = torch.zeros(())
         for i, j in ((1, 2), (2, 1)):
@@ -142,6 +145,14 @@ class ByHand:
             read = [x["21"], *([self.batch.augment_source(x["21"])] if s.translated_class_augmented else [])]
             of_teacher = [by_hand.sure_cross_entropy(self.c(self.seen(images, 1)), teacher, s.confidence) for images in read]
             terms["generator_pseudo_label"] = (s.translated_pseudo_label_weight, sum(of_teacher) / len(of_teacher))
+        if s.statistics_weight:
+            apart = torch.zeros(())
+            for i, j in ((1, 2), (2, 1)):
+                made, half = self.seen(x[f"{j}{i}"], i), lambda images: images.unfold(2, 2, 2).unfold(3, 2, 2).mean((4, 5))
+                for a, b in ((made, real[i]), (half(x[f"{j}{i}"]).flatten(1), half(self.x[i]).flatten(1))):
+                    spread = [((part - part.mean(0)).square().mean(0) + 1e-6) ** 0.5 for part in (a, b)]
+                    apart = apart + ((a.mean(0) - b.mean(0)) ** 2).sum() + ((spread[0] - spread[1]) ** 2).sum()
+            terms["statistics"] = (s.statistics_weight, apart)
         if s.cycle_weight or s.cycle_kl_weight:
             back = self.q({1: x["21"], 2: x["12"]})
             z = self.sample(back)
@@ -164,6 +175,7 @@ class ByHand:
         {"translated_class_augmented": True},
         {"translated_pseudo_label_weight": 0.8},
         {"translated_pseudo_label_weight": 0.8, "translated_class_augmented": True},
+        {"statistics_weight": 0.4},
         {"drawn_batch": 4},
         {"target_stem_class_weight": 0.8},
         {"target_stem_class_weight": 0.8, "tied_trunk": False},
@@ -184,7 +196,7 @@ def test_a_step_by_hand(settings: dict[str, Any], batch: Batch, fp32: Runtime) -
     "settings",
     [
         {},
-        {"drawn_batch": 4, "translated_pseudo_label_weight": 0.8, "target_stem_class_weight": 0.8},
+        {"drawn_batch": 4, "translated_pseudo_label_weight": 0.8, "target_stem_class_weight": 0.8, "statistics_weight": 0.4},
         {"feature_weight": 0.0},
         {"posterior": "softplus", "adversarial_weight_discriminator": 0.3, "adversarial_on_reconstructions": True, **WITH_CYCLE},
     ],
@@ -210,8 +222,9 @@ def assert_step_by_hand(batch: Batch, method: UNIT, twin: UNIT) -> None:
     z = hand.sample(q)
     streams = {f"{i}{j}": hand.g(z[i], j) for i in (1, 2) for j in (1, 2)}
     expected, total = hand.objective_of_d(streams)
+    real = {i: hand.seen(x, i).detach() for i, x in hand.x.items()}
     descend(of_d, total)
-    of_generators, total = hand.objective_of_g(q, streams)
+    of_generators, total = hand.objective_of_g(q, streams, real)
     descend(of_g, total)
 
     torch.manual_seed(5)
