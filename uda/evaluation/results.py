@@ -289,7 +289,7 @@ def _without_labels(
     found = shipped().judge(witnesses(before, after))
     if torch.equal(before.target_logits.argmax(1), after.target_logits.argmax(1)):
         found = found.where_nothing_changed()
-    of_study = [worse_than_before(found), unlike_the_study(found)] if trains else []
+    of_study = [worse_than_before(found), unlike_the_study(found, len(after.target_logits))] if trains else []
     signs = [*(sign for sign in of_study if sign is not None), *diagnose(before, after, classes, trains, shares)]
     return {
         "estimated": {

@@ -18,6 +18,7 @@ from uda.data.folders import Found, class_names, peek
 from uda.data.frame import Frame
 from uda.data.load import Role, find_all, load_named, resolve_frame
 from uda.errors import UserError
+from uda.evaluation.diagnostics import to_look_at
 from uda.evaluation.domains import FOLDS, class_shares, domain_auc, statistics
 from uda.recipe.load import resolve
 from uda.recipe.schema import Recipe
@@ -229,6 +230,6 @@ def advise(seen: dict[str, Any]) -> str:
             "Whether the target's classes are uneven cannot be told: mistakes and chance explain what is seen of them.",
         ),
         (shares is None, "Give --model, such as timm:resnet18, to have the target's classes estimated."),
-        (True, "Once a run is done, fifty labels tell more than any estimate: uda check RUN."),
+        (True, f"Once a run is done, labels of {to_look_at(target.count)} tell more than any estimate: uda check RUN."),
     ]
     return " ".join(sentence for holds, sentence in said if holds)
