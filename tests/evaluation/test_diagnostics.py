@@ -16,7 +16,7 @@ from uda.evaluation.diagnostics import (
     unlike_the_study,
 )
 from uda.evaluation.outputs import Outputs
-from uda.evaluation.shares import histogram
+from uda.evaluation.shares import Shares, histogram
 from uda.evaluation.study import Verdict
 
 CLASSES = ("a", "b", "c", "d")
@@ -30,6 +30,10 @@ def read(predicted: torch.Tensor, sure: float = 6.0, labels: torch.Tensor | None
 
 EVEN = torch.arange(400) % 4
 MOSTLY = torch.where(torch.arange(400) % 11 == 0, (EVEN + 1) % 4, EVEN)  # what a source classifier gets right of it
+
+
+def told(estimated: torch.Tensor) -> Shares:
+    return Shares(estimated.double(), 0.0, 400)
 
 
 def names(before: Outputs, after: Outputs, **options: Any) -> list[str]:
@@ -74,9 +78,17 @@ def test_estimated_shares_are_the_measure_where_the_method_expected_them():
     partial, absent = EVEN.clamp(max=2), torch.tensor([0.25, 0.25, 0.48, 0.02])
     before = read(torch.where(torch.arange(400) % 11 == 0, (partial + 1) % 3, partial), 3.0)
     assert names(before, read(partial)) == ["lost classes"]
-    assert names(before, read(partial), expected=absent) == []
-    assert names(before, read(partial), expected=torch.full((4,), 0.25)) == ["lost classes"]
-    assert "class histogram" in names(before, read(partial), expected=torch.tensor([0.9, 0.05, 0.05, 0]))
+    assert names(before, read(partial), shares=told(absent)) == []
+    assert names(before, read(partial), shares=told(torch.full((4,), 0.25))) == ["lost classes"]
+    assert "class histogram" in names(before, read(partial), shares=told(torch.tensor([0.9, 0.05, 0.05, 0])))
+
+
+def test_predictions_that_become_as_uneven_as_expected_are_not_less_clear() -> None:
+    """Information maximisation of even classes falls, for the mean prediction is no longer even."""
+    mostly = torch.where(torch.arange(400) < 200, 0, EVEN)
+    before, after = read(EVEN, 8.0), read(mostly, 8.0)
+    assert "less clear than before" in names(before, after)
+    assert "less clear than before" not in names(before, after, shares=told(histogram(mostly, 4)))
 
 
 def test_a_method_that_trains_nothing_is_not_blamed_for_changing_nothing():

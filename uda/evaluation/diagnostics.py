@@ -13,7 +13,7 @@ from torch.distributions import Binomial
 from uda.evaluation.estimation import agreement
 from uda.evaluation.outputs import Outputs
 from uda.evaluation.selection import entropy, information_maximization
-from uda.evaluation.shares import chance, distance, histogram
+from uda.evaluation.shares import Shares, chance, distance, histogram
 from uda.evaluation.study import Verdict
 
 
@@ -49,7 +49,7 @@ CHANGED_ALL, CHANGED_NONE = 0.3, 0.999  # shares of target images whose class ad
 
 
 def diagnose(
-    before: Outputs, after: Outputs, classes: tuple[str, ...], trains: bool = True, expected: Tensor | None = None
+    before: Outputs, after: Outputs, classes: tuple[str, ...], trains: bool = True, shares: Shares | None = None
 ) -> list[Diagnostic]:
     """What is odd in how an adapted classifier (`after`) reads the target, beside the source classifier (`before`).
 
@@ -57,19 +57,24 @@ def diagnose(
         before, after: of the same images, with the source's labels.
         classes: their names.
         trains: whether the method was to change the classifier at all.
-        expected: shares of the classes (K,) as estimated for the target, where the method expected these; else the source's are.
+        shares: of the target's classes, where the method expected them so; else the source's are the measure.
     """
     predicted, images = histogram(after.target_logits.argmax(1).cpu(), len(classes)), len(after.target_logits)
-    if expected is None:
+    if shares is None:
         source = histogram(after.source[1].cpu(), len(classes))
         signs = [far_class_shares(source, predicted, images), lost_classes(source, predicted, images, classes)]
     else:
+        expected = shares.estimated
         missed = expected.where(expected > HARDLY / len(classes), 0.0)  # what was hardly expected is not missed
         signs = [far_from_estimate(expected, predicted, images), lost_classes(missed, predicted, images, classes)]
     signs.append(unsure(after.target_logits))
     if trains:
         logits = before.target_logits, after.target_logits
-        signs += [less_clear(*logits), changed_too_much(*logits), changed_nothing(*logits)]
+        signs += [
+            less_clear(*logits, None if shares is None else shares.expected),
+            changed_too_much(*logits),
+            changed_nothing(*logits),
+        ]
     return [sign for sign in signs if sign is not None]
 
 
@@ -182,16 +187,21 @@ def unsure(logits: Tensor) -> Diagnostic | None:
     )
 
 
-def less_clear(before: Tensor, after: Tensor) -> Diagnostic | None:
-    """Predictions that adaptation made less clear; logits (M, K) of the same target images, as are those below."""
+def less_clear(before: Tensor, after: Tensor, shares: Tensor | None = None) -> Diagnostic | None:
+    """Predictions that adaptation made less clear; logits (M, K) of the same target images, as are those below.
+
+    `shares` (K,), each above 0, are what the method expected of the classes; None: even ones.
+    """
     risen = entropy(after) - entropy(before)
-    clearer = information_maximization(after) - information_maximization(before)
+    shares = None if shares is None else shares.to(after.device)
+    clearer = information_maximization(after, shares) - information_maximization(before, shares)
     if risen <= LESS_SURE and clearer >= -LESS_SURE:
         return None
     return Diagnostic(
         "less clear than before",
         f"on the target, mean entropy changed by {risen:+.2f} nats and information maximisation by {clearer:+.2f}",
-        "adaptation made the predictions less clear, or less even, than the source classifier's",
+        f"adaptation made the predictions less clear, or less {'even' if shares is None else 'as expected'}, than the source "
+        "classifier's",
         "take another step or the source classifier (--which selected, --which source), or lower the learning rate and, where "
         "the method has them, adversarial weights",
     )
