@@ -14,6 +14,8 @@ from tests.conftest import NETS, SHORT
 from tests.models.nets import SmallResNet
 from uda import Adapter
 from uda.data.domain import Pair
+from uda.evaluation.study import Verdict
+from uda.runs.run import Run
 
 FAST = SHORT | {"classifier.steps": 3, "classifier.width": 8, "data.channels": 1}
 
@@ -87,7 +89,7 @@ def test_probabilities_are_those_of_the_classifier(small_pair: Pair) -> None:
     assert probabilities.shape == (96, 10)
     assert np.allclose(probabilities.sum(1), 1)
     logits = fitted.classifier_(torch.from_numpy(target).float() / 127.5 - 1)
-    expected = (logits / fitted.result_["calibration"]["temperature"]).softmax(1).detach().numpy()
+    expected = (logits / fitted.temperature_).softmax(1).detach().numpy()
     assert np.allclose(probabilities, expected, atol=1e-4)
 
 
@@ -171,3 +173,27 @@ def test_a_fit_that_fails_leaves_what_was_fitted(small_pair: Pair) -> None:
 def test_settings_that_are_no_dict_are_a_value_error(small_pair: Pair) -> None:
     with pytest.raises(ValueError, match="settings is list; give a dict"):
         Adapter("dann", settings=["a"]).fit(*arrays(small_pair))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("which", ["last", "selected", "source"])
+def test_the_classifier_that_is_asked_for_predicts(small_pair: Pair, tmp_path: Path, which: str) -> None:
+    source, labels, target = arrays(small_pair)
+    fitted = adapter(which=which, out=str(tmp_path / "run")).fit(source, labels, target)
+    run = Run(tmp_path / "run", device="cpu")
+    images = torch.from_numpy(target).float().mean(1, keepdim=True) / 127.5 - 1
+    with torch.no_grad():
+        assert torch.allclose(fitted.classifier_(images), run.load_classifier(which)(images), atol=1e-5)
+    assert fitted.temperature_ == run.temperature(which)
+
+
+@pytest.mark.parametrize(("recommended", "taken"), [("source", "source"), ("adapted", "last")])
+def test_the_recommended_classifier_is_the_default(
+    small_pair: Pair, recommended: str, taken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Verdict, "recommended", property(lambda _: recommended))
+    assert adapter().fit(*arrays(small_pair)).which_ == taken
+
+
+def test_a_classifier_that_there_is_not_is_said_before_anything_is_trained(small_pair: Pair) -> None:
+    with pytest.raises(ValueError, match="unknown classifier 'adapt'"):
+        adapter(which="adapt").fit(*arrays(small_pair))

@@ -20,10 +20,12 @@ from uda.data.arrays import as_pixels
 from uda.data.domain import Pair
 from uda.data.folders import Found, class_names, find, hold_out, in_frame, load_labelled, load_unlabelled
 from uda.data.load import resolve_frame
+from uda.errors import UserError
 from uda.evaluation.evaluator import predict
 from uda.models import GIVEN_IN_PYTHON
 from uda.recipe.load import resolve
 from uda.runs.build import build_method, build_networks, published_frame
+from uda.runs.run import CLASSIFIERS
 from uda.runtime import choose_runtime
 from uda.training.fit import start
 
@@ -42,6 +44,8 @@ class Adapter(ClassifierMixin, BaseEstimator):
         backbone: ``"strided"``, ``"lenet"``, ``"unit"``, ``"timm:NAME"``, ``"torchvision:NAME"``, ``"FILE.py:FACTORY"``, or a
             torch.nn.Module, which is copied and left as it is.
         trained: whether that module is trained on the source already.
+        which: the classifier to predict with, as ``--which`` of the commands: ``"recommended"`` (the adapted one or the source
+            classifier, as ``recommended`` in ``result.json`` says), ``"last"`` (the adapted one), ``"selected"`` or ``"source"``.
         recipe: the recipe that all other settings come from, by name or path.
         settings: dotted keys to override in it, such as ``{"training.steps": 300}``.
         random_state: the seed, or what scikit-learn takes for one.
@@ -53,7 +57,9 @@ class Adapter(ClassifierMixin, BaseEstimator):
         classes_: the labels, as they were given, sorted.
         result_: what ``result.json`` holds.
         recipe_: the resolved recipe.
-        state_: the adapted classifier's weights.
+        which_: which classifier was taken: ``"last"``, ``"selected"`` or ``"source"``.
+        state_: its weights.
+        temperature_: what its logits are divided by.
     """
 
     def __init__(
@@ -62,6 +68,7 @@ class Adapter(ClassifierMixin, BaseEstimator):
         backbone: str | nn.Module = "strided",
         *,
         trained: bool = False,
+        which: str = "recommended",
         recipe: str = "folders",
         settings: dict[str, Any] | None = None,
         random_state: Any = 0,
@@ -71,7 +78,7 @@ class Adapter(ClassifierMixin, BaseEstimator):
         verbose: bool = False,
     ) -> None:
         self.method, self.backbone, self.trained, self.recipe = method, backbone, trained, recipe
-        self.settings, self.random_state = settings, random_state
+        self.which, self.settings, self.random_state = which, settings, random_state
         self.device, self.precision, self.out, self.verbose = device, precision, out, verbose
 
     def fit(self, X_source: ArrayOrPath, y_source: Any = None, X_target: ArrayOrPath = None) -> Adapter:
@@ -85,6 +92,8 @@ class Adapter(ClassifierMixin, BaseEstimator):
         Raises:
             ValueError: for wrong input, in one line that says what to do.
         """
+        if self.which not in ("recommended", *CLASSIFIERS):
+            raise UserError.unknown("classifier", str(self.which), ("recommended", *CLASSIFIERS))
         if not isinstance(self.settings, Mapping | None):
             raise ValueError(f"settings is {type(self.settings).__name__}; give a dict of dotted keys and values")
         source, labels = self._labelled(X_source, y_source)
@@ -120,8 +129,12 @@ class Adapter(ClassifierMixin, BaseEstimator):
             )
             out = self.out or os.path.join(folder, "run")
             run = start(wanted, pair, runtime, display, out=out, model=self._module, report=self.out is not None)
+            if note := run.note_on(self.which):
+                display.say(note)
+            state = run.load_classifier(self.which).state_dict()
             self.recipe_, self.result_ = run.recipe, run.result
-            self.state_ = {name: value.cpu() for name, value in run.classifier.state_dict().items()}
+            self.which_, self.temperature_ = run.chosen(self.which), run.temperature(self.which)
+            self.state_ = {name: value.cpu() for name, value in state.items()}
         self.classes_ = labels
         return self
 
@@ -142,7 +155,7 @@ class Adapter(ClassifierMixin, BaseEstimator):
         classifier = self.classifier_
         runtime.place(classifier)
         logits = predict(classifier, images.to(runtime.device), runtime)
-        probabilities: np.ndarray = (logits.double() / self.result_["calibration"]["temperature"]).softmax(1).cpu().numpy()
+        probabilities: np.ndarray = (logits.double() / self.temperature_).softmax(1).cpu().numpy()
         return probabilities
 
     def predict(self, X: ArrayOrPath) -> np.ndarray:
@@ -153,12 +166,13 @@ class Adapter(ClassifierMixin, BaseEstimator):
 
     @property
     def classifier_(self) -> nn.Module:
-        """The adapted classifier: images (N, C, S, S) in -1..1 to logits (N, K)."""
+        """The classifier that `which` asked for: images (N, C, S, S) in -1..1 to logits (N, K)."""
         check_is_fitted(self)
         runtime = choose_runtime("cpu", "fp32")
         networks = build_networks(self.recipe_, len(self.classes_), runtime, self._module)
-        adapted = build_method(self.recipe_, networks, runtime).classifier()
-        classifier = networks.whole(adapted, any(name.startswith("body.adapted.") for name in self.state_))
+        source = self.which_ == "source"
+        built = networks.classifier if source else build_method(self.recipe_, networks, runtime).classifier()
+        classifier = networks.whole(built, any(name.startswith("body.adapted.") for name in self.state_))
         classifier.load_state_dict(self.state_)
         return classifier.eval()
 

@@ -6,8 +6,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from uda.evaluation.diagnostics import class_not_kept, diagnose
+from uda.evaluation.diagnostics import (
+    class_not_kept,
+    diagnose,
+    far_class_shares,
+    far_from_estimate,
+    lost_classes,
+    to_look_at,
+    unlike_the_study,
+)
 from uda.evaluation.outputs import Outputs
+from uda.evaluation.shares import Shares, histogram
+from uda.evaluation.study import Verdict
 
 CLASSES = ("a", "b", "c", "d")
 
@@ -20,6 +30,10 @@ def read(predicted: torch.Tensor, sure: float = 6.0, labels: torch.Tensor | None
 
 EVEN = torch.arange(400) % 4
 MOSTLY = torch.where(torch.arange(400) % 11 == 0, (EVEN + 1) % 4, EVEN)  # what a source classifier gets right of it
+
+
+def told(estimated: torch.Tensor) -> Shares:
+    return Shares(estimated.double(), 0.0, 400)
 
 
 def names(before: Outputs, after: Outputs, **options: Any) -> list[str]:
@@ -64,9 +78,17 @@ def test_estimated_shares_are_the_measure_where_the_method_expected_them():
     partial, absent = EVEN.clamp(max=2), torch.tensor([0.25, 0.25, 0.48, 0.02])
     before = read(torch.where(torch.arange(400) % 11 == 0, (partial + 1) % 3, partial), 3.0)
     assert names(before, read(partial)) == ["lost classes"]
-    assert names(before, read(partial), expected=absent) == []
-    assert names(before, read(partial), expected=torch.full((4,), 0.25)) == ["lost classes"]
-    assert "class histogram" in names(before, read(partial), expected=torch.tensor([0.9, 0.05, 0.05, 0]))
+    assert names(before, read(partial), shares=told(absent)) == []
+    assert names(before, read(partial), shares=told(torch.full((4,), 0.25))) == ["lost classes"]
+    assert "class histogram" in names(before, read(partial), shares=told(torch.tensor([0.9, 0.05, 0.05, 0])))
+
+
+def test_predictions_that_become_as_uneven_as_expected_are_not_less_clear() -> None:
+    """Information maximisation of even classes falls, for the mean prediction is no longer even."""
+    mostly = torch.where(torch.arange(400) < 200, 0, EVEN)
+    before, after = read(EVEN, 8.0), read(mostly, 8.0)
+    assert "less clear than before" in names(before, after)
+    assert "less clear than before" not in names(before, after, shares=told(histogram(mostly, 4)))
 
 
 def test_a_method_that_trains_nothing_is_not_blamed_for_changing_nothing():
@@ -83,3 +105,41 @@ def test_translations_that_lose_their_class_are_a_sign() -> None:
     assert class_not_kept(by_labels) is None, "what target labels tell is no sign"
     by_source = class_not_kept({"class_consistency": 0.08, "untranslated_consistency": 0.73})
     assert "8% are read as their class, of untranslated ones 73%" in str(by_source)
+
+
+def drawn(classes: int, images: int, seed: int) -> torch.Tensor:
+    """Shares of the classes in a draw from even ones."""
+    return histogram(torch.randint(classes, (images,), generator=torch.Generator().manual_seed(seed)), classes)
+
+
+@pytest.mark.parametrize(("classes", "images"), [(10, 20), (10, 200), (31, 20), (31, 50), (31, 500)])
+def test_a_draw_from_even_classes_is_not_warned_of(classes: int, images: int) -> None:
+    even, names = torch.full((classes,), 1 / classes), tuple(map(str, range(classes)))
+    warned = [
+        bool(
+            far_class_shares(even, shares, images)
+            or far_from_estimate(even, shares, images)
+            or lost_classes(even, shares, images, names)
+        )
+        for shares in (drawn(classes, images, seed) for seed in range(200))
+    ]
+    assert sum(warned) <= 4
+
+
+def test_a_class_that_is_missing_among_many_images_is_lost_and_among_few_may_be_chance() -> None:
+    even, without = torch.full((4,), 0.25), torch.tensor([0.4, 0.3, 0.3, 0.0])
+    assert lost_classes(even, without, 10, CLASSES) is None, "a class of four is not among ten images in 6 of 100 draws"
+    assert lost_classes(even, without, 100, CLASSES) is not None
+    assert lost_classes(even, torch.tensor([0.36, 0.3, 0.3, 0.04]), 100, CLASSES) is not None
+    assert lost_classes(even, torch.tensor([0.36, 0.3, 0.3, 0.04]), 25, CLASSES) is None
+
+
+def test_one_class_for_all_of_a_few_images_is_still_far_from_even() -> None:
+    assert far_class_shares(torch.full((10,), 0.1), torch.eye(10)[0], 20) is not None
+
+
+def test_nobody_is_asked_to_look_at_more_images_than_there_are() -> None:
+    verdict = Verdict(0.5, (0.2, 0.8), 0.5, (0.2, 0.8), (-0.1, 0.1), True)
+    told = [unlike_the_study(verdict, images) for images in (49, 50)]
+    assert [sign and sign.advice for sign in told] == ["look at every image (uda check)", "look at fifty images (uda check)"]
+    assert to_look_at(1) == "every image"

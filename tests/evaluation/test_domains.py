@@ -31,20 +31,37 @@ def test_a_few_images_with_many_features_are_not_told_apart_by_heart() -> None:
     assert 0.2 < domain_auc(torch.randn(20, 100), torch.randn(20, 100)) < 0.8
 
 
-def blobs(counts: list[int], shift: float = 0.0) -> tuple[Tensor, Tensor]:
+def blobs(counts: list[int], apart: float) -> tuple[Tensor, Tensor]:
     labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
-    return torch.randn(len(labels), 4) + 2.0 * torch.nn.functional.one_hot(labels, 4) + shift, labels
+    return torch.randn(len(labels), 4) + apart * torch.nn.functional.one_hot(labels, 4), labels
 
 
-def test_shares_are_found_where_classes_look_alike() -> None:
-    source, labels = blobs([150, 150, 150])
-    target, _ = blobs([300, 60, 40])
-    shares = class_shares(source, labels, target, 3)
-    assert shares.sum() == pytest.approx(1)
-    assert shares.tolist() == pytest.approx([0.75, 0.15, 0.10], abs=0.06)
+def test_uneven_classes_are_seen_where_classes_look_alike() -> None:
+    source, labels = blobs([150, 150, 150], apart=4.0)
+    shares = class_shares(source, labels, blobs([300, 60, 40], apart=4.0)[0], 3)
+    assert shares is not None
+    assert shares.estimated.sum() == pytest.approx(1)
+    assert shares.estimated[0] > 0.5
+    assert shares.uneven
 
 
-def test_a_class_without_source_images_gets_nothing() -> None:
-    source, labels = blobs([50, 0, 50])
+def test_even_classes_that_are_hard_to_read_are_not_taken_for_uneven() -> None:
+    """A target whose classes lie between the source's: mistakes pile up in some of them."""
+    source, labels = blobs([60, 60, 60, 60], apart=2.0)
+    shares = class_shares(source, labels, 0.4 * blobs([60, 60, 60, 60], apart=2.0)[0] + torch.tensor([3.0, 0, 0, 0]), 4)
+    assert shares is not None
+    assert shares.unevenness < shares.explained
+    assert not shares.uneven
+
+
+def test_a_class_without_source_images_is_taken_for_even() -> None:
+    source, labels = blobs([50, 0, 50], apart=4.0)
     shares = class_shares(source, labels, source, 4)
-    assert shares.tolist() == pytest.approx([0.5, 0, 0.5, 0], abs=0.05)
+    assert shares is not None
+    assert shares.estimated.tolist() == pytest.approx([0.25] * 4, abs=0.03)
+
+
+def test_a_class_of_one_image_is_read_and_two_of_them_are_too_few() -> None:
+    source, labels = blobs([20, 20, 1], apart=4.0)
+    assert class_shares(source, labels, source, 3) is not None
+    assert class_shares(source[-2:], labels[-2:], source, 3) is None

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from uda.evaluation import selection
 from uda.evaluation.outputs import Outputs
-from uda.evaluation.selection import OF_SOURCE, OF_TARGET, SCORES, best, mean_ranks
+from uda.evaluation.selection import OF_SHARES, OF_SOURCE, OF_TARGET, SCORES, best, label_free, mean_ranks
 
 K = 4
 
@@ -132,3 +132,21 @@ def test_ranks_are_a_permutation_up_to_ties(values):
 
 def test_every_score_is_in_one_group():
     assert not OF_TARGET.keys() & OF_SOURCE.keys()
+
+
+@pytest.mark.parametrize("name", OF_SHARES)
+def test_where_shares_are_expected_predictions_that_have_them_score_higher_than_even_ones(name: str) -> None:
+    shares = torch.tensor([0.7, 0.2, 0.1])
+    uneven, even = (
+        Outputs(torch.zeros(100, 1), 9 * torch.eye(3)[torch.repeat_interleave(torch.arange(3), torch.tensor(counts))])
+        for counts in ([70, 20, 10], [34, 33, 33])
+    )
+    assert label_free([name], uneven, shares)[name] > label_free([name], even, shares)[name]
+    assert label_free([name], uneven)[name] < label_free([name], even)[name]
+
+
+def test_other_scores_are_as_without_shares() -> None:
+    outputs = outputs_of()
+    assert label_free(["entropy", "source_accuracy"], outputs, torch.full((K,), 1 / K)) == {
+        name: SCORES[name](outputs) for name in ("entropy", "source_accuracy")
+    }

@@ -14,7 +14,7 @@ from uda import UserError
 from uda.console import Display
 from uda.data.augment import to_float
 from uda.data.frame import Frame, decode
-from uda.inference.predict import as_cell, evaluate, evaluation_table, unlike, write_predictions
+from uda.inference.predict import Spaced, as_cell, evaluate, evaluation_table, unlike, write_predictions
 from uda.runs.run import Run
 
 QUIET = Display(quiet=True)
@@ -165,7 +165,7 @@ def test_a_name_that_is_no_text_keeps_its_bytes(own_run: Run, folders: Path, tmp
 def test_images_that_are_read_otherwise_than_the_target_are_said_to_be_unlike_it(shift: float, count: int, said: bool) -> None:
     new = torch.randn(count, 5)
     new[:, 0] += shift
-    assert bool(unlike(torch.randn(300, 5), new)) == said
+    assert bool(unlike(torch.randn(300, 5), list(new))) == said
 
 
 def test_the_source_classifier_predicts_where_a_run_recommends_it_and_says_why(
@@ -181,3 +181,11 @@ def test_the_source_classifier_predicts_where_a_run_recommends_it_and_says_why(
     assert recommended == source != last
     sure = np.mean([float(row["probability"]) for row in source])
     assert sure <= own_run.result["estimated"]["source_only"] + 0.05 or sure == pytest.approx(1 / len(own_run.classes), abs=0.02)
+
+
+@pytest.mark.parametrize("block", [1, 7, 256])
+def test_what_is_compared_is_spaced_evenly_whatever_the_blocks(block: int) -> None:
+    spaced = Spaced(100)
+    for part in torch.arange(1000.0)[:, None].split(block):
+        spaced.add(part)
+    assert [int(value) for value in spaced.kept] == list(range(0, 1000, 16))

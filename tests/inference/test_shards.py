@@ -143,3 +143,24 @@ def test_shards_without_a_readable_image_are_refused(tiny_run: Run, tmp_path: Pa
         tar.addfile(member, io.BytesIO(b"broken"))
     with pytest.raises(UserError, match=r"none of the images in .*0\.tar can be read"):
         predict_shards(asked(tiny_run), str(tmp_path / "0.tar"), tmp_path / "out", QUIET, "here")
+
+
+def test_images_that_are_unlike_the_target_are_said_to_be_also_where_all_shards_are_done(
+    tiny_run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in (0, 1):
+        write_tar(tmp_path / f"{number}.tar", {f"{number}-{n}.png": png(255 - n) for n in range(40)})
+    for _ in range(2):
+        predict_shards(asked(tiny_run), str(tmp_path / "{0..1}.tar"), tmp_path / "out", Display(), "here")
+        assert "unlike the target that was adapted to" in capsys.readouterr().out
+
+
+def test_of_selected_it_is_not_said(tiny_run: Run, shards: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    predict_shards(asked(tiny_run, "selected"), shards, tmp_path / "out", Display(), "here")
+    assert "unlike" not in capsys.readouterr().out
+
+
+def test_a_few_images_of_each_file_are_compared(tiny_run: Run, shards: str, tmp_path: Path) -> None:
+    predict_shards(asked(tiny_run), shards, tmp_path / "out", QUIET, "here")
+    found = module.some_logits(sorted((tmp_path / "out").glob("*.parquet")), len(tiny_run.classes))
+    assert [len(logits) for logits in found] == [10] * 5

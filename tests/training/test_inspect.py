@@ -7,15 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.conftest import NETS, domain, write_folder
 from uda.console import Display
 from uda.data.domain import Pair
 from uda.errors import UserError
+from uda.evaluation.shares import Shares
 from uda.report.page import write_inspection
 from uda.training.inspect import advise, figures, inspect
 
 QUIET = Display(quiet=True)
+UNEVEN = Shares(torch.tensor([0.5] + [0.5 / 9] * 9, dtype=torch.float64), 0.05, 250)
 
 
 def test_what_there_is(folders: Path, small_pair: Pair) -> None:
@@ -26,7 +29,7 @@ def test_what_there_is(folders: Path, small_pair: Pair) -> None:
     assert seen["source"].sizes == [(16, 16)]
     assert not seen["source"].grey
     assert seen["duplicates"] == []
-    assert (seen["shares"], seen["uneven"]) == (None, None)
+    assert seen["shares"] is None
 
 
 def test_labels_go_with_their_images(folders: Path) -> None:
@@ -64,8 +67,8 @@ def test_no_target_label_is_read(folders: Path) -> None:
 def test_a_network_estimates_the_targets_classes(folders: Path) -> None:
     network = {"classifier.backbone": f"{NETS}:SmallResNet", "classifier.weights": str(folders / "net.pt")}
     seen = inspect(str(folders / "source"), str(folders / "target"), (), QUIET, {**network, "data.channels": 1}, "cpu")
-    assert sum(seen["shares"]) == pytest.approx(1)
-    assert 0 <= seen["uneven"] <= 1
+    assert sum(seen["shares"].estimated) == pytest.approx(1)
+    assert seen["shares"].images == 96
     assert "SmallResNet" in seen["by"]
 
 
@@ -90,30 +93,35 @@ def test_advice_follows_what_was_seen(folders: Path) -> None:
         ({"auc": 0.8}, "what adaptation is made for"),
         ({"auc": 0.95}, "almost without a mistake"),
         ({"duplicates": [("a", "b")]}, "1 images lie in both"),
-        ({"uneven": 0.3}, "look uneven"),
+        ({"shares": UNEVEN}, "look uneven"),
+        ({"shares": UNEVEN}, "--set training.target_shares=estimated"),
+        ({"shares": replace(UNEVEN, doubt=0.5)}, "cannot be told"),
         ({"source": replace(seen["source"], grey=True)}, "One domain is grey"),
     ):
         assert said in advise(seen | change)
-    assert "look uneven" not in advise(seen | {"uneven": 0.05})
+    assert "look uneven" not in advise(seen | {"shares": replace(UNEVEN, doubt=0.5)})
+    assert "dann" not in advise(seen | {"shares": UNEVEN}), "which aligns even classes with uneven ones"
 
 
 def test_figures_are_what_was_counted_and_measured(folders: Path) -> None:
     seen = inspect(str(folders / "source"), str(folders / "target"), (), QUIET)
-    lines = figures(seen | {"auc": 0.876, "uneven": 0.3, "duplicates": [("a", "b")]})
+    lines = figures(seen | {"auc": 0.876, "shares": UNEVEN, "duplicates": [("a", "b")]})
     sizes = seen["source"].classes.values()
     assert lines[0] == f"source: 96 labelled images, {len(sizes)} classes, {min(sizes)} to {max(sizes)} images each"
     assert lines[1] == "target: 96 images"
     assert "AUC 0.88" in lines[2]
-    assert "30%" in lines[3]
+    assert lines[3].startswith("the target's classes, estimated: 40% of the images would have to change")
     assert lines[4] == "in both domains: 1 of the 96 and 96 images looked at"
     assert len(lines) == 5
-    assert len(figures(seen | {"auc": None, "uneven": None, "duplicates": []})) == 2
+    assert len(figures(seen | {"auc": None, "shares": None, "duplicates": []})) == 2
 
 
 def test_the_page_is_one_file_and_class_names_are_text(folders: Path, tmp_path: Path) -> None:
     seen = inspect(str(folders / "source"), str(folders / "target"), (), QUIET)
     side = replace(seen["source"], classes={"<b>bold</b>": 96})
-    text = write_inspection(seen | {"source": side, "shares": [1.0], "uneven": 0.2}, tmp_path / "page.html").read_text()
+    text = write_inspection(
+        seen | {"source": side, "shares": replace(UNEVEN, estimated=torch.ones(1))}, tmp_path / "page.html"
+    ).read_text()
     assert "<b>bold" not in text
     assert "&lt;b&gt;bold" in text
     assert "http" not in text

@@ -10,14 +10,16 @@ from uda.console import Display
 from uda.data.names import absolute
 from uda.data.shards import Done, expand
 from uda.errors import UserError
-from uda.inference.shards import Asked, found_done, outputs_of, predict_shard
+from uda.inference.predict import adapted_to, unlike
+from uda.inference.shards import Asked, found_done, outputs_of, predict_shard, some_logits
 from uda.runs.run import Run
 
 
 def predict_shards(asked: Asked, pattern: str, out: Path, display: Display, engine: str, address: str | None = None) -> int:
     """Classifies the images of all shards that have no predictions in `out`, or were written anew since; returns how many.
 
-    Images that cannot be read have rows that say so, and lines in ``OUT/unreadable.txt``.
+    Images that cannot be read have rows that say so, and lines in ``OUT/unreadable.txt``. It is said where the images of all
+    these shards are unlike the target that was adapted to.
 
     Args:
         asked: whose predictions.
@@ -34,12 +36,16 @@ def predict_shards(asked: Asked, pattern: str, out: Path, display: Display, engi
     run = Run(asked.run, trust=asked.trust)
     if note := run.note_on(asked.which):
         display.say(note)
-    asked = asked._replace(which=run.chosen(asked.which))
+    asked, target = asked._replace(which=run.chosen(asked.which)), adapted_to(run, asked.which)
     asked, out = asked._replace(run=asked.run.absolute()), out.absolute()
     shards = [absolute(shard) for shard in expand(pattern)]
     out.mkdir(parents=True, exist_ok=True)
-    tasks = [(asked, *pair) for pair in zip(shards, outputs_of(shards, out), strict=True)]
-    return over_shards(found_done, _predict, tasks, out / UNREADABLE, display, engine, address)
+    paths = outputs_of(shards, out)
+    tasks = [(asked, *pair) for pair in zip(shards, paths, strict=True)]
+    count = over_shards(found_done, _predict, tasks, out / UNREADABLE, display, engine, address)
+    if note := unlike(target, some_logits(paths, len(run.classes))):
+        display.say(note)
+    return count
 
 
 def _predict(asked: Asked, shard: str, path: Path) -> Done:

@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch.distributions import Binomial
 
 from uda.evaluation.estimation import agreement
 from uda.evaluation.outputs import Outputs
 from uda.evaluation.selection import entropy, information_maximization
-from uda.evaluation.shares import distance, histogram
+from uda.evaluation.shares import Shares, chance, distance, histogram
 from uda.evaluation.study import Verdict
 
 
@@ -35,8 +37,10 @@ class Diagnostic:
         return f"{self.what}: {self.meaning}; {self.advice}"
 
 
-FAR = 0.3  # half the sum of absolute differences of two class histograms, 0..1
+FAR = 0.3  # half the sum of absolute differences of two class histograms, 0..1, beyond what chance makes of it
 HARDLY = 0.2  # of the share that a class has in the source
+IMPROBABLE = 0.01  # that chance alone makes any class of a target seem lost
+LOOKED_AT = 50  # images, where there are as many
 UNSURE = 0.5  # a probability below this names no class
 MANY_UNSURE = 0.25  # of the target images
 LESS_SURE = 0.05  # nats
@@ -45,7 +49,7 @@ CHANGED_ALL, CHANGED_NONE = 0.3, 0.999  # shares of target images whose class ad
 
 
 def diagnose(
-    before: Outputs, after: Outputs, classes: tuple[str, ...], trains: bool = True, expected: Tensor | None = None
+    before: Outputs, after: Outputs, classes: tuple[str, ...], trains: bool = True, shares: Shares | None = None
 ) -> list[Diagnostic]:
     """What is odd in how an adapted classifier (`after`) reads the target, beside the source classifier (`before`).
 
@@ -53,19 +57,24 @@ def diagnose(
         before, after: of the same images, with the source's labels.
         classes: their names.
         trains: whether the method was to change the classifier at all.
-        expected: shares of the classes (K,) as estimated for the target, where the method expected these; else the source's are.
+        shares: of the target's classes, where the method expected them so; else the source's are the measure.
     """
-    predicted = histogram(after.target_logits.argmax(1).cpu(), len(classes))
-    if expected is None:
+    predicted, images = histogram(after.target_logits.argmax(1).cpu(), len(classes)), len(after.target_logits)
+    if shares is None:
         source = histogram(after.source[1].cpu(), len(classes))
-        signs = [far_class_shares(source, predicted), lost_classes(source, predicted, classes)]
+        signs = [far_class_shares(source, predicted, images), lost_classes(source, predicted, images, classes)]
     else:
+        expected = shares.estimated
         missed = expected.where(expected > HARDLY / len(classes), 0.0)  # what was hardly expected is not missed
-        signs = [far_from_estimate(expected, predicted), lost_classes(missed, predicted, classes)]
+        signs = [far_from_estimate(expected, predicted, images), lost_classes(missed, predicted, images, classes)]
     signs.append(unsure(after.target_logits))
     if trains:
         logits = before.target_logits, after.target_logits
-        signs += [less_clear(*logits), changed_too_much(*logits), changed_nothing(*logits)]
+        signs += [
+            less_clear(*logits, None if shares is None else shares.expected),
+            changed_too_much(*logits),
+            changed_nothing(*logits),
+        ]
     return [sign for sign in signs if sign is not None]
 
 
@@ -81,15 +90,20 @@ def worse_than_before(found: Verdict) -> Diagnostic | None:
     )
 
 
-def unlike_the_study(found: Verdict) -> Diagnostic | None:
-    """Whether no run of the study was like this one."""
+def to_look_at(images: int) -> str:
+    """How many of a target's images somebody should look at, in words: no more than there are."""
+    return "fifty images" if images >= LOOKED_AT else "every image"
+
+
+def unlike_the_study(found: Verdict, images: int) -> Diagnostic | None:
+    """Whether no run of the study was like this one; `images` is how many the target has."""
     if not found.unlike:
         return None
     return Diagnostic(
         "unlike the study",
         "this run is unlike those that the estimate was learned from",
         "its interval is wide, and may still be too narrow",
-        "look at fifty images (uda check)",
+        f"look at {to_look_at(images)} (uda check)",
     )
 
 
@@ -103,10 +117,10 @@ def numerical_trouble(stage: str, what: str) -> Diagnostic:
     )
 
 
-def far_class_shares(source: Tensor, predicted: Tensor) -> Diagnostic | None:
-    """Other classes than in the source: shares of the classes (K,), in the source and as predicted on the target."""
+def far_class_shares(source: Tensor, predicted: Tensor, images: int) -> Diagnostic | None:
+    """Other classes than in the source: shares of the classes (K,), in the source and as predicted on so many target images."""
     apart = distance(predicted, source)
-    if apart <= FAR:
+    if apart <= FAR + chance(len(predicted), images):
         return None
     return Diagnostic(
         "class histogram",
@@ -117,10 +131,10 @@ def far_class_shares(source: Tensor, predicted: Tensor) -> Diagnostic | None:
     )
 
 
-def far_from_estimate(estimated: Tensor, predicted: Tensor) -> Diagnostic | None:
-    """Other classes than the method was to expect of the target: shares (K,), as estimated and as predicted."""
+def far_from_estimate(estimated: Tensor, predicted: Tensor, images: int) -> Diagnostic | None:
+    """Other classes than the method was to expect of the target: shares (K,), as estimated and as predicted on so many images."""
     apart = distance(predicted, estimated)
-    if apart <= FAR:
+    if apart <= FAR + chance(len(predicted), images):
         return None
     return Diagnostic(
         "class histogram",
@@ -130,9 +144,18 @@ def far_from_estimate(estimated: Tensor, predicted: Tensor) -> Diagnostic | None
     )
 
 
-def lost_classes(expected: Tensor, predicted: Tensor, classes: tuple[str, ...]) -> Diagnostic | None:
-    """Classes that hardly any target image gets, though they were expected; shares (K,), as expected and as predicted."""
-    lost = [name for name, now, then in zip(classes, predicted, expected, strict=True) if now < HARDLY * then]
+def lost_classes(expected: Tensor, predicted: Tensor, images: int, classes: tuple[str, ...]) -> Diagnostic | None:
+    """Classes that hardly any of so many target images gets, though expected; shares (K,), as expected and as predicted.
+
+    Of few images, chance alone leaves classes out: such a class is lost only where so few of it are improbable (the tail of a
+    binomial distribution, over all classes at most `IMPROBABLE`).
+    """
+    few = predicted < HARDLY * expected
+    lost = [
+        name
+        for name, hardly, now, then in zip(classes, few.tolist(), predicted.tolist(), expected.tolist(), strict=True)
+        if hardly and _at_most(round(now * images), images, then) < IMPROBABLE / len(classes)
+    ]
     if not lost:
         return None
     return Diagnostic(
@@ -142,6 +165,12 @@ def lost_classes(expected: Tensor, predicted: Tensor, classes: tuple[str, ...]) 
         "if the target has no such images, all is well, and --set training.target_shares=estimated tells the method so; if it "
         "has, train the source classifier with more augmentation",
     )
+
+
+def _at_most(count: int, images: int, share: float) -> float:
+    """The probability that at most `count` of the images have a class of this share, 0..1."""
+    counts = torch.arange(count + 1, dtype=torch.float64)
+    return float(Binomial(images, torch.tensor(share, dtype=torch.float64)).log_prob(counts).logsumexp(0).exp())
 
 
 def unsure(logits: Tensor) -> Diagnostic | None:
@@ -158,16 +187,21 @@ def unsure(logits: Tensor) -> Diagnostic | None:
     )
 
 
-def less_clear(before: Tensor, after: Tensor) -> Diagnostic | None:
-    """Predictions that adaptation made less clear; logits (M, K) of the same target images, as are those below."""
+def less_clear(before: Tensor, after: Tensor, shares: Tensor | None = None) -> Diagnostic | None:
+    """Predictions that adaptation made less clear; logits (M, K) of the same target images, as are those below.
+
+    `shares` (K,), each above 0, are what the method expected of the classes; None: even ones.
+    """
     risen = entropy(after) - entropy(before)
-    clearer = information_maximization(after) - information_maximization(before)
+    shares = None if shares is None else shares.to(after.device)
+    clearer = information_maximization(after, shares) - information_maximization(before, shares)
     if risen <= LESS_SURE and clearer >= -LESS_SURE:
         return None
     return Diagnostic(
         "less clear than before",
         f"on the target, mean entropy changed by {risen:+.2f} nats and information maximisation by {clearer:+.2f}",
-        "adaptation made the predictions less clear, or less even, than the source classifier's",
+        f"adaptation made the predictions less clear, or less {'even' if shares is None else 'as expected'}, than the source "
+        "classifier's",
         "take another step or the source classifier (--which selected, --which source), or lower the learning rate and, where "
         "the method has them, adversarial weights",
     )

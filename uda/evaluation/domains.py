@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from uda.evaluation.shares import expectation_maximization
+from uda.evaluation.outputs import Outputs
+from uda.evaluation.shares import Shares, estimate_shares
+from uda.evaluation.witnesses import contradiction, standardised
 
 FOLDS = 5
 PARTS = 4  # a picture is described by so many parts along a side
+IMPOSSIBLE = -30.0  # the logit of a class that a classifier has seen no image of
 
 
 def statistics(images: Tensor) -> Tensor:
@@ -42,19 +46,40 @@ def domain_auc(source: Tensor, target: Tensor) -> float:
     return float(roc_auc_score(domain, scores))
 
 
-def class_shares(source: Tensor, labels: Tensor, target: Tensor, classes: int) -> Tensor:
-    """How often each class comes in the target, as far as it can be told without its labels: shares (K,) that sum to 1.
+def class_shares(source: Tensor, labels: Tensor, target: Tensor, classes: int) -> Shares | None:
+    """How often each class comes in the target, as far as it can be told without its labels.
 
-    A linear classifier of source features (N, D) with labels (N,) reads target features (M, D); expectation maximisation finds
-    the shares under which its probabilities are most likely (Saerens et al. 2002). It holds where a class looks alike in both
-    domains, and is a hint where it does not. A class that the source has no image of gets 0.
+    A linear classifier of source features (N, D) with labels (N,) reads target features (M, D), each domain's standardised by its
+    own mean and deviation, as a run's heads read them. What it says of source images that it was not fitted on calibrates it, so
+    that the shares and their doubt are estimated as a run's are. It holds where a class looks alike in both domains, and is a
+    hint where it does not; of uneven classes, standardising takes a part for a difference of the domains. Nothing is known of a
+    class that the source has no image of, and it gets an even share. None where fewer than two classes of the source have two
+    images or more.
     """
-    model = _linear().fit(source.float().numpy(), labels.numpy())
-    likely = torch.from_numpy(model.predict_proba(target.float().numpy()))
-    seen = torch.from_numpy(model.classes_)
-    before = labels.bincount(minlength=classes)[seen].double() / len(labels)
-    shares = expectation_maximization(likely, before)
-    return torch.zeros(classes, dtype=torch.float64).index_put((seen,), shares)
+    if int((labels.bincount() > 1).sum()) < 2:
+        return None
+    known, numbers = labels.unique(return_inverse=True)
+    own, other = standardised(source), standardised(target)
+    fold = numbers.argsort(stable=True).argsort() % FOLDS  # images of one class go to different folds
+    held_out = torch.empty(len(own), len(known))
+    for number in range(FOLDS):
+        inside = fold == number
+        held_out[inside] = _read(own[~inside], numbers[~inside], own[inside], len(known))
+    before = Outputs(other, _read(own, numbers, other, len(known)), own, held_out, numbers)
+    found = estimate_shares(*before.source, before.target_logits, contradiction(before))
+    estimated = torch.full((classes,), 1 / classes, dtype=torch.float64)
+    estimated[known] = found.estimated * (len(known) / classes)
+    return replace(found, estimated=estimated)
+
+
+def _read(features: Tensor, labels: Tensor, others: Tensor, classes: int) -> Tensor:
+    """Logits (M, K) that a linear classifier of features (N, D) of length 1, with labels (N,), gives others (M, D)."""
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression(C=10, max_iter=500).fit(features.numpy(), labels.numpy())
+    logits = torch.full((len(others), classes), IMPOSSIBLE)
+    logits[:, torch.from_numpy(model.classes_)] = torch.from_numpy(model.predict_log_proba(others.numpy())).float()
+    return logits.clamp_min(IMPOSSIBLE)
 
 
 def _linear() -> Any:

@@ -17,6 +17,7 @@ from uda.evaluation.calibration import expected_calibration_error, fit_temperatu
 from uda.evaluation.diagnostics import diagnose, unlike_the_study, worse_than_before
 from uda.evaluation.outputs import Outputs, confusion, per_class_accuracy
 from uda.evaluation.selection import best
+from uda.evaluation.shares import Shares
 from uda.evaluation.study import shipped
 from uda.evaluation.unknown import OpenSet, open_set
 from uda.evaluation.witnesses import witnesses
@@ -248,7 +249,7 @@ def classifier_results(
     rows: Sequence[Row],
     scores: Sequence[str],
     trains: bool,
-    shares: Tensor | None = None,
+    shares: Shares | None = None,
 ) -> dict[str, Any]:
     """The accuracies and what stands beside them.
 
@@ -260,7 +261,7 @@ def classifier_results(
         rows: of the adaptation.
         scores: the label-free scores that select.
         trains: whether the method was to change the classifier at all.
-        shares: of the classes, (K,), as estimated for the target, where the method expected these.
+        shares: of the target's classes, where the method expected them so.
     """
     selected = select(rows)
     result: dict[str, Any] = {
@@ -288,13 +289,13 @@ def classifier_results(
 
 
 def _without_labels(
-    before: Outputs, after: Outputs, classes: tuple[str, ...], trains: bool, shares: Tensor | None
+    before: Outputs, after: Outputs, classes: tuple[str, ...], trains: bool, shares: Shares | None
 ) -> dict[str, Any]:
     """What is said of the adapted classifier (`after`) from target images without labels, and held-out source images with."""
     found = shipped().judge(witnesses(before, after))
     if torch.equal(before.target_logits.argmax(1), after.target_logits.argmax(1)):
         found = found.where_nothing_changed()
-    of_study = [worse_than_before(found), unlike_the_study(found)] if trains else []
+    of_study = [worse_than_before(found), unlike_the_study(found, len(after.target_logits))] if trains else []
     signs = [*(sign for sign in of_study if sign is not None), *diagnose(before, after, classes, trains, shares)]
     return {
         "estimated": {

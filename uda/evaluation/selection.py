@@ -28,21 +28,22 @@ def entropy(target_logits: Tensor) -> float:
     return float(losses.entropy(target_logits))
 
 
-def diversity(target_logits: Tensor) -> float:
-    """Entropy of the mean prediction, nats: 0..ln K, higher is better where classes are even. Shape: (M, K).
+def diversity(target_logits: Tensor, shares: Tensor | None = None) -> float:
+    """Entropy of the mean prediction, nats: at most ln K, higher is better where classes are even. Shape: (M, K).
 
+    With expected `shares` (K,), each above 0, it is highest where the mean is these (`uda.losses.marginal_entropy`).
     Source: Gomes et al. 2010. It tells a collapse onto few classes, and little else.
     """
-    return float(losses.marginal_entropy(target_logits))
+    return float(losses.marginal_entropy(target_logits, shares))
 
 
-def information_maximization(target_logits: Tensor) -> float:
-    """Entropy of the mean prediction minus mean entropy of the predictions, nats: 0..ln K, higher is better. Shape: (M, K).
+def information_maximization(target_logits: Tensor, shares: Tensor | None = None) -> float:
+    """`diversity`, of even or expected shares, minus mean entropy of the predictions, nats: at most ln K, higher is better.
 
-    High when each prediction is sure and all classes are used. It cannot tell a good clustering whose classes are swapped
-    from a good classifier. Source: Gomes et al. 2010; Musgrave et al. 2022 as a validator.
+    Shapes: (M, K), (K,). High when each prediction is sure and classes come as often as expected. It cannot tell a good
+    clustering whose classes are swapped from a good classifier. Source: Gomes et al. 2010; Musgrave et al. 2022 as a validator.
     """
-    return float(-losses.information_maximization(target_logits))
+    return float(-losses.information_maximization(target_logits, shares))
 
 
 def batch_nuclear_norm(target_logits: Tensor) -> float:
@@ -167,6 +168,18 @@ OF_SOURCE: dict[str, Callable[[Outputs], float]] = {
 
 SCORES = OF_TARGET | OF_SOURCE
 """every score by name, turned so that higher is better"""
+
+
+OF_SHARES = {"diversity": diversity, "information_maximization": information_maximization}
+"""those that ask for even classes unless told which shares to expect"""
+
+
+def label_free(names: Sequence[str], outputs: Outputs, shares: Tensor | None = None) -> dict[str, float]:
+    """Some of `SCORES`, by name; `shares` (K,), each above 0, are what is expected of the target's classes, None: even ones."""
+    shares = None if shares is None else shares.to(outputs.target_logits.device)
+    return {
+        name: OF_SHARES[name](outputs.target_logits, shares) if name in OF_SHARES else SCORES[name](outputs) for name in names
+    }
 
 
 def mean_ranks(evaluations: Sequence[dict[str, float]]) -> list[float]:

@@ -40,6 +40,14 @@ def distance(first: Tensor, second: Tensor) -> float:
     return float((first - second).abs().sum()) / 2
 
 
+def chance(classes: int, images: int) -> float:
+    """How far the histogram of so many images, drawn at random, is in the mean from the shares that they come from: 0 or more.
+
+    Total variation, sqrt(K / (2 pi n)): right for even classes and enough images, and else too much.
+    """
+    return math.sqrt(classes / (2 * math.pi * images))
+
+
 @dataclass(frozen=True)
 class Shares:
     """The class shares of a target, as far as they can be told without its labels.
@@ -68,11 +76,9 @@ class Shares:
     def explained(self) -> float:
         """How far from even they may look where the target is even: 0..1, or above 1.
 
-        Mistakes on a share of the images move them by no more than it. A draw from even classes is sqrt(K / (2 pi n)) off in the
-        mean.
+        Mistakes on a share of the images move them by no more than it; chance, by what `chance` says.
         """
-        drawn = math.sqrt(len(self.estimated) / (2 * math.pi * self.images))
-        return max(UNEVEN, OPTIMISM * self.doubt + drawn)
+        return max(UNEVEN, OPTIMISM * self.doubt + chance(len(self.estimated), self.images))
 
     @property
     def expected(self) -> Tensor:

@@ -6,7 +6,7 @@ import csv
 import math
 import tempfile
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -51,14 +51,29 @@ class Row(NamedTuple):
     """why: ``"unknown"`` or ``"doubtful"``"""
 
 
+class Spaced:
+    """Evenly spaced ones of however many images, half of `most` to `most` where there are more: logits, to be compared."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.every, self.seen = most, 1, 0
+        self.kept: list[Tensor] = []
+
+    def add(self, logits: Tensor) -> None:
+        """Takes some of the next images' logits (B, K)."""
+        self.kept += logits[-self.seen % self.every :: self.every].float().cpu().clone()  # a view would hold the block
+        self.seen += len(logits)
+        while len(self.kept) > self.most:
+            self.kept, self.every = self.kept[::2], 2 * self.every
+
+
 @dataclass(frozen=True)
 class Seen:
     """What is to be said of the images beside their classes."""
 
     unreadable: list[str] = field(default_factory=list)
     """a line for each that cannot be read"""
-    compared: list[Tensor] = field(default_factory=list)
-    """logits (B, K) of evenly spaced ones"""
+    compared: Spaced = field(default_factory=lambda: Spaced(COMPARED))
+    """those that are compared with the target that was adapted to"""
 
 
 def write_predictions(
@@ -92,9 +107,7 @@ def write_predictions(
     display.say(f"  {len(found):,} images, {found.note}")
     if note := run.note_on(which):
         display.say(note)
-    # Of `selected`, it is not known what it says of the target.
-    kept = {"last": "last", "source": "source_only"}.get(run.chosen(which))
-    adapted_to = run.outputs(kept).target_logits if kept else None
+    target = adapted_to(run, which)
     rows = _classified(run, found, which, unknown, seen, display)
     columns = 4 if reject or unknown else 3
     with (
@@ -114,19 +127,28 @@ def write_predictions(
         display.say(f"  {unnamed:,} of {count:,} images are left unnamed")
     if seen.unreadable:
         display.say(f"  {len(seen.unreadable)} images cannot be read and have no row: {', '.join(seen.unreadable[:3])}")
-    if adapted_to is not None and (note := unlike(adapted_to, torch.cat(seen.compared))):
+    if note := unlike(target, seen.compared.kept):
         display.say(note)
     return count
+
+
+def adapted_to(run: Run, which: str) -> Tensor | None:
+    """What a classifier, as for `Run.load_classifier`, says of the target that was adapted to: logits (N, K).
+
+    None of `selected`, of which that is not known.
+    """
+    kept = {"last": "last", "source": "source_only"}.get(run.chosen(which))
+    return run.outputs(kept).target_logits if kept else None
 
 
 def _classified(run: Run, found: Found, which: str, unknown: bool, seen: Seen, display: Display) -> Iterator[Row]:
     """A row for each image that can be read; what else is to be said of them is added to `seen`."""
     classifier, temperature = run.load_classifier(which), run.temperature(which)
-    done, every = 0, -(-len(found) // COMPARED)
+    done = 0
     with display.stage("images", 0, len(found)) as bar:
         for positions, part, failed in found.decoded(run.recipe.data.frame):
             logits = predict(classifier, part.to(run.runtime.device), run.runtime)
-            seen.compared.append(logits[[position % every == 0 for position in positions]].cpu())
+            seen.compared.add(logits)
             probabilities, classes = (logits / temperature).softmax(1).max(1)
             strange = looks_unknown(logits).tolist() if unknown else [False] * len(logits)
             for position, probability, number, left in zip(
@@ -153,16 +175,16 @@ def _without_doubtful(rows: Iterator[Row], share: float) -> Iterator[Row]:
             yield Row(path, "" if left else named, float(probability), why or ("doubtful" if left else ""))
 
 
-def unlike(adapted_to: Tensor, new: Tensor) -> str:
+def unlike(target: Tensor | None, new: Sequence[Tensor]) -> str:
     """What is to be said of new images that the classifier reads otherwise than those that were adapted to; nothing, else.
 
-    Logits (N, K) and (M, K). Measured by how well a linear classifier tells the two apart, which does not grow with their number,
-    as the p-value of a test would; less two of its standard errors (Hanley and McNeil 1982, were they alike), for a few images.
+    Logits (N, K) of the target, None where they are not known, and (K,) of each new image. Measured by how well a linear
+    classifier tells the two apart, which does not grow with their number, as the p-value of a test would; less two of its
+    standard errors (Hanley and McNeil 1982, were they alike), for a few images.
     """
-    n, m = len(adapted_to), len(new)
-    if min(n, m) < FEWEST:
+    if target is None or min(n := len(target), m := len(new)) < FEWEST:
         return ""
-    apart = domain_auc(adapted_to.cpu(), new)
+    apart = domain_auc(target.cpu(), torch.stack(tuple(new)))
     if apart - 2 * math.sqrt((n + m + 1) / (12 * n * m)) < UNLIKE:
         return ""
     return (

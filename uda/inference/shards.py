@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from base64 import b64decode, b64encode
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from io import BytesIO
@@ -18,12 +19,15 @@ from uda.data.frame import Frame, decode
 from uda.data.shards import EXTENSIONS, MISSING, Done, opened_shard, split_name, state_of
 from uda.errors import UserError
 from uda.evaluation.evaluator import predict
+from uda.inference.predict import COMPARED, Spaced
 from uda.paths import distinct
 from uda.plugins import named
 from uda.runs.run import Run
 
 OF, SHARD, STATE = b"uda", b"uda shard", b"uda shard's state"
 """under which a Parquet file says whose predictions it holds, of which shard, and of what size and time of change that was"""
+LOGITS, SPACED = b"uda logits", 100
+"""under which it holds those of some images, as base64, to be compared with the target's; and of how many at most"""
 ERROR = 3
 """the column that says why an image cannot be read"""
 
@@ -92,19 +96,33 @@ def predict_shard(asked: Asked, shard: str, path: Path) -> Done:
     run, classifier, temperature = _loaded(asked)
     columns = schema([("path", "string"), ("class", "string"), ("probability", "float"), ("error", "string")])
     columns = columns.with_metadata(_described(asked, shard))
-    count, unreadable = 0, list[str]()
+    count, unreadable, compared = 0, list[str](), Spaced(SPACED)
     with atomic_write(path) as part, parquet.ParquetWriter(part, columns) as table:
         for names, images, errors in _blocks(shard, run.recipe.data.frame):
             rows: list[dict[str, Any]] = [{"path": _told(name), "error": reason} for name, reason in errors]
             if names:
                 logits = predict(classifier, images.to(run.runtime.device), run.runtime)
+                compared.add(logits)
                 probabilities, classes = (logits / temperature).softmax(1).max(1)
                 told = zip(names, classes.tolist(), probabilities.tolist(), strict=True)
                 rows += [{"path": _told(name), "class": _told(run.classes[k]), "probability": p} for name, k, p in told]
             table.write_table(Table.from_pylist(rows, schema=columns))
             count += len(rows)
             unreadable += _lines(shard, rows)
+        if compared.kept:
+            table.add_key_value_metadata({LOGITS: b64encode(torch.stack(compared.kept).numpy().tobytes())})
     return Done(count, unreadable)
+
+
+def some_logits(paths: Sequence[Path], classes: int) -> list[Tensor]:
+    """Logits (K,) of images that the predictions at these paths are of: of evenly spaced ones, from evenly spaced files."""
+    from pyarrow import parquet
+
+    found: list[Tensor] = []
+    for path in paths[:: -(-len(paths) * SPACED // COMPARED)]:
+        if kept := (parquet.read_metadata(path).metadata or {}).get(LOGITS):  # without any image, there are none
+            found += torch.frombuffer(bytearray(b64decode(kept)), dtype=torch.float32).unflatten(0, (-1, classes))
+    return found
 
 
 def _lines(shard: str, rows: list[dict[str, Any]]) -> list[str]:

@@ -18,6 +18,7 @@ from torch import Tensor
 from uda.atomic import atomic_write
 from uda.console import duration
 from uda.evaluation.calibration import reliability
+from uda.evaluation.diagnostics import to_look_at
 from uda.evaluation.evaluator import Examples
 from uda.evaluation.outputs import Outputs
 from uda.evaluation.results import Checked, Result, Row, evaluations
@@ -166,7 +167,10 @@ def _advice(result: Result, checked: Checked | None) -> list[str]:
             "step's (uda predict --which selected)."
         )
     if accuracy["last"] is None and checked is None:
-        steps.append("Look at fifty target images, which uda check RUN chooses and shows: no estimate is worth as much.")
+        told = to_look_at(result["target"]["train"])
+        steps.append(
+            f"Look at {told} of the target with uda check RUN, which chooses and shows them: no estimate is worth as much."
+        )
     elif accuracy["last"] is not None and abs(result["estimated"]["accuracy"] - accuracy["last"]) > 0.05:
         steps.append(
             "The estimate without labels is far from the true accuracy here: do not trust it on other targets of this kind."

@@ -28,6 +28,8 @@ from uda.runs.folder import RunFolder
 from uda.runtime import Runtime, choose_runtime
 from uda.text import printable
 
+CLASSIFIERS = "last", "selected", "source"
+"""what a run has of them; ``"recommended"`` is the first or the third"""
 OF_TARGET = "target_test_accuracy", "target_mean_entropy"
 """what an evaluation says beside its scores; the first one where there are labelled test images"""
 
@@ -218,8 +220,8 @@ class Run:
 
     def _load(self, networks: Networks, which: str) -> nn.Module:
         which = self.chosen(which)
-        if which not in ("last", "selected", "source"):
-            raise UserError.unknown("classifier", which, ("last", "selected", "source"))
+        if which not in CLASSIFIERS:
+            raise UserError.unknown("classifier", which, CLASSIFIERS)
         source = which == "source"
         classifier = networks.classifier if source else build_method(self.recipe, networks, self.runtime).classifier()
         self._folder.read_weights(which, classifier)

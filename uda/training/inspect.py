@@ -18,6 +18,7 @@ from uda.data.folders import Found, class_names, peek
 from uda.data.frame import Frame
 from uda.data.load import Role, find_all, load_named, resolve_frame
 from uda.errors import UserError
+from uda.evaluation.diagnostics import to_look_at
 from uda.evaluation.domains import FOLDS, class_shares, domain_auc, statistics
 from uda.recipe.load import resolve
 from uda.recipe.schema import Recipe
@@ -25,7 +26,6 @@ from uda.runs.build import build_networks, published_frame
 from uda.runtime import Runtime, choose_runtime
 
 LOOKED, READ = 1000, 250  # images of each domain that are decoded; that a network reads
-UNEVEN = 0.15  # of the images would have to change their class for the target's shares to be the source's
 SMALL = 200  # target images below which little can be learned
 
 
@@ -79,8 +79,8 @@ def inspect(
 
     Returns:
         ``source`` and ``target`` (each a `Side`), ``duplicates`` (pairs of names), ``auc`` of telling the domains apart (None for
-        fewer than five images in one), ``by`` (what it read), ``shares`` of the target's classes (None without a network) and
-        ``uneven``, how far they are from the source's (0..1); ``advice``, a paragraph.
+        fewer than five images in one), ``by`` (what it read), ``shares`` of the target's classes (`uda.evaluation.shares.Shares`;
+        None without a network, or with hardly any source image); ``advice``, a paragraph.
 
     Raises:
         UserError: where there are no images, or the network is not to be had.
@@ -107,13 +107,10 @@ def inspect(
         "auc": domain_auc(*features) if min(map(len, features)) >= FOLDS else None,
         "by": f"features of {recipe.classifier.backbone}" if network else "simple statistics of light, colour and sharpness",
         "shares": None,
-        "uneven": None,
     }
-    labels, names = sides[0].labels, list(sides[0].classes)
-    if network and labels is not None and len(labels[:READ].unique()) > 1:
-        result["shares"] = class_shares(features[0], labels[:READ], features[1], len(names)).tolist()
-        held = labels[:READ].bincount(minlength=len(names)).double() / len(labels[:READ])
-        result["uneven"] = float((held - torch.tensor(result["shares"])).abs().sum() / 2)
+    labels = sides[0].labels
+    if network and labels is not None:
+        result["shares"] = class_shares(features[0], labels[:READ], features[1], len(sides[0].classes))
     return result | {"advice": advise(result)}
 
 
@@ -184,7 +181,7 @@ def _features(recipe: Recipe, images: list[Tensor], runtime: Runtime, classes: i
 
 def figures(seen: dict[str, Any]) -> list[str]:
     """What was counted and measured, in lines; `seen` is what `inspect` returns, and what it could not tell has no line."""
-    source, target, auc, uneven = seen["source"], seen["target"], seen["auc"], seen["uneven"]
+    source, target, auc, shares = seen["source"], seen["target"], seen["auc"], seen["shares"]
     fewest, most = min(source.classes.values()), max(source.classes.values())
     each = f"{fewest:,}" if fewest == most else f"{fewest:,} to {most:,}"
     lines = [
@@ -193,8 +190,8 @@ def figures(seen: dict[str, Any]) -> list[str]:
     ]
     if auc is not None:
         lines.append(f"told apart by {seen['by']}: AUC {auc:.2f} (0.5 is not at all, 1 without a mistake)")
-    if uneven is not None:
-        lines.append(f"estimated: {uneven:.0%} of the target would have to change class for the source's shares")
+    if shares is not None:
+        lines.append(f"the target's classes, estimated: {shares.describe(tuple(source.classes))}")
     if shared := len(seen["duplicates"]):
         lines.append(f"in both domains: {shared} of the {len(source.images):,} and {len(target.images):,} images looked at")
     if unreadable := len(source.unreadable) + len(target.unreadable):
@@ -204,7 +201,7 @@ def figures(seen: dict[str, Any]) -> list[str]:
 
 def advise(seen: dict[str, Any]) -> str:
     """What to do about it, in a paragraph."""
-    source, target, auc = seen["source"], seen["target"], seen["auc"]
+    source, target, auc, shares = seen["source"], seen["target"], seen["auc"], seen["shares"]
     fewest = min(source.classes.values())
     said = [
         (auc is None, "There are too few images to say how far the domains are apart."),
@@ -224,11 +221,15 @@ def advise(seen: dict[str, Any]) -> str:
         ),
         (bool(source.unreadable or target.unreadable), "Mend or remove the unreadable files; a run leaves them out."),
         (
-            seen["uneven"] is not None and seen["uneven"] > UNEVEN,
-            "The target's classes look uneven against the source's: methods that push towards even classes may do harm, so "
-            "compare with --method dann, and look at the classes in the report.",
+            shares is not None and shares.uneven,
+            "The target's classes look uneven: --set training.target_shares=estimated has methods expect them so, which else "
+            "push towards even ones; look at the classes in the report.",
         ),
-        (seen["uneven"] is None, "Give --model, such as timm:resnet18, to have the target's classes estimated."),
-        (True, "Once a run is done, fifty labels tell more than any estimate: uda check RUN."),
+        (
+            shares is not None and not shares.uneven,
+            "Whether the target's classes are uneven cannot be told: mistakes and chance explain what is seen of them.",
+        ),
+        (shares is None, "Give --model, such as timm:resnet18, to have the target's classes estimated."),
+        (True, f"Once a run is done, labels of {to_look_at(target.count)} tell more than any estimate: uda check RUN."),
     ]
     return " ".join(sentence for holds, sentence in said if holds)

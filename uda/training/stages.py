@@ -25,7 +25,7 @@ from uda.evaluation.diagnostics import class_not_kept, numerical_trouble
 from uda.evaluation.evaluator import Evaluator, Examples
 from uda.evaluation.outputs import Outputs
 from uda.evaluation.results import Result, Row, classifier_results, describe, select
-from uda.evaluation.selection import SCORES, entropy, information_maximization
+from uda.evaluation.selection import entropy, information_maximization, label_free
 from uda.evaluation.shares import Shares, estimate_shares
 from uda.evaluation.translation import evaluate_translation, judge_by_source, judge_without_labels
 from uda.evaluation.witnesses import contradiction
@@ -313,7 +313,7 @@ class Evaluate:
         folder.write_weights(f"evaluation-{step}", classifier)
         if wanted.keep:
             folder.write_outputs(f"evaluation-{step}", outputs)
-        scores = {name: SCORES[name](outputs) for name in wanted.score}
+        scores = label_free(wanted.score, outputs, self.method.target_shares)
         row: Row = {"scores": scores, "target_mean_entropy": entropy(outputs.target_logits)}
         return row if accuracy is None else row | {"target_test_accuracy": accuracy}
 
@@ -388,7 +388,7 @@ def _measure_classifier(
         rows=rows,
         scores=recipe.selection.score,
         trains=method.adapts,
-        shares=None if method.target_shares is None else source.shares.estimated,
+        shares=None if method.target_shares is None else source.shares,
     )
     examples = job.evaluator.examples(after, temperature=figures["calibration"]["temperature"])
     folder.write_examples(examples)
