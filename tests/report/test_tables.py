@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from uda.evaluation.results import read_result
-from uda.report.tables import diversity_rows, further_rows, result_table
+from uda.report.tables import diversity_rows, estimated_rows, further_rows, result_table
 from uda.runs.run import Run
 
 
@@ -41,3 +41,9 @@ def test_what_the_taught_network_reads_is_shown_where_no_label_tells_it() -> Non
     assert (name, figure) == ("class consistency", "0.8000")
     assert "(0.900 on target)" in told
     assert further_rows(taught | {"class_consistency": 0.7}) == []
+
+
+def test_where_some_images_are_of_unknown_classes_the_estimate_is_said_to_count_them() -> None:
+    result: Any = {"estimated": {"accuracy": 0.8, "interval": (0.7, 0.9)}}
+    assert "unknown" not in estimated_rows(result)[0][2]
+    assert "of all target images, those of unknown classes, too (0.70 .. 0.90)" in estimated_rows(result | {"open_set": {}})[0][2]

@@ -73,7 +73,9 @@ def estimated_rows(result: Result) -> list[tuple[str, str, str]]:
     found = [("estimated", estimated["accuracy"], estimated["interval"])]
     if "source_only" in estimated:  # runs from before the study have no such estimate
         found.append(("estimated before", estimated["source_only"], estimated["source_only_interval"]))
-    rows = [(name, f"{value:.2f}", f"{MEANINGS[name]} ({low:.2f} .. {high:.2f})") for name, value, (low, high) in found]
+    # Nobody can leave the unknown ones out without labels; `last` is of images of known classes alone.
+    of = "; of all target images, those of unknown classes, too" if "open_set" in result else ""
+    rows = [(name, f"{value:.2f}", f"{MEANINGS[name]}{of} ({low:.2f} .. {high:.2f})") for name, value, (low, high) in found]
     if "recommended" in result:
         rows.append(("recommended", result["recommended"], result["recommended_because"] + _contradicted(result)))
     return rows
