@@ -154,6 +154,13 @@ def test_colour_in_either_domain_makes_three_channels(tmp_path: Path) -> None:
     assert resolve_frame(DataSettings(source="own", target="own", size=16, channels=1), grey, colour) == Frame(16, 1)
 
 
+def test_a_network_for_grey_images_makes_one_channel_of_colour(tmp_path: Path) -> None:
+    image(tmp_path / "grey/a/x.png")
+    image(tmp_path / "colour/x.png", mode="RGB")
+    grey, colour = find(tmp_path / "grey", True), find(tmp_path / "colour", False)
+    assert resolve_frame(DataSettings(source="own", target="own"), grey, colour, channels=1) == Frame(8, 1)
+
+
 @pytest.mark.parametrize(
     ("make", "labelled", "message"),
     [

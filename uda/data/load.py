@@ -48,12 +48,19 @@ Role = Literal["source", "source_test", "target", "target_test"]
 ROLES: tuple[Role, ...] = get_args(Role)
 
 
-def resolve_frame(wanted: DataSettings, source: Found | None, target: Found | None, published: Frame | None = None) -> Frame:
+def resolve_frame(
+    wanted: DataSettings,
+    source: Found | None,
+    target: Found | None,
+    published: Frame | None = None,
+    channels: int | None = None,
+) -> Frame:
     """The frame of a run's images, where `wanted` leaves it open; None stands for a data set known by name.
 
     The side: 32 for a known source; else the `published` one of a network that comes with one; else a user's own images decide
-    for themselves (`own_size`). Where a side is asked for, nothing is cut off but what makes images square. Channels: 1 where
-    both domains are grey (of a user's images, up to 1,000 are asked, evenly spaced) and no published network wants 3.
+    for themselves (`own_size`). Where a side is asked for, nothing is cut off but what makes images square. Channels: what the
+    network takes, where that is known (`channels`, or 3 of a published one); else 1 where both domains are grey (of a user's
+    images, up to 1,000 are asked, evenly spaced), and 3 otherwise.
     """
     size, resize, interpolation = wanted.size, wanted.resize, wanted.interpolation
     if published is not None and source is not None:
@@ -68,13 +75,20 @@ def resolve_frame(wanted: DataSettings, source: Found | None, target: Found | No
         return all(name in GREY if found is None else peek(found)[1] for name, found in parts)
 
     colour = published is not None and source is not None
-    return Frame(size, wanted.channels or (1 if not colour and all_grey() else 3), resize, interpolation or "bilinear")
+    chosen = wanted.channels or channels or (1 if not colour and all_grey() else 3)
+    return Frame(size, chosen, resize, interpolation or "bilinear")
 
 
-def find_frame(wanted: DataSettings, roots: Sequence[Path], classifies: bool = True, published: Frame | None = None) -> Frame:
+def find_frame(
+    wanted: DataSettings,
+    roots: Sequence[Path],
+    classifies: bool = True,
+    published: Frame | None = None,
+    channels: int | None = None,
+) -> Frame:
     """As `resolve_frame`, for images that are still to be found (see `find_all`)."""
     found = find_all(wanted, roots, classifies)
-    return resolve_frame(wanted, found.get("source"), found.get("target"), published)
+    return resolve_frame(wanted, found.get("source"), found.get("target"), published, channels)
 
 
 def load_named(name: str, split: Split, roots: Sequence[Path], size: int, channels: int) -> LabelledDomain:

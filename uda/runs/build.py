@@ -20,7 +20,7 @@ from uda.methods.source_only import SourceClassifierSettings
 from uda.methods.translating import PairDrawing, Translating
 from uda.models import GIVEN_IN_PYTHON, build_classifier, build_foreign
 from uda.models.backbones import Classifier
-from uda.models.custom import find_head, is_own, split_network
+from uda.models.custom import find_head, is_own, load_network, split_network
 from uda.models.frozen import Body, Resized, TwoNorms, Whole, freeze, with_head
 from uda.models.heads import pool_before_head
 from uda.models.layers import Normalize
@@ -108,6 +108,22 @@ def published_frame(wanted: SourceClassifierSettings) -> Frame | None:
     """How the network that is named wants its images, where its description says so."""
     found = preprocessing_of(wanted.backbone)
     return None if found is None else Frame(found.size, len(found.mean), found.resize, found.interpolation)
+
+
+def channels_taken(wanted: SourceClassifierSettings, model: nn.Module | None = None) -> int | None:
+    """How many channels a user's own network (`model`, where given) takes: 1 or 3; None where that is not known.
+
+    One image in colour would otherwise make three of them, which a network that was trained on grey images cannot take. The
+    length of its mean or std says it; else the first convolution that the network holds does.
+    """
+    if model is None and not is_own(wanted.backbone):
+        return None
+    if given := wanted.mean or wanted.std:
+        return len(given) if len(given) in (1, 3) else None
+    with torch.random.fork_rng(devices=[]):
+        network = model if model is not None else load_network(wanted.backbone)
+    first = next((part for part in network.modules() if isinstance(part, nn.Conv2d)), None)
+    return first.in_channels if first is not None and first.in_channels in (1, 3) else None
 
 
 def build_networks(

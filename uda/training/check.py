@@ -15,7 +15,7 @@ from uda.errors import UserError
 from uda.methods import find_method
 from uda.models.published import check_published
 from uda.recipe.schema import Recipe
-from uda.runs.build import Networks, build_checked, published_frame, starts_published
+from uda.runs.build import Networks, build_checked, channels_taken, published_frame, starts_published
 from uda.runtime import choose_runtime
 
 
@@ -43,7 +43,9 @@ def check(recipe: Recipe, data_root: str | Path | None, device: str, precision: 
             if state.startswith(DAMAGED):
                 raise UserError(note)
             yield f"{role}: {name}, {state}"
-    frame = resolve_frame(wanted, found.get("source"), found.get("target"), published_frame(recipe.classifier))
+    images, network = (found.get("source"), found.get("target")), recipe.classifier
+    taken = channels_taken(network) if recipe.classifies else None
+    frame = resolve_frame(wanted, *images, published_frame(network), taken)
     classes = classes_of(wanted, found)
     check_all_classes(found, classes, wanted.unknown == "class")
     if "target" in found and found["target"].labels is None and find_method(recipe.method.name).reads_target_labels:

@@ -23,7 +23,7 @@ from uda.recipe.load import resolve
 from uda.recipe.schema import Recipe
 from uda.report.page import Material, material_of, write_report
 from uda.report.tables import result_table
-from uda.runs.build import Networks, build_checked, check_files, published_frame
+from uda.runs.build import Networks, build_checked, channels_taken, check_files, published_frame
 from uda.runs.cache import writable_cache
 from uda.runs.environment import Environment, check_alike, compare, describe_environment
 from uda.runs.folder import RESULT, RUN, UNREADABLE, RunFolder, default_path, open_folder, shared_folder
@@ -83,7 +83,9 @@ def fit(
         check_files(wanted.classifier)
     roots = data_roots(data_root)
     runtime = choose_runtime(device, precision)
-    wanted = wanted.with_frame(find_frame(wanted.data, roots, wanted.classifies, published_frame(wanted.classifier)))
+    network = wanted.classifier
+    taken = channels_taken(network, model) if wanted.classifies else None
+    wanted = wanted.with_frame(find_frame(wanted.data, roots, wanted.classifies, published_frame(network), taken))
     with runtime.computing(), ranks.in_turn():
         pair = load_pair(wanted.data, roots, display, wanted.classifies, look=not wanted.classifier.freezes)
     run = start(
