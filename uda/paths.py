@@ -6,6 +6,7 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from difflib import get_close_matches
 from pathlib import Path
 
 from uda.atomic import held, sweep
@@ -27,6 +28,16 @@ def regular(path: str | os.PathLike[str]) -> None:
     """
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise OSError("it is a pipe, a device or a folder, and not a file")
+
+
+def like(path: Path, endings: Iterable[str]) -> str:
+    """What lies beside `path` and is called most like it, a folder or a file with one of these endings; empty where nothing is."""
+    try:
+        beside = [one.name for one in path.absolute().parent.iterdir() if one.is_dir() or one.suffix.lower() in endings]
+    except OSError:
+        return ""
+    near = get_close_matches(path.name, [name for name in beside if name != path.name], 1)
+    return near[0] if near else ""
 
 
 def cache_home() -> Path:

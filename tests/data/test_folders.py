@@ -225,3 +225,8 @@ def test_a_class_that_differs_by_a_space_is_shown_with_it(tmp_path: Path) -> Non
     np.savez(tmp_path / "x.npz", images=np.zeros((1, 8, 8), np.uint8), labels=["cat "])
     with pytest.raises(UserError, match="unknown: 'cat '"):
         check_classes(find(tmp_path / "x.npz", labelled=True), ["cat", "dog"])
+
+
+def test_a_misspelt_path_is_answered_with_what_lies_beside_it(folder: Path) -> None:
+    with pytest.raises(UserError, match=r"there is no .*photoz; did you mean '.*/photos'\?"):
+        find(folder.with_name("photoz"), labelled=True)

@@ -24,10 +24,10 @@ from uda.data.arrays import fit_frame, open_arrays
 from uda.data.domain import Domain, LabelledDomain
 from uda.data.files import GREY_MODES, ImageFiles, Images, check, check_some, in_order, reason, source, together
 from uda.data.frame import Frame, decode_whole, opened
-from uda.data.names import is_shards
+from uda.data.names import HOLD_IMAGES, is_shards
 from uda.data.shards import EXTENSIONS, NOT_READ, Members, members_of, write_shards
 from uda.errors import UserError
-from uda.paths import regular
+from uda.paths import like, regular
 
 PEEKS = 1000  # images whose headers are read to learn their size and whether they are grey
 
@@ -107,6 +107,9 @@ def find(path: Path, labelled: bool) -> Found:
     elif path.suffix.lower() in EXTENSIONS and os.path.isfile(path) and not labelled:
         found = Found(path, np.array([os.fsencode(path.name)]), path.parent, None, None, f"the image {path.name}")
     else:
+        near = "" if os.path.lexists(path) else like(path, HOLD_IMAGES)
+        if near:
+            raise UserError(f"there is no {path}; did you mean {str(path.with_name(near))!r}?")
         raise UserError(f"no images at {path}; give a folder of images, a .csv of path,label, an .npz file or shards (.tar)")
     if len(found) == 0:
         raise UserError(f"{path} holds no images; the endings that are read are {' '.join(sorted(EXTENSIONS))}")

@@ -33,7 +33,7 @@ from uda.data.folders import (
     split_classes,
 )
 from uda.data.frame import Frame
-from uda.data.names import DATA_SETS, OTHERWISE, is_domain, is_path
+from uda.data.names import DATA_SETS, is_domain, is_path, nowhere
 from uda.errors import UserError
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def load_named(name: str, split: Split, roots: Sequence[Path], size: int, channe
     if name == "mnist-m":
         return load_mnist_m(split, roots, size, channels)
     if name not in NAMES:
-        raise UserError.unknown("data set", name, DATA_SETS, OTHERWISE)
+        raise nowhere(name)
     return load_digits(name, split, roots, size, channels)
 
 
@@ -140,7 +140,7 @@ def find_all(wanted: DataSettings, roots: Sequence[Path], classifies: bool = Tru
             if getattr(wanted, role) is not None or place.has_lists:
                 found[role] = place.find("test" if role.endswith("test") else "train")
         else:
-            raise UserError.unknown("data set", name, DATA_SETS, OTHERWISE)
+            raise nowhere(name)
     if classifies:
         return found
     unlabelled = {role for role, part in found.items() if role == "target" and part.labels is None}
