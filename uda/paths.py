@@ -31,7 +31,7 @@ def regular(path: str | os.PathLike[str]) -> None:
 
 
 def like(path: Path, endings: Iterable[str]) -> str:
-    """What lies beside `path` and is called most like it, a folder or a file with one of these endings; empty where nothing is."""
+    """What lies beside `path` and is called most like it: a folder, or a file with one of these endings; or nothing."""
     try:
         beside = [one.name for one in path.absolute().parent.iterdir() if one.is_dir() or one.suffix.lower() in endings]
     except OSError:

@@ -58,7 +58,7 @@ def test_unreadable_images_have_no_row_and_are_named(
     (tmp_path / "in" / "b.png").write_bytes(good.read_bytes())
     assert write_predictions(own_run, tmp_path / "in", tmp_path / "p.csv", "selected", Display()) == 1
     assert [row["path"] for row in rows(tmp_path / "p.csv")] == ["b.png"]
-    assert "1 images cannot be read and have no row: a.png" in capsys.readouterr().out
+    assert "no row for 1 image that cannot be read: a.png" in capsys.readouterr().out
 
 
 def test_a_failed_prediction_leaves_the_old_file(own_run: Run, tmp_path: Path) -> None:

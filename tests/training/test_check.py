@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import NETS
 from uda import UserError
 from uda.recipe.load import load_recipe
-from uda.training.check import check
+from uda.training.check import check, few_images
 
 
 def run(folders: Path, **overrides: object) -> list[str]:
@@ -60,3 +60,9 @@ def test_photographs_by_name_have_labels_that_the_upper_bound_may_read(
     _, source, target, *_ = run(folders, **named)
     assert source == "source: 96 images, office/photo, 10 classes"
     assert target == "target: 96 images, office/scan, 10 classes"
+
+
+@pytest.mark.parametrize(("count", "said"), [(1, "has 1 image alone"), (19, "has 19 images alone"), (20, "")])
+def test_a_target_of_few_images_is_warned_of(count: int, said: str) -> None:
+    assert said in few_images(count)
+    assert bool(said) == bool(few_images(count))

@@ -28,6 +28,7 @@ from uda.data.names import HOLD_IMAGES, is_shards
 from uda.data.shards import EXTENSIONS, NOT_READ, Members, members_of, write_shards
 from uda.errors import UserError
 from uda.paths import like, regular
+from uda.text import counted
 
 PEEKS = 1000  # images whose headers are read to learn their size and whether they are grey
 
@@ -238,7 +239,7 @@ def pack(folder: Path, out: Path, each: int, seed: int, display: Display) -> str
     found = find(folder, labelled=False)
     if found.pixels is not None or isinstance(found.names, Members):
         raise UserError(f"{folder} is no folder of images; uda shards packs files")
-    display.say(f"  {len(found):,} images, {found.note}")
+    display.say(f"  {counted(len(found), 'image')}, {found.note}")
     order = torch.randperm(len(found), generator=torch.Generator().manual_seed(seed)).tolist()
     files = ((found.root / found.name(number), found.name(number)) for number in order)
     with display.stage("packing", 0, len(found)) as bar:
@@ -406,7 +407,7 @@ def hold_out(domain: LabelledDomain) -> tuple[LabelledDomain, LabelledDomain]:
 
 
 def _note(found: Found, images: Images, unreadable: tuple[str, ...]) -> str:
-    note = f"{found.note}, {len(images):,} images" if found.pixels is None else found.note
+    note = f"{found.note}, {counted(len(images), 'image')}" if found.pixels is None else found.note
     some = isinstance(images, ImageFiles) and not images.looked_at
     note += ", some of them looked at" if some else ""
     note += f", {len(unreadable)} unreadable ones {'found' if some else 'left out'}" if unreadable else ""

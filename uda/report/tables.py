@@ -9,6 +9,7 @@ from rich.table import Table
 
 from uda.evaluation.results import Checked, Judged, Result, Translations
 from uda.evaluation.unknown import OpenSet
+from uda.text import counted
 
 MEANINGS = {
     "source": "the source classifier on source test images",
@@ -25,7 +26,7 @@ MEANINGS = {
 def result_table(result: Result) -> Table:
     """A run's accuracies, each with what it means, under the names of the data they were taken on."""
     source, target = result["source"], result["target"]
-    tested = f"{target['test']:,} test images" if target["test"] else "no labelled test images"
+    tested = f"{counted(target['test'], 'test image')}" if target["test"] else "no labelled test images"
     tested = tested if "accuracy" in result else tested.replace(" labelled", "")
     table = Table(
         title=f"{result['recipe']}: {result['method']}, seed {result['seed']}",
@@ -96,7 +97,7 @@ def checked_rows(checked: Checked | None) -> list[tuple[str, str, str]]:
         (
             name,
             f"{checked['accuracy'][which]:.3f}",
-            f"{of}, by the labels of {checked['labels']} target images ({low:.3f} .. {high:.3f})",
+            f"{of}, by the labels of {counted(checked['labels'], 'target image')} ({low:.3f} .. {high:.3f})",
         )
         for which, (name, of) in names.items()
         for low, high in [checked["interval"][which]]

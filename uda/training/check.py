@@ -17,6 +17,9 @@ from uda.models.published import check_published
 from uda.recipe.schema import Recipe
 from uda.runs.build import Networks, build_checked, channels_taken, published_frame, starts_published
 from uda.runtime import choose_runtime
+from uda.text import counted
+
+FEWEST = 20  # target images; of fewer, an interval spans half of what is possible
 
 
 def check(recipe: Recipe, data_root: str | Path | None, device: str, precision: str) -> Iterator[str]:
@@ -37,12 +40,14 @@ def check(recipe: Recipe, data_root: str | Path | None, device: str, precision: 
     for role in ROLES:
         name = getattr(wanted, role)
         if role in found:
-            yield f"{role}: {len(found[role]):,} images, {found[role].note}"
+            yield f"{role}: {counted(len(found[role]), 'image')}, {found[role].note}"
         elif name is not None:
             state, note = states[name, "test" if role.endswith("test") else "train"]
             if state.startswith(DAMAGED):
                 raise UserError(note)
             yield f"{role}: {name}, {state}"
+    if recipe.classifies and "target" in found and (few := few_images(len(found["target"]))):
+        yield few
     images, network = (found.get("source"), found.get("target")), recipe.classifier
     taken = channels_taken(network) if recipe.classifies else None
     frame = resolve_frame(wanted, *images, published_frame(network), taken)
@@ -62,6 +67,16 @@ def check(recipe: Recipe, data_root: str | Path | None, device: str, precision: 
     if built is not None and published:
         built.classifier.start = f"the published weights of {classifier.backbone}, which a run downloads unless it has them"
     yield _describe_networks(untrained, built)
+
+
+def few_images(count: int) -> str:
+    """What is to be said of a target of so many images, where they are too few to tell whether adapting helps; else nothing."""
+    if count >= FEWEST:
+        return ""
+    return (
+        f"the target has {counted(count, 'image')} alone: figures of fewer than {FEWEST} can hardly tell whether adapting helps; "
+        "give more, or label them and see (uda check RUN)"
+    )
 
 
 def classes_of(wanted: DataSettings, found: dict[Role, Found]) -> tuple[str, ...]:
