@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from uda.evaluation.results import read_result
-from uda.report.tables import diversity_rows, result_table
+from uda.report.tables import diversity_rows, meanings, result_table
 from uda.runs.run import Run
 
 
@@ -33,3 +33,16 @@ def test_diversity_stands_beside_that_of_real_images_each_way() -> None:
     assert back[:2] == ("diversity, back", "1.50")
     assert back[2].endswith("in features (two real images: 4.25); LPIPS 0.125 (0.500)")
     assert diversity_rows({"feature_distance": 1.0, "backward": {}}) == []
+
+
+def test_the_source_accuracy_says_where_the_classifier_may_have_seen_the_images(own_run: Run) -> None:
+    assert own_run.result["source"]["seen"] == "perhaps", "its weights were given, and a tenth of the folder is tested on"
+    assert meanings(own_run.result)["source"].endswith("which its weights may have been trained on")
+
+
+def test_and_where_it_was_trained_on_them(own_run: Run) -> None:
+    whole = copy.deepcopy(own_run.result)
+    whole["source"]["seen"] = "all"
+    assert meanings(whole)["source"] == "the source classifier on the source images that it was trained on"
+    del whole["source"]["seen"]
+    assert meanings(whole)["source"] == "the source classifier on source test images"

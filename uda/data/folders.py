@@ -21,7 +21,7 @@ from torch import Tensor
 
 from uda.console import Display
 from uda.data.arrays import fit_frame, open_arrays
-from uda.data.domain import Domain, LabelledDomain
+from uda.data.domain import HELD_OUT, Domain, LabelledDomain
 from uda.data.files import GREY_MODES, ImageFiles, Images, check, check_some, in_order, reason, source, together
 from uda.data.frame import Frame, decode_whole, opened
 from uda.data.names import HOLD_IMAGES, is_shards
@@ -403,7 +403,7 @@ def hold_out(domain: LabelledDomain) -> tuple[LabelledDomain, LabelledDomain]:
     def part(chosen: Tensor, what: str) -> LabelledDomain:
         return replace(domain.only(chosen.nonzero().squeeze(1)), note=f"{domain.note}, {what}")
 
-    return part(~test, "nine of ten"), part(test, "every tenth, held out")
+    return part(~test, "nine of ten"), part(test, HELD_OUT)
 
 
 def _note(found: Found, images: Images, unreadable: tuple[str, ...]) -> str:

@@ -19,7 +19,7 @@ from uda.data.datasets.mnist_m import NOTE as MNIST_M_NOTE
 from uda.data.datasets.mnist_m import load_mnist_m, published_file, read_published_note
 from uda.data.datasets.photographs import require
 from uda.data.datasets.synthetic import HANDWRITTEN_NOTE, STREET_NOTE, load_handwritten_digits, load_street_digits
-from uda.data.domain import Domain, LabelledDomain, Pair
+from uda.data.domain import TRAINED_ON, Domain, LabelledDomain, Pair
 from uda.data.folders import (
     Found,
     check_classes,
@@ -217,7 +217,7 @@ def load_pair(wanted: DataSettings, roots: Sequence[Path], display: Display, cla
     elif wanted.held_out:
         source, source_test = hold_out(source)
     else:
-        source = source_test = replace(source, note=f"{source.note}, tested on what it was trained on")
+        source = source_test = replace(source, note=f"{source.note}, {TRAINED_ON}")
     target: Domain
     target_test: LabelledDomain | None = None
     if "target" not in found:

@@ -23,7 +23,7 @@ from uda.evaluation.outputs import Outputs
 from uda.evaluation.results import Checked, Result, Row, evaluations
 from uda.report import plots
 from uda.report.grids import picture
-from uda.report.tables import MEANINGS, backward_rows, checked_rows, diversity_rows, estimated_rows, recommended, spread
+from uda.report.tables import backward_rows, checked_rows, diversity_rows, estimated_rows, meanings, recommended, spread
 from uda.runs.run import Run
 
 SHOWN = 24  # images of each domain on the page about two of them
@@ -97,7 +97,7 @@ def _about_the_classifier(material: Material) -> dict[str, Any]:
     labelled, classes, evaluated = "confusion" in result, result["classes"], evaluations(material.rows)
     return {
         "labelled": labelled,
-        "meanings": MEANINGS,
+        "meanings": meanings(result),
         "advice": _advice(result, material.checked),
         "checked": material.checked,
         "estimated": [*estimated_rows(result), *checked_rows(material.checked)],

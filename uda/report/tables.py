@@ -22,6 +22,18 @@ MEANINGS = {
     "estimated before": "source_only, told in the same way",
 }
 
+SEEN = {
+    "all": "the source classifier on the source images that it was trained on",
+    "perhaps": "the source classifier on every tenth source image, which its weights may have been trained on",
+}
+"""what `source` means where the classifier has seen the images before"""
+
+
+def meanings(result: Result) -> dict[str, str]:
+    """What each accuracy of a run is, by its name."""
+    seen = result["source"].get("seen")
+    return MEANINGS if seen is None else {**MEANINGS, "source": SEEN[seen]}
+
 
 def result_table(result: Result) -> Table:
     """A run's accuracies, each with what it means, under the names of the data they were taken on."""
@@ -39,7 +51,7 @@ def result_table(result: Result) -> Table:
     if "accuracy" in result:
         for name, value in result["accuracy"].items():
             if value is not None:
-                table.add_row(name, f"{value:.4f}", MEANINGS[name], style="bold" if name == "last" else None)
+                table.add_row(name, f"{value:.4f}", meanings(result)[name], style="bold" if name == "last" else None)
         for row in estimated_rows(result):
             table.add_row(*row)
     for name, told in result.get("open_set", {}).items():

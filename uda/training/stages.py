@@ -18,7 +18,7 @@ from uda.collectives import copy_from_first
 from uda.console import Display
 from uda.data.augment import to_float
 from uda.data.batches import Batches
-from uda.data.domain import LabelledDomain, Pair, count_kept_aside
+from uda.data.domain import HELD_OUT, TRAINED_ON, LabelledDomain, Pair, count_kept_aside
 from uda.data.files import read
 from uda.errors import UserError
 from uda.evaluation.diagnostics import Diagnostic, class_not_kept, numerical_trouble
@@ -177,9 +177,8 @@ def train_source(job: Job) -> SourceStage | None:
     if job.classifier is None:
         return None
     wanted, folder, classifier = job.recipe.classifier, job.folder, job.classifier
-    comes_trained = wanted.weights is not None or wanted.steps == 0
     if not ranks.agreed(folder.has_weights("source")):
-        if not comes_trained:
+        if not wanted.comes_trained:
             _kept_or_trained(job, classifier)
         folder.write_weights("source", classifier)
     else:
@@ -187,7 +186,7 @@ def train_source(job: Job) -> SourceStage | None:
     accuracy, before = job.evaluator.source_accuracy(classifier), job.evaluator.outputs(classifier)
     _say_source_accuracy(job, accuracy, before)
     refined = None
-    if comes_trained and wanted.refine_steps and job.recipe.reads_source:
+    if wanted.comes_trained and wanted.refine_steps and job.recipe.reads_source:
         if not ranks.agreed(folder.has_weights("refined")):
             _supervised(job, REFINING_STAGE, wanted.refine_steps)
             folder.write_weights("refined", classifier)
@@ -356,7 +355,7 @@ def measure(job: Job, source: SourceStage | None, method: Method, after: Outputs
         "recipe": recipe.name,
         "method": recipe.method.name,
         "seed": recipe.seed,
-        "source": describe(pair.source, pair.source_test),
+        "source": {**describe(pair.source, pair.source_test), **(_seen_before(recipe, pair.source_test) if source else {})},
         "target": {**describe(pair.target, pair.target_test), "held_out": count_kept_aside(len(pair.target), recipe.kept_aside)},
         **figures,
         **_described_shares(source, method),
@@ -406,6 +405,13 @@ def _measure_classifier(
     examples = job.evaluator.examples(after, temperature=figures["calibration"]["temperature"])
     folder.write_examples(examples)
     return figures, outputs, examples
+
+
+def _seen_before(recipe: Recipe, source_test: LabelledDomain) -> dict[str, str]:
+    """``seen``, where the source classifier was trained on source test images: on all of them, or perhaps, before it came here."""
+    if source_test.note.endswith(TRAINED_ON):
+        return {"seen": "all"}
+    return {"seen": "perhaps"} if recipe.classifier.comes_trained and source_test.note.endswith(HELD_OUT) else {}
 
 
 def _described_shares(source: SourceStage | None, method: Method) -> dict[str, Any]:
