@@ -532,8 +532,8 @@ def translate(
                 write_strip(opened, images, ends[0], out, to)
             display.say(f"see {out}")
             return
+        outside(new_folder(out), images)  # first: the grid of an earlier call is not what is in the way
         new_file(grid_path(out), ".png", images)
-        outside(new_folder(out), images)
         with filling(out):
             count = write_translations(opened, images, out, display, to, samples, reference, whole)
     display.say(f"{counted(count, 'image')} translated, into {out}; {grid_path(out)} shows some")

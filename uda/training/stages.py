@@ -408,7 +408,7 @@ def _measure_classifier(
 
 
 def _seen_before(recipe: Recipe, source_test: LabelledDomain) -> dict[str, str]:
-    """``seen``, where the source classifier was trained on source test images: on all of them, or perhaps, before it came here."""
+    """``seen``, where the source classifier was trained on source test images: on all of them, or perhaps, before the run."""
     if source_test.note.endswith(TRAINED_ON):
         return {"seen": "all"}
     return {"seen": "perhaps"} if recipe.classifier.comes_trained and source_test.note.endswith(HELD_OUT) else {}
