@@ -28,8 +28,10 @@ def regular(path: str | os.PathLike[str]) -> None:
     Raises:
         OSError: where there is nothing, or something else.
     """
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        raise OSError("it is a pipe, a device or a folder, and not a file")
+    kind = os.stat(path).st_mode
+    if not stat.S_ISREG(kind):
+        what = "a folder" if stat.S_ISDIR(kind) else "a pipe" if stat.S_ISFIFO(kind) else "a device"
+        raise OSError(f"it is {what}, and not a file")
 
 
 def like(path: Path, endings: Iterable[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,8 @@ def test_everything_is_named_that_was_checked(folders: Path) -> None:
         ({"method__name": "adabn"}, "no batch norm"),
         ({"method__name": "target_only"}, "target labels"),
         ({"method__name": "unit_translation", "classifier__weights": "net.pt"}, "has no classifier"),
-        ({"data__classes": ["a", "b"]}, "other classes"),
+        ({"data__classes": ["a", "b"]}, "other classes than data.classes names"),
+        ({"classifier__backbone": str(NETS)}, f"is a file; .*--model {NETS}:NAME"),
         ({"data__target_test": "mnits"}, "did you mean 'mnist'"),
     ],
 )
@@ -44,8 +46,17 @@ def test_what_is_wrong_is_said(folders: Path, wrong: dict[str, object], said: st
         run(folders, **wrong)
 
 
+def test_a_network_of_more_classes_than_there_are_is_told_which_were_found(folders: Path, tmp_path: Path) -> None:
+    shutil.copytree(folders / "source", tmp_path / "source")
+    first = sorted((tmp_path / "source").iterdir())[0]
+    for image in first.iterdir():
+        image.unlink()
+    with pytest.raises(UserError, match=f"the source has 9 classes; .*the classes found are .*without images in {first.name}"):
+        run(folders, data__source=str(tmp_path / "source"), classifier__backbone=f"{NETS}:SmallResNet")
+
+
 def test_weights_of_another_network_are_found_out(folders: Path) -> None:
-    with pytest.raises(UserError, match="another network"):
+    with pytest.raises(UserError, match=r"another network: .*; give weights that were saved from the network"):
         run(folders, classifier__weights=str(folders / "net.pt"), classifier__backbone="lenet")
 
 

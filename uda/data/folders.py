@@ -28,7 +28,7 @@ from uda.data.names import HOLD_IMAGES, is_shards
 from uda.data.shards import EXTENSIONS, NOT_READ, Members, members_of, write_shards
 from uda.errors import UserError
 from uda.paths import like, regular
-from uda.text import counted
+from uda.text import counted, printable
 
 PEEKS = 1000  # images whose headers are read to learn their size and whether they are grey
 
@@ -123,8 +123,10 @@ def find(path: Path, labelled: bool) -> Found:
 def _find_folder(path: Path, labelled: bool) -> Found:
     names: list[bytes] = []
     others: Counter[str] = Counter()
+    classes: set[str] = set()
     for folder, files in _walk(path):
         below = folder.relative_to(path)
+        classes.update(below.parts[:1])
         if labelled and below == Path():
             continue  # an image beside the class folders has no class
         endings = {name: os.path.splitext(name)[1].lower() for name in sorted(files) if not name.startswith(".")}
@@ -138,6 +140,8 @@ def _find_folder(path: Path, labelled: bool) -> Found:
         raise UserError(f"{path} has no class folders with images; labelled images lie as {path.name}/CLASS/IMAGE.png")
     labels = np.array([os.fsdecode(name).split(os.sep, 1)[0] for name in names]) if labelled else None
     left_out = f", without its {not_read} files, which are not read" if others else ""
+    if labels is not None and (empty := sorted(classes - set(labels.tolist()))):
+        left_out += f", without images in {', '.join(map(printable, empty[:8]))}{', ...' if len(empty) > 8 else ''}"
     return Found(path, np.array(names, dtype=np.bytes_), path, None, labels, f"the folder {path.name}{left_out}")
 
 
@@ -259,7 +263,13 @@ def class_names(found: Found) -> tuple[str, ...]:
     return tuple(sorted(names, key=int) if numbers else sorted(names))
 
 
-def check_classes(found: Found, classes: Iterable[str], every_class: bool = True, unknown: str | None = None) -> None:
+def check_classes(
+    found: Found,
+    classes: Iterable[str],
+    every_class: bool = True,
+    unknown: str | None = None,
+    whose: str = "the source has",
+) -> None:
     """Compares the labels with `classes`, before minutes are spent on decoding.
 
     Args:
@@ -267,6 +277,7 @@ def check_classes(found: Found, classes: Iterable[str], every_class: bool = True
         classes: the source's.
         every_class: whether each must have an image.
         unknown: where images of other classes could be taken for unknown ones, what to ask for then.
+        whose: where `classes` come from, for the message.
 
     Raises:
         UserError: for labels that are no class, and, with `every_class`, for classes that no image has.
@@ -279,9 +290,7 @@ def check_classes(found: Found, classes: Iterable[str], every_class: bool = True
             f"{kind}: {', '.join(map(_told, names[:8]))}" for kind, names in (("unknown", extra), ("missing", missing)) if names
         ]
         way_out = f"; with {unknown} further classes count as unknown" if extra and unknown else ""
-        raise UserError(
-            f"{found.path} has other classes than the source; {'; '.join(parts)} (the source has {', '.join(known)}){way_out}"
-        )
+        raise UserError(f"{found.path} has other classes than {whose}; {'; '.join(parts)} ({whose} {', '.join(known)}){way_out}")
 
 
 def _told(name: str) -> str:

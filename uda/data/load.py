@@ -112,7 +112,10 @@ def load_named_test(name: str, classes: tuple[str, ...], roots: Sequence[Path], 
     """
     domain = load_named(name, "test", roots, size, channels)
     if domain.classes != classes:
-        raise UserError(f"{name} has the classes {', '.join(domain.classes)}, not {', '.join(classes)}")
+        raise UserError(
+            f"{name} has the classes {', '.join(domain.classes)}, not {', '.join(classes)}; give images of these, as a folder "
+            "CLASS/IMAGE.png, a .csv of path,label or an .npz"
+        )
     return domain
 
 
@@ -173,7 +176,8 @@ def check_all_classes(found: dict[Role, Found], classes: Iterable[str], unknown:
     for role, part in found.items():
         of_target = role.startswith("target")
         if part.labels is not None and not (of_target and unknown):
-            check_classes(part, classes, not of_target, "data.unknown=class" if of_target else None)
+            whose = "data.classes names" if role == "source" else "the source has"
+            check_classes(part, classes, not of_target, "data.unknown=class" if of_target else None, whose)
 
 
 def load_pair(wanted: DataSettings, roots: Sequence[Path], display: Display, classifies: bool = True, look: bool = True) -> Pair:

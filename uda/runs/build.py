@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -13,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from uda import plugins, ranks
 from uda.data.frame import Frame
-from uda.errors import UserError
+from uda.errors import OtherClasses, UserError
 from uda.methods import find_method
 from uda.methods.base import Method
 from uda.methods.source_only import SourceClassifierSettings
@@ -31,6 +33,8 @@ from uda.models.weights import load_body, load_weights, read_state
 from uda.players import mark_pretrained
 from uda.recipe.schema import Recipe
 from uda.runtime import Runtime
+
+MOST_CLASSES = 20  # named in one line
 
 
 def starts_published(wanted: SourceClassifierSettings) -> bool:
@@ -199,6 +203,16 @@ def _require_batches(recipe: Recipe, classifier: nn.Module) -> None:
         if size is not None and size // ranks.world_size() < 2:
             least = 2 * ranks.world_size()
             raise UserError(f"{key} is {size}, and batch norm learns from two images or more; set it to {least} at least")
+
+
+@contextmanager
+def naming_classes(classes: Sequence[str], note: str) -> Iterator[None]:
+    """Where a network has other outputs than there are classes, the error names these, and says where they were found."""
+    try:
+        yield
+    except OtherClasses as error:
+        shown = ", ".join(classes[:MOST_CLASSES]) + (", ..." if len(classes) > MOST_CLASSES else "")
+        raise UserError(f"{error}; the classes found are {shown} ({note})") from error
 
 
 def build_checked(

@@ -15,7 +15,7 @@ from uda.errors import UserError
 from uda.methods import find_method
 from uda.models.published import check_published
 from uda.recipe.schema import Recipe
-from uda.runs.build import Networks, build_checked, channels_taken, published_frame, starts_published
+from uda.runs.build import Networks, build_checked, channels_taken, naming_classes, published_frame, starts_published
 from uda.runtime import choose_runtime
 from uda.text import counted
 
@@ -63,7 +63,8 @@ def check(recipe: Recipe, data_root: str | Path | None, device: str, precision: 
         check_published(classifier.backbone)
         classifier = classifier.model_copy(update={"pretrained": False})
     untrained = recipe.model_copy(update={"classifier": classifier}).with_frame(frame)
-    built = build_checked(untrained, len(classes), runtime)
+    with naming_classes(classes, found["source"].note if "source" in found else wanted.source):
+        built = build_checked(untrained, len(classes), runtime)
     if built is not None and published:
         built.classifier.start = f"the published weights of {classifier.backbone}, which a run downloads unless it has them"
     yield _describe_networks(untrained, built)

@@ -23,7 +23,7 @@ from uda.recipe.load import resolve
 from uda.recipe.schema import Recipe
 from uda.report.page import Material, material_of, write_report
 from uda.report.tables import result_table
-from uda.runs.build import Networks, build_checked, channels_taken, check_files, published_frame
+from uda.runs.build import Networks, build_checked, channels_taken, check_files, naming_classes, published_frame
 from uda.runs.cache import writable_cache
 from uda.runs.environment import Environment, check_alike, compare, describe_environment
 from uda.runs.folder import RESULT, RUN, UNREADABLE, RunFolder, default_path, open_folder, shared_folder
@@ -131,7 +131,8 @@ def start(
     ranks.join()
     with scoped_seed(recipe.seed), runtime.computing(), training():
         check_data(recipe, pair)
-        networks = build_checked(recipe, len(pair.source.classes), runtime, model)
+        with naming_classes(pair.source.classes, pair.source.note):
+            networks = build_checked(recipe, len(pair.source.classes), runtime, model)
         check_memory(recipe, networks, runtime)
         environment = {
             **describe_environment(recipe, pair, runtime, join_roots(roots), cache),
