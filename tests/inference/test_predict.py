@@ -168,6 +168,17 @@ def test_images_that_are_read_otherwise_than_the_target_are_said_to_be_unlike_it
     assert bool(unlike(torch.randn(300, 5), new)) == said
 
 
+@pytest.mark.parametrize(("images", "said"), [("test", False), ("black", True)])
+def test_so_are_labelled_images_that_are_evaluated(
+    images: str, said: bool, own_run: Run, folders: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / own_run.classes[0]).mkdir()
+    for number in range(30):
+        Image.new("L", (16, 16)).save(tmp_path / own_run.classes[0] / f"{number}.png")
+    evaluate(own_run, str(folders / images if images == "test" else tmp_path), "last", None, Display())
+    assert ("unlike the target" in capsys.readouterr().out) == said
+
+
 def test_the_source_classifier_predicts_where_a_run_recommends_it_and_says_why(
     own_run: Run, folders: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

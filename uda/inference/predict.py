@@ -93,9 +93,7 @@ def write_predictions(
     display.say(f"  {counted(len(found), 'image')}, {found.note}")
     if note := run.note_on(which):
         display.say(note)
-    # Of `selected`, it is not known what it says of the target.
-    kept = {"last": "last", "source": "source_only"}.get(run.chosen(which))
-    adapted_to = run.outputs(kept).target_logits if kept else None
+    adapted_to = _adapted_to(run, which)
     rows = _classified(run, found, which, unknown, seen, display)
     columns = 4 if reject or unknown else 3
     with (
@@ -120,6 +118,12 @@ def write_predictions(
     if adapted_to is not None and (note := unlike(adapted_to, torch.cat(seen.compared))):
         display.say(note)
     return count
+
+
+def _adapted_to(run: Run, which: str) -> Tensor | None:
+    """What the classifier says of the target that was adapted to, (N, K); of `selected`, that is not known."""
+    kept = {"last": "last", "source": "source_only"}.get(run.chosen(which))
+    return run.outputs(kept).target_logits if kept else None
 
 
 def _classified(run: Run, found: Found, which: str, unknown: bool, seen: Seen, display: Display) -> Iterator[Row]:
@@ -187,6 +191,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Accuracy of a run's classifier on labelled images: a folder, .csv, .npz, a data set's test images by name, or SET/DOMAIN.
 
+    It is said where they are unlike the target that was adapted to.
+
     Args:
         run: finished.
         data: the images.
@@ -221,6 +227,9 @@ def evaluate(
     else:
         domain = load_named_test(data, run.classes, data_roots(data_root), size, channels)
     logits, labels = on_labelled(classifier, domain.to(run.runtime.device), run.runtime)
+    adapted_to = _adapted_to(run, which)
+    if adapted_to is not None and (note := unlike(adapted_to, logits[:: -(-len(logits) // COMPARED)])):
+        display.say(note)
     matrix = confusion(logits, labels)
     told = {}
     if further is not None:
