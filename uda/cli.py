@@ -240,6 +240,8 @@ def _check(recipe: str, overrides: dict[str, Any], flags: dict[str, str], *where
     from uda.training.check import check
 
     resolved = resolve(recipe, overrides, flags)
+    given = ", ".join(key for key, origin in resolved.origins.items() if origin.startswith("--"))
+    print(f"# every setting, with where it comes from (from you: {given or 'none'}); what was checked stands at the end")
     print(resolved.recipe.to_toml(resolved.origins))
     for line in (*resolved.notes, "checked: the recipe"):
         print(f"# {line}")
