@@ -113,6 +113,14 @@ def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str], 
     assert uda(capsys, monkeypatch, "--version") == (0, f"uda {__version__}\n", "")
 
 
+def test_a_dry_run_begins_with_what_was_given(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--recipe", str(tiny), "--seed", "3", "--set", "training.steps=2", "--dry-run"]
+    _, out, _ = uda(capsys, monkeypatch, "fit", *words)
+    assert "(from you: seed, training.steps); what was checked stands at the end" in out.splitlines()[0]
+
+
 def test_a_dry_run_shows_origins_checks_and_leaves_nothing(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, folders: Path, tmp_path: Path
 ) -> None:

@@ -4,6 +4,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from PIL import Image
 
 from uda import Run, UserError
 from uda.cli import main
@@ -12,6 +14,7 @@ from uda.errors import NoHome
 from uda.paths import cache_home, distinct, filling, new_file, new_folder, not_a_run, outside
 from uda.plugins import require_trust, trust
 from uda.report.compare import compare, open_group
+from uda.report.grids import write_grid
 from uda.report.page import write_comparison
 from uda.runs.cache import user_cache
 
@@ -43,6 +46,14 @@ def test_an_earlier_output_is_replaced_and_nothing_else(tmp_path: Path) -> None:
     for inside in (earlier, tmp_path / "new.csv"):
         with pytest.raises(UserError, match="would lie in a run"):
             new_file(inside, ".csv")
+
+
+def test_a_grid_of_ours_is_replaced_and_another_picture_is_not(tmp_path: Path) -> None:
+    write_grid([("a", torch.zeros(2, 1, 8, 8, dtype=torch.uint8))], tmp_path / "grid.png")
+    assert new_file(tmp_path / "grid.png", ".png") == tmp_path / "grid.png"
+    Image.open(tmp_path / "grid.png").save(tmp_path / "other.png")
+    with pytest.raises(UserError, match="delete it, or give another -o"):
+        new_file(tmp_path / "other.png", ".png")
 
 
 def test_outputs_do_not_lie_among_images(tmp_path: Path) -> None:

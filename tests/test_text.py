@@ -2,7 +2,7 @@
 
 import pytest
 
-from uda.text import printable
+from uda.text import counted, printable
 
 
 @pytest.mark.parametrize(
@@ -23,3 +23,8 @@ def test_what_is_not_to_be_seen_is_written_out(text: str, shown: str) -> None:
 
 def test_what_is_to_be_kept_stays() -> None:
     assert printable("a\nb\r", keep="\n") == "a\nb\\r"
+
+
+@pytest.mark.parametrize(("number", "told"), [(0, "0 images"), (1, "1 image"), (1200, "1,200 images")])
+def test_one_thing_is_told_in_the_singular(number: int, told: str) -> None:
+    assert counted(number, "image") == told

@@ -25,7 +25,7 @@ from uda.errors import NotFinite, OwnCodeError, ProcessLost, ReaderKilled, Termi
 from uda.paths import filling, new_file, new_folder, not_a_run, outside
 from uda.plugins import named, own_frames
 from uda.recipe import presets
-from uda.text import printable
+from uda.text import counted, printable
 
 if TYPE_CHECKING:
     from uda.console import Display
@@ -240,6 +240,8 @@ def _check(recipe: str, overrides: dict[str, Any], flags: dict[str, str], *where
     from uda.training.check import check
 
     resolved = resolve(recipe, overrides, flags)
+    given = ", ".join(key for key, origin in resolved.origins.items() if origin.startswith("--"))
+    print(f"# every setting, with where it comes from (from you: {given or 'none'}); what was checked stands at the end")
     print(resolved.recipe.to_toml(resolved.origins))
     for line in (*resolved.notes, "checked: the recipe"):
         print(f"# {line}")
@@ -367,14 +369,14 @@ def predict(
             raise UserError("--reject and --unknown look at all images at once; they are not for tar shards")
         asked, out = Asked(run, which, device, precision, trust), not_a_run(out or Path("predictions"))
         count = predict_shards(asked, images, out, display, engine, address)
-        display.say(f"{count:,} images classified; they are in {out}")
+        display.say(f"{counted(count, 'image')} classified, into {out}")
         return
     if engine != "here" or address is not None:
         raise UserError("--engine and --address are for tar shards; pack a folder with: uda shards FOLDER -o DIR")
     out = new_file(out or Path("predictions.csv"), ".csv", Path(images))
     finished = Run(run, device=device, precision=precision, trust=trust)
     count = write_predictions(finished, Path(images), out, which, display, reject, unknown)
-    display.say(f"{count:,} images classified; see {out}")
+    display.say(f"{counted(count, 'image')} classified; see {out}")
 
 
 @app.command()
@@ -553,11 +555,11 @@ def translate(
                 write_strip(opened, images, ends[0], out, to)
             display.say(f"see {out}")
             return
+        outside(new_folder(out), images)  # first: the grid of an earlier call is not what is in the way
         new_file(grid_path(out), ".png", images)
-        outside(new_folder(out), images)
         with filling(out):
             count = write_translations(opened, images, out, display, to, samples, reference, whole)
-    display.say(f"{count:,} images translated; they are in {out}, some of them in {grid_path(out)}")
+    display.say(f"{counted(count, 'image')} translated, into {out}; {grid_path(out)} shows some")
 
 
 @app.command()

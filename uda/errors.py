@@ -12,14 +12,17 @@ class UserError(ValueError):
     """Wrong input, said in one line that names what to do; the command line prints it and exits with code 2."""
 
     @classmethod
-    def unknown(cls, kind: str, given: str, known: Iterable[str], other: str = "") -> UserError:
-        """For a name that is not one of `known`; offers the nearest, and says what `other` may stand in its place."""
+    def unknown(cls, kind: str, given: str, known: Iterable[str], other: str = "", cutoff: float = 0.5) -> UserError:
+        """For a name that is not one of `known`; offers the nearest, and says what `other` may stand in its place.
+
+        `cutoff`: how much alike it must be, 0..1.
+        """
         names = sorted(known)
         cased = {name.casefold(): name for name in names}
         near = [
             cased[found]
             for part in (given, given.split(".")[-1])
-            for found in get_close_matches(part.casefold(), list(cased), 1, 0.5)
+            for found in get_close_matches(part.casefold(), list(cased), 1, cutoff)
         ]
         listed = f"choose one of: {', '.join(names)}" if len(names) <= MOST_LISTED else f"none of {len(names):,} names is like it"
         hint = f"did you mean {near[0]!r}?" if near else listed
@@ -36,6 +39,10 @@ class OwnCodeError(UserError):
     def __init__(self, message: str, frames: str = "") -> None:
         super().__init__(message)
         self.frames = frames
+
+
+class OtherClasses(UserError):
+    """A network has other outputs than there are classes."""
 
 
 class ReaderKilled(UserError):

@@ -6,6 +6,7 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from difflib import get_close_matches
 from pathlib import Path
 
 from uda.atomic import held, sweep
@@ -16,7 +17,9 @@ OURS = {
     ".csv": b"path,class,probability",
     ".json": b'{\n  "data": ',
     ".html": b'<!doctype html>\n<html lang="en">\n<head>\n<meta name="generator" content="uda">',
-}  # what outputs begin with
+    ".png": b"textsoftware\0uda",
+}  # what outputs begin with, in small letters; a .png behind the chunk that says how large it is
+BEFORE_TEXT = {".png": 37}
 
 
 def regular(path: str | os.PathLike[str]) -> None:
@@ -25,8 +28,20 @@ def regular(path: str | os.PathLike[str]) -> None:
     Raises:
         OSError: where there is nothing, or something else.
     """
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        raise OSError("it is a pipe, a device or a folder, and not a file")
+    kind = os.stat(path).st_mode
+    if not stat.S_ISREG(kind):
+        what = "a folder" if stat.S_ISDIR(kind) else "a pipe" if stat.S_ISFIFO(kind) else "a device"
+        raise OSError(f"it is {what}, and not a file")
+
+
+def like(path: Path, endings: Iterable[str]) -> str:
+    """What lies beside `path` and is called most like it: a folder, or a file with one of these endings; or nothing."""
+    try:
+        beside = [one.name for one in path.absolute().parent.iterdir() if one.is_dir() or one.suffix.lower() in endings]
+    except OSError:
+        return ""
+    near = get_close_matches(path.name, [name for name in beside if name != path.name], 1)
+    return near[0] if near else ""
 
 
 def cache_home() -> Path:
@@ -57,7 +72,7 @@ def _of_the_user(variable: str, below_home: str) -> Path:
 
 
 def new_file(path: Path, ending: str, *inputs: Path) -> Path:
-    """A file that a command may write to. One that looks like the command's earlier output is replaced; pictures are not.
+    """A file that a command may write to. One that looks like the command's earlier output is replaced; other pictures are not.
 
     Args:
         path: where to write.
@@ -76,7 +91,7 @@ def new_file(path: Path, ending: str, *inputs: Path) -> Path:
         return path
     if not path.is_file() or path.suffix.lower() != ending:
         raise UserError(f"{path} is there already, and no {ending} file that can be replaced; give another -o")
-    if ending not in OURS or not _begins(path, OURS[ending]):
+    if ending not in OURS or not _is_ours(path, ending):
         raise UserError(f"{path} is there already, and may not be an output of this command; delete it, or give another -o")
     if any(path.resolve().is_relative_to(other.resolve()) for other in inputs):
         raise UserError(f"{path} is read by this command and would be replaced; give another -o")
@@ -95,9 +110,10 @@ def outside(path: Path, *inputs: Path) -> Path:
     return path
 
 
-def _begins(path: Path, with_: bytes) -> bool:
+def _is_ours(path: Path, ending: str) -> bool:
     with path.open("rb") as file:
-        return file.read(len(with_)).lower() == with_
+        file.seek(BEFORE_TEXT.get(ending, 0))
+        return file.read(len(OURS[ending])).lower() == OURS[ending]
 
 
 def not_a_run(path: Path) -> Path:

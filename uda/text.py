@@ -1,4 +1,4 @@
-"""Text that others wrote: names of files and classes, notes, what decoders say."""
+"""Text for people: what others wrote (names of files and classes, notes, what decoders say), and numbers of things."""
 
 from __future__ import annotations
 
@@ -18,3 +18,8 @@ def printable(text: str, keep: str = "") -> str:
         letter if letter.isprintable() or letter in keep or unicodedata.category(letter) == "Zs" else repr(letter)[1:-1]
         for letter in text
     )
+
+
+def counted(number: int, noun: str) -> str:
+    """``"1 image"``, ``"1,200 images"``; `noun` in the singular, its last word the one that changes."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -154,6 +154,13 @@ def test_colour_in_either_domain_makes_three_channels(tmp_path: Path) -> None:
     assert resolve_frame(DataSettings(source="own", target="own", size=16, channels=1), grey, colour) == Frame(16, 1)
 
 
+def test_a_network_for_grey_images_makes_one_channel_of_colour(tmp_path: Path) -> None:
+    image(tmp_path / "grey/a/x.png")
+    image(tmp_path / "colour/x.png", mode="RGB")
+    grey, colour = find(tmp_path / "grey", True), find(tmp_path / "colour", False)
+    assert resolve_frame(DataSettings(source="own", target="own"), grey, colour, channels=1) == Frame(8, 1)
+
+
 @pytest.mark.parametrize(
     ("make", "labelled", "message"),
     [
@@ -218,3 +225,8 @@ def test_a_class_that_differs_by_a_space_is_shown_with_it(tmp_path: Path) -> Non
     np.savez(tmp_path / "x.npz", images=np.zeros((1, 8, 8), np.uint8), labels=["cat "])
     with pytest.raises(UserError, match="unknown: 'cat '"):
         check_classes(find(tmp_path / "x.npz", labelled=True), ["cat", "dog"])
+
+
+def test_a_misspelt_path_is_answered_with_what_lies_beside_it(folder: Path) -> None:
+    with pytest.raises(UserError, match=r"there is no .*photoz; did you mean '.*/photos'\?"):
+        find(folder.with_name("photoz"), labelled=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from uda import UserError
-from uda.data.names import data_roots, is_domain, is_path, join_roots, split_roots
+from uda.data.names import data_roots, is_domain, is_path, join_roots, nowhere, split_roots
 
 
 @pytest.fixture
@@ -69,3 +69,10 @@ def test_names_paths_and_domains_are_told_apart(tmp_path: Path, monkeypatch: pyt
         "cifar": neither,
     }
     assert {name: (is_path(name), is_domain(name)) for name in names} == names
+
+
+def test_a_folder_beside_a_misspelt_name_is_offered_before_a_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "unknown folder or data set 'scan'" in str(nowhere("scan"))
+    (tmp_path / "scans").mkdir()
+    assert str(nowhere("scan")) == "there is no folder 'scan' here, nor a data set of this name; did you mean 'scans'?"

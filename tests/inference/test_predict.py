@@ -58,7 +58,7 @@ def test_unreadable_images_have_no_row_and_are_named(
     (tmp_path / "in" / "b.png").write_bytes(good.read_bytes())
     assert write_predictions(own_run, tmp_path / "in", tmp_path / "p.csv", "selected", Display()) == 1
     assert [row["path"] for row in rows(tmp_path / "p.csv")] == ["b.png"]
-    assert "1 images cannot be read and have no row: a.png" in capsys.readouterr().out
+    assert "no row for 1 image that cannot be read: a.png" in capsys.readouterr().out
 
 
 def test_a_failed_prediction_leaves_the_old_file(own_run: Run, tmp_path: Path) -> None:
@@ -166,6 +166,17 @@ def test_images_that_are_read_otherwise_than_the_target_are_said_to_be_unlike_it
     new = torch.randn(count, 5)
     new[:, 0] += shift
     assert bool(unlike(torch.randn(300, 5), list(new))) == said
+
+
+@pytest.mark.parametrize(("images", "said"), [("test", False), ("black", True)])
+def test_so_are_labelled_images_that_are_evaluated(
+    images: str, said: bool, own_run: Run, folders: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / own_run.classes[0]).mkdir()
+    for number in range(30):
+        Image.new("L", (16, 16)).save(tmp_path / own_run.classes[0] / f"{number}.png")
+    evaluate(own_run, str(folders / images if images == "test" else tmp_path), "last", None, Display())
+    assert ("unlike the target" in capsys.readouterr().out) == said
 
 
 def test_the_source_classifier_predicts_where_a_run_recommends_it_and_says_why(

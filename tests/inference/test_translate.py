@@ -161,6 +161,18 @@ def test_the_command_translates_and_interpolates(
     assert "out-grid.png" in capsys.readouterr().out
 
 
+def test_translating_twice_names_the_folder_and_not_the_grid(
+    own_run: Run, folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, *_ = sorted((folders / "target").iterdir())
+    monkeypatch.setattr(sys, "argv", ["uda", "translate", str(own_run.path), str(one), "-o", str(tmp_path / "out")])
+    for code in (0, 2):
+        with pytest.raises(SystemExit) as stop:
+            main()
+        assert stop.value.code == code
+    assert f"{tmp_path / 'out'} exists already" in capsys.readouterr().err
+
+
 def test_images_of_one_name_and_several_endings_have_a_translation_each(own_run: Run, folders: Path, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     for ending, path in zip(("bmp", "jpg", "png"), sorted((folders / "target").iterdir()), strict=False):

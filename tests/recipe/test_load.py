@@ -83,6 +83,11 @@ def test_an_unknown_key_gets_the_nearest_right_one(key: str, nearest: str) -> No
         load_recipe("svhn2mnist", {key: 1})
 
 
+def test_a_table_that_is_like_none_gets_the_list_of_all() -> None:
+    with pytest.raises(UserError, match=r"unknown setting 'nonsense'; choose one of: augment, .*training"):
+        load_recipe("svhn2mnist", {"nonsense.x": 1})
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from uda.evaluation.results import read_result
-from uda.report.tables import diversity_rows, estimated_rows, further_rows, result_table
+from uda.report.tables import diversity_rows, estimated_rows, further_rows, meanings, result_table
 from uda.runs.run import Run
 
 
@@ -47,3 +47,16 @@ def test_where_some_images_are_of_unknown_classes_the_estimate_is_said_to_count_
     result: Any = {"estimated": {"accuracy": 0.8, "interval": (0.7, 0.9)}}
     assert "unknown" not in estimated_rows(result)[0][2]
     assert "of all target images, those of unknown classes, too (0.70 .. 0.90)" in estimated_rows(result | {"open_set": {}})[0][2]
+
+
+def test_the_source_accuracy_says_where_the_classifier_may_have_seen_the_images(own_run: Run) -> None:
+    assert own_run.result["source"]["seen"] == "perhaps", "its weights were given, and a tenth of the folder is tested on"
+    assert meanings(own_run.result)["source"].endswith("which its weights may have been trained on")
+
+
+def test_and_where_it_was_trained_on_them(own_run: Run) -> None:
+    whole = copy.deepcopy(own_run.result)
+    whole["source"]["seen"] = "all"
+    assert meanings(whole)["source"] == "the source classifier on the source images that it was trained on"
+    del whole["source"]["seen"]
+    assert meanings(whole)["source"] == "the source classifier on source test images"

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.conftest import NETS
 from tests.models.nets import SmallResNet, squeezing
 from uda import UserError
 from uda.data.frame import Frame
@@ -16,7 +17,7 @@ from uda.models.backbones import lenet
 from uda.players import Players
 from uda.recipe.load import load_recipe
 from uda.recipe.schema import Recipe
-from uda.runs.build import build_checked, build_networks, starts_published
+from uda.runs.build import build_checked, build_networks, channels_taken, starts_published
 from uda.runtime import Runtime
 
 SPOILS = """
@@ -56,6 +57,25 @@ def recipe(backbone: str, **settings: Any) -> Recipe:
 
 def parameters(module: nn.Module) -> torch.Tensor:
     return torch.cat([parameter.flatten() for parameter in module.parameters()])
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"backbone": f"{NETS}:SmallResNet"}, 1),
+        ({"backbone": f"{NETS}:Perceptron"}, None),
+        ({"backbone": f"{NETS}:Perceptron", "mean": [0.5], "std": [0.5]}, 1),
+        ({"backbone": f"{NETS}:Perceptron", "mean": [0.5, 0.5]}, None),
+        ({"backbone": "timm:resnet10t"}, None),
+        ({"backbone": "lenet"}, None),
+    ],
+)
+def test_a_network_of_ones_own_says_how_many_channels_it_takes(settings: dict[str, Any], expected: int | None) -> None:
+    assert channels_taken(recipe(**settings).classifier) == expected
+
+
+def test_so_does_one_that_is_given_in_python() -> None:
+    assert channels_taken(recipe("lenet").classifier, SmallResNet(3)) == 3
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def test_other_data_is_refused(what: str, began: Environment) -> None:
 
 def test_data_that_no_digest_is_left_of_and_data_that_came_in_addition_are_others(began: Environment) -> None:
     for before, now in (({}, began.data), (began.data, began.data | {"target_unknown images": "new"})):
-        with pytest.raises(UserError, match="have changed; put the old data back"):
+        with pytest.raises(UserError, match="have changed; put the old data back, or delete run and fit anew"):
             compare(Path("run"), began.model_copy(update={"data": before}), began.model_copy(update={"data": now}))
 
 
@@ -62,6 +62,10 @@ def test_own_code_that_has_changed_is_said(began: Environment, tmp_path: Path) -
         Path("run"), began.model_copy(update={"files": before}), began.model_copy(update={"files": files_digests(recipe)})
     )
     assert line == "the file of classifier.backbone is another than when the run began"
+
+
+def test_code_that_is_gone_is_left_to_what_needs_it(began: Environment) -> None:
+    assert compare(Path("run"), began.model_copy(update={"files": {"classifier.backbone": "a digest"}}), began) == []
 
 
 def test_pixels_count(small_pair: Pair) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from tests.conftest import NETS
 from uda import UserError
 from uda.recipe.load import load_recipe
-from uda.training.check import check
+from uda.training.check import check, few_images
 
 
 def run(folders: Path, **overrides: object) -> list[str]:
@@ -35,7 +36,8 @@ def test_everything_is_named_that_was_checked(folders: Path) -> None:
         ({"method__name": "adabn"}, "no batch norm"),
         ({"method__name": "target_only"}, "target labels"),
         ({"method__name": "unit_translation", "classifier__weights": "net.pt"}, "has no classifier"),
-        ({"data__classes": ["a", "b"]}, "other classes"),
+        ({"data__classes": ["a", "b"]}, "other classes than data.classes names"),
+        ({"classifier__backbone": str(NETS)}, f"is a file; .*--model {NETS}:NAME"),
         ({"data__target_test": "mnits"}, "did you mean 'mnist'"),
     ],
 )
@@ -44,8 +46,17 @@ def test_what_is_wrong_is_said(folders: Path, wrong: dict[str, object], said: st
         run(folders, **wrong)
 
 
+def test_a_network_of_more_classes_than_there_are_is_told_which_were_found(folders: Path, tmp_path: Path) -> None:
+    shutil.copytree(folders / "source", tmp_path / "source")
+    first = sorted((tmp_path / "source").iterdir())[0]
+    for image in first.iterdir():
+        image.unlink()
+    with pytest.raises(UserError, match=f"the source has 9 classes; .*the classes found are .*without images in {first.name}"):
+        run(folders, data__source=str(tmp_path / "source"), classifier__backbone=f"{NETS}:SmallResNet")
+
+
 def test_weights_of_another_network_are_found_out(folders: Path) -> None:
-    with pytest.raises(UserError, match="another network"):
+    with pytest.raises(UserError, match=r"another network: .*; give weights that were saved from the network"):
         run(folders, classifier__weights=str(folders / "net.pt"), classifier__backbone="lenet")
 
 
@@ -60,3 +71,9 @@ def test_photographs_by_name_have_labels_that_the_upper_bound_may_read(
     _, source, target, *_ = run(folders, **named)
     assert source == "source: 96 images, office/photo, 10 classes"
     assert target == "target: 96 images, office/scan, 10 classes"
+
+
+@pytest.mark.parametrize(("count", "said"), [(1, "has 1 image alone"), (19, "has 19 images alone"), (20, "")])
+def test_a_target_of_few_images_is_warned_of(count: int, said: str) -> None:
+    assert said in few_images(count)
+    assert bool(said) == bool(few_images(count))

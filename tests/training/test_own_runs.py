@@ -200,3 +200,15 @@ def test_a_run_on_photographs_by_name_keeps_its_roots_and_goes_without_a_class(s
     assert "tested on what it was trained on" in done.result["source"]["note"]
     assert done.result["per_class"]["last"][3] is None
     assert done.result["source"]["test"] == done.result["source"]["train"] == 96
+
+
+def test_a_source_that_is_tested_on_whole_says_that_it_was_trained_on(folders: Path, tmp_path: Path) -> None:
+    done = run(tmp_path / "run", overrides(folders, **{"data.held_out": False}))
+    assert done.result["source"]["seen"] == "all"
+
+
+def test_a_source_classifier_that_knows_nothing_is_the_first_warning(own_run: Run) -> None:
+    """Its weights are random."""
+    first = own_run.result["warnings"][0]
+    assert first["name"] == "hardly better than guessing"
+    assert first["advice"][1:] in (own_run.path / "report.html").read_text()

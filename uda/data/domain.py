@@ -17,6 +17,11 @@ from uda.errors import UserError
 FEWEST_ASIDE, MOST_ASIDE = 200, 2000
 
 
+HELD_OUT = "every tenth, held out"
+TRAINED_ON = "tested on what it was trained on"
+"""what the note of source test images ends with, where these are a part of the source, or all of it"""
+
+
 @dataclass(frozen=True)
 class Domain:
     """Unlabelled images of one kind. It has no attribute that could hold labels: this is what a method gets of the target.

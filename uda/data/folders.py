@@ -21,13 +21,14 @@ from torch import Tensor
 
 from uda.console import Display
 from uda.data.arrays import fit_frame, open_arrays
-from uda.data.domain import Domain, LabelledDomain
+from uda.data.domain import HELD_OUT, Domain, LabelledDomain
 from uda.data.files import GREY_MODES, ImageFiles, Images, check, check_some, in_order, reason, source, together
 from uda.data.frame import Frame, decode_whole, opened
-from uda.data.names import is_shards
+from uda.data.names import HOLD_IMAGES, is_shards
 from uda.data.shards import EXTENSIONS, NOT_READ, Members, members_of, write_shards
 from uda.errors import UserError
-from uda.paths import regular
+from uda.paths import like, regular
+from uda.text import counted, printable
 
 PEEKS = 1000  # images whose headers are read to learn their size and whether they are grey
 
@@ -107,6 +108,9 @@ def find(path: Path, labelled: bool) -> Found:
     elif path.suffix.lower() in EXTENSIONS and os.path.isfile(path) and not labelled:
         found = Found(path, np.array([os.fsencode(path.name)]), path.parent, None, None, f"the image {path.name}")
     else:
+        near = "" if os.path.lexists(path) else like(path, HOLD_IMAGES)
+        if near:
+            raise UserError(f"there is no {path}; did you mean {str(path.with_name(near))!r}?")
         raise UserError(f"no images at {path}; give a folder of images, a .csv of path,label, an .npz file or shards (.tar)")
     if len(found) == 0:
         raise UserError(f"{path} holds no images; the endings that are read are {' '.join(sorted(EXTENSIONS))}")
@@ -119,8 +123,10 @@ def find(path: Path, labelled: bool) -> Found:
 def _find_folder(path: Path, labelled: bool) -> Found:
     names: list[bytes] = []
     others: Counter[str] = Counter()
+    classes: set[str] = set()
     for folder, files in _walk(path):
         below = folder.relative_to(path)
+        classes.update(below.parts[:1])
         if labelled and below == Path():
             continue  # an image beside the class folders has no class
         endings = {name: os.path.splitext(name)[1].lower() for name in sorted(files) if not name.startswith(".")}
@@ -134,6 +140,8 @@ def _find_folder(path: Path, labelled: bool) -> Found:
         raise UserError(f"{path} has no class folders with images; labelled images lie as {path.name}/CLASS/IMAGE.png")
     labels = np.array([os.fsdecode(name).split(os.sep, 1)[0] for name in names]) if labelled else None
     left_out = f", without its {not_read} files, which are not read" if others else ""
+    if labels is not None and (empty := sorted(classes - set(labels.tolist()))):
+        left_out += f", without images in {', '.join(map(printable, empty[:8]))}{', ...' if len(empty) > 8 else ''}"
     return Found(path, np.array(names, dtype=np.bytes_), path, None, labels, f"the folder {path.name}{left_out}")
 
 
@@ -235,7 +243,7 @@ def pack(folder: Path, out: Path, each: int, seed: int, display: Display) -> str
     found = find(folder, labelled=False)
     if found.pixels is not None or isinstance(found.names, Members):
         raise UserError(f"{folder} is no folder of images; uda shards packs files")
-    display.say(f"  {len(found):,} images, {found.note}")
+    display.say(f"  {counted(len(found), 'image')}, {found.note}")
     order = torch.randperm(len(found), generator=torch.Generator().manual_seed(seed)).tolist()
     files = ((found.root / found.name(number), found.name(number)) for number in order)
     with display.stage("packing", 0, len(found)) as bar:
@@ -255,7 +263,13 @@ def class_names(found: Found) -> tuple[str, ...]:
     return tuple(sorted(names, key=int) if numbers else sorted(names))
 
 
-def check_classes(found: Found, classes: Iterable[str], every_class: bool = True, unknown: str | None = None) -> None:
+def check_classes(
+    found: Found,
+    classes: Iterable[str],
+    every_class: bool = True,
+    unknown: str | None = None,
+    whose: str = "the source has",
+) -> None:
     """Compares the labels with `classes`, before minutes are spent on decoding.
 
     Args:
@@ -263,6 +277,7 @@ def check_classes(found: Found, classes: Iterable[str], every_class: bool = True
         classes: the source's.
         every_class: whether each must have an image.
         unknown: where images of other classes could be taken for unknown ones, what to ask for then.
+        whose: where `classes` come from, for the message.
 
     Raises:
         UserError: for labels that are no class, and, with `every_class`, for classes that no image has.
@@ -275,9 +290,7 @@ def check_classes(found: Found, classes: Iterable[str], every_class: bool = True
             f"{kind}: {', '.join(map(_told, names[:8]))}" for kind, names in (("unknown", extra), ("missing", missing)) if names
         ]
         way_out = f"; with {unknown} further classes count as unknown" if extra and unknown else ""
-        raise UserError(
-            f"{found.path} has other classes than the source; {'; '.join(parts)} (the source has {', '.join(known)}){way_out}"
-        )
+        raise UserError(f"{found.path} has other classes than {whose}; {'; '.join(parts)} ({whose} {', '.join(known)}){way_out}")
 
 
 def _told(name: str) -> str:
@@ -399,11 +412,11 @@ def hold_out(domain: LabelledDomain) -> tuple[LabelledDomain, LabelledDomain]:
     def part(chosen: Tensor, what: str) -> LabelledDomain:
         return replace(domain.only(chosen.nonzero().squeeze(1)), note=f"{domain.note}, {what}")
 
-    return part(~test, "nine of ten"), part(test, "every tenth, held out")
+    return part(~test, "nine of ten"), part(test, HELD_OUT)
 
 
 def _note(found: Found, images: Images, unreadable: tuple[str, ...]) -> str:
-    note = f"{found.note}, {len(images):,} images" if found.pixels is None else found.note
+    note = f"{found.note}, {counted(len(images), 'image')}" if found.pixels is None else found.note
     some = isinstance(images, ImageFiles) and not images.looked_at
     note += ", some of them looked at" if some else ""
     note += f", {len(unreadable)} unreadable ones {'found' if some else 'left out'}" if unreadable else ""

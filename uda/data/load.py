@@ -19,7 +19,7 @@ from uda.data.datasets.mnist_m import NOTE as MNIST_M_NOTE
 from uda.data.datasets.mnist_m import load_mnist_m, published_file, read_published_note
 from uda.data.datasets.photographs import require
 from uda.data.datasets.synthetic import HANDWRITTEN_NOTE, STREET_NOTE, load_handwritten_digits, load_street_digits
-from uda.data.domain import Domain, LabelledDomain, Pair
+from uda.data.domain import TRAINED_ON, Domain, LabelledDomain, Pair
 from uda.data.folders import (
     Found,
     check_classes,
@@ -33,7 +33,7 @@ from uda.data.folders import (
     split_classes,
 )
 from uda.data.frame import Frame
-from uda.data.names import DATA_SETS, OTHERWISE, is_domain, is_path
+from uda.data.names import DATA_SETS, is_domain, is_path, nowhere
 from uda.errors import UserError
 
 if TYPE_CHECKING:
@@ -48,12 +48,19 @@ Role = Literal["source", "source_test", "target", "target_test"]
 ROLES: tuple[Role, ...] = get_args(Role)
 
 
-def resolve_frame(wanted: DataSettings, source: Found | None, target: Found | None, published: Frame | None = None) -> Frame:
+def resolve_frame(
+    wanted: DataSettings,
+    source: Found | None,
+    target: Found | None,
+    published: Frame | None = None,
+    channels: int | None = None,
+) -> Frame:
     """The frame of a run's images, where `wanted` leaves it open; None stands for a data set known by name.
 
     The side: 32 for a known source; else the `published` one of a network that comes with one; else a user's own images decide
-    for themselves (`own_size`). Where a side is asked for, nothing is cut off but what makes images square. Channels: 1 where
-    both domains are grey (of a user's images, up to 1,000 are asked, evenly spaced) and no published network wants 3.
+    for themselves (`own_size`). Where a side is asked for, nothing is cut off but what makes images square. Channels: what the
+    network takes, where that is known (`channels`, or 3 of a published one); else 1 where both domains are grey (of a user's
+    images, up to 1,000 are asked, evenly spaced), and 3 otherwise.
     """
     size, resize, interpolation = wanted.size, wanted.resize, wanted.interpolation
     if published is not None and source is not None:
@@ -68,13 +75,20 @@ def resolve_frame(wanted: DataSettings, source: Found | None, target: Found | No
         return all(name in GREY if found is None else peek(found)[1] for name, found in parts)
 
     colour = published is not None and source is not None
-    return Frame(size, wanted.channels or (1 if not colour and all_grey() else 3), resize, interpolation or "bilinear")
+    chosen = wanted.channels or channels or (1 if not colour and all_grey() else 3)
+    return Frame(size, chosen, resize, interpolation or "bilinear")
 
 
-def find_frame(wanted: DataSettings, roots: Sequence[Path], classifies: bool = True, published: Frame | None = None) -> Frame:
+def find_frame(
+    wanted: DataSettings,
+    roots: Sequence[Path],
+    classifies: bool = True,
+    published: Frame | None = None,
+    channels: int | None = None,
+) -> Frame:
     """As `resolve_frame`, for images that are still to be found (see `find_all`)."""
     found = find_all(wanted, roots, classifies)
-    return resolve_frame(wanted, found.get("source"), found.get("target"), published)
+    return resolve_frame(wanted, found.get("source"), found.get("target"), published, channels)
 
 
 def load_named(name: str, split: Split, roots: Sequence[Path], size: int, channels: int) -> LabelledDomain:
@@ -86,7 +100,7 @@ def load_named(name: str, split: Split, roots: Sequence[Path], size: int, channe
     if name == "mnist-m":
         return load_mnist_m(split, roots, size, channels)
     if name not in NAMES:
-        raise UserError.unknown("data set", name, DATA_SETS, OTHERWISE)
+        raise nowhere(name)
     return load_digits(name, split, roots, size, channels)
 
 
@@ -98,7 +112,10 @@ def load_named_test(name: str, classes: tuple[str, ...], roots: Sequence[Path], 
     """
     domain = load_named(name, "test", roots, size, channels)
     if domain.classes != classes:
-        raise UserError(f"{name} has the classes {', '.join(domain.classes)}, not {', '.join(classes)}")
+        raise UserError(
+            f"{name} has the classes {', '.join(domain.classes)}, not {', '.join(classes)}; give images of these, as a folder "
+            "CLASS/IMAGE.png, a .csv of path,label or an .npz"
+        )
     return domain
 
 
@@ -126,7 +143,7 @@ def find_all(wanted: DataSettings, roots: Sequence[Path], classifies: bool = Tru
             if getattr(wanted, role) is not None or place.has_lists:
                 found[role] = place.find("test" if role.endswith("test") else "train")
         else:
-            raise UserError.unknown("data set", name, DATA_SETS, OTHERWISE)
+            raise nowhere(name)
     if classifies:
         return found
     unlabelled = {role for role, part in found.items() if role == "target" and part.labels is None}
@@ -159,7 +176,8 @@ def check_all_classes(found: dict[Role, Found], classes: Iterable[str], unknown:
     for role, part in found.items():
         of_target = role.startswith("target")
         if part.labels is not None and not (of_target and unknown):
-            check_classes(part, classes, not of_target, "data.unknown=class" if of_target else None)
+            whose = "data.classes names" if role == "source" else "the source has"
+            check_classes(part, classes, not of_target, "data.unknown=class" if of_target else None, whose)
 
 
 def load_pair(wanted: DataSettings, roots: Sequence[Path], display: Display, classifies: bool = True, look: bool = True) -> Pair:
@@ -203,7 +221,7 @@ def load_pair(wanted: DataSettings, roots: Sequence[Path], display: Display, cla
     elif wanted.held_out:
         source, source_test = hold_out(source)
     else:
-        source = source_test = replace(source, note=f"{source.note}, tested on what it was trained on")
+        source = source_test = replace(source, note=f"{source.note}, {TRAINED_ON}")
     target: Domain
     target_test: LabelledDomain | None = None
     if "target" not in found:

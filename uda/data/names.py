@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from uda.errors import NoHome, UserError
-from uda.paths import cache_home
+from uda.paths import cache_home, like
 
 DATA_SETS = ("mnist", "usps", "svhn", "svhn-extra", "mnist-m", "fashion-mnist", "synth", "digits", "aerial", "map")
 """data sets that go by name; a folder of the same name is written ./mnist"""
 OTHERWISE = "a folder, a .csv, an .npz, shards/{0000..0999}.tar or photographs as SET/DOMAIN"
 """what may stand in the place of such a name"""
+HOLD_IMAGES = ".csv", ".npz", ".tar"
+"""endings of files that hold, or list, many images"""
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,13 @@ def is_path(name: str) -> bool:
     if name in DATA_SETS or is_domain(name):
         return False
     return name.endswith((".npz", ".csv", ".tar")) or is_url(name) or "/" in name or os.sep in name or os.path.exists(name)
+
+
+def nowhere(name: str) -> UserError:
+    """For a name that is neither a data set's nor that of anything here; offers what lies beside it before a data set."""
+    if near := like(Path(name), HOLD_IMAGES):
+        return UserError(f"there is no folder {name!r} here, nor a data set of this name; did you mean {near!r}?")
+    return UserError.unknown("folder or data set", name, DATA_SETS, OTHERWISE)
 
 
 def split_roots(text: str) -> tuple[Path, ...]:

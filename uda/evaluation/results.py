@@ -49,6 +49,8 @@ class DomainResult(TypedDict):
     test: int
     held_out: NotRequired[int]
     """of the target's training images, those that no method trains on"""
+    seen: NotRequired[Literal["all", "perhaps"]]
+    """of the source's test images, whether the source classifier was trained on them; left out: it was not"""
 
 
 def _holds(*names: str) -> AfterValidator:

@@ -31,6 +31,7 @@ from uda.evaluation.outputs import accuracy, confusion, per_class_accuracy
 from uda.evaluation.unknown import looks_unknown, open_set
 from uda.report.tables import open_set_told
 from uda.runs.run import Run
+from uda.text import counted
 
 COMPARED = 2000  # new images that are compared with the target
 FEWEST = 20  # with fewer, nothing is said
@@ -104,7 +105,7 @@ def write_predictions(
     if not 0 <= reject <= 1:
         raise UserError(f"--reject is {reject:g}; it is the share of images that are left unnamed, from 0 to 1")
     found, seen, count, unnamed = find(images, labelled=False), Seen(), 0, 0
-    display.say(f"  {len(found):,} images, {found.note}")
+    display.say(f"  {counted(len(found), 'image')}, {found.note}")
     if note := run.note_on(which):
         display.say(note)
     target = adapted_to(run, which)
@@ -124,9 +125,11 @@ def write_predictions(
             example = seen.unreadable[0]
             raise UserError(f"none of the images at {images} can be read, for example {example}; mend them or give others")
     if columns == 4:
-        display.say(f"  {unnamed:,} of {count:,} images are left unnamed")
+        display.say(f"  left unnamed: {unnamed:,} of {counted(count, 'image')}")
     if seen.unreadable:
-        display.say(f"  {len(seen.unreadable)} images cannot be read and have no row: {', '.join(seen.unreadable[:3])}")
+        display.say(
+            f"  no row for {counted(len(seen.unreadable), 'image')} that cannot be read: {', '.join(seen.unreadable[:3])}"
+        )
     if note := unlike(target, seen.compared.kept):
         display.say(note)
     return count
@@ -206,6 +209,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Accuracy of a run's classifier on labelled images: a folder, .csv, .npz, a data set's test images by name, or SET/DOMAIN.
 
+    It is said where they are unlike the target that was adapted to.
+
     Args:
         run: finished.
         data: the images.
@@ -240,6 +245,8 @@ def evaluate(
     else:
         domain = load_named_test(data, run.classes, data_roots(data_root), size, channels)
     logits, labels = on_labelled(classifier, domain.to(run.runtime.device), run.runtime)
+    if note := unlike(adapted_to(run, which), tuple(logits[:: -(-len(logits) // COMPARED)].cpu())):
+        display.say(note)
     matrix = confusion(logits, labels)
     told = {}
     if further is not None:
@@ -265,7 +272,7 @@ def evaluation_table(result: dict[str, Any]) -> Table:
         else ""
     )
     table = Table(
-        title=f"accuracy {result['accuracy']:.4f} on {result['images']:,} images of {result['data']}",
+        title=f"accuracy {result['accuracy']:.4f} on {counted(result['images'], 'image')} of {result['data']}",
         caption=result["note"] + told, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD,
     )  # fmt: skip
     for name in ("class", "images", "right", "taken for"):

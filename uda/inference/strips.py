@@ -14,6 +14,7 @@ from uda.inference.translate import SHOWN, domain_number, one_image, open_transl
 from uda.methods.translating import Codes, Drawing, Styled
 from uda.report.grids import write_grid
 from uda.runs.run import Run
+from uda.text import counted
 
 STOPS = 10  # pictures in a strip
 
@@ -89,7 +90,7 @@ def write_style_strips(
             if len(rows) > SHOWN:
                 break
     if unreadable:
-        display.say(f"  {len(unreadable)} images cannot be read and have no strip: {', '.join(unreadable[:3])}")
+        display.say(f"  no strip for {counted(len(unreadable), 'image')} that cannot be read: {', '.join(unreadable[:3])}")
     if len(rows) == 1:
         raise UserError(f"none of the images at {images} can be read; give others")
     write_grid([(name, to_pixels(row)) for name, row in rows], out)

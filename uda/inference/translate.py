@@ -20,6 +20,7 @@ from uda.models.layers import SOURCE, TARGET
 from uda.paths import distinct
 from uda.report.grids import picture, write_grid
 from uda.runs.run import Run
+from uda.text import counted
 
 DOMAINS = {"source": SOURCE, "target": TARGET}
 PART = 64  # images that are translated at once
@@ -72,7 +73,7 @@ def write_translations(
             asked for.
     """
     method, found = open_translator(run), find(images, labelled=False)
-    display.say(f"  {len(found):,} images, {found.note}")
+    display.say(f"  {counted(len(found), 'image')}, {found.note}")
     destination, places, frame = domain_number(to), _places(found, samples), run.recipe.drawn_frame
     given = None
     _check(method, run.recipe.method.name, samples, reference, whole)
@@ -96,7 +97,7 @@ def write_translations(
     if len(unreadable) == len(found):
         raise UserError(f"none of the images at {images} can be read, for example {unreadable[0]}; mend them or give others")
     if unreadable:
-        display.say(f"  {len(unreadable)} images cannot be read and have no translation: {', '.join(unreadable[:3])}")
+        display.say(f"  no translation of {counted(len(unreadable), 'image')} that cannot be read: {', '.join(unreadable[:3])}")
     if shown.columns:
         write_grid([(name, torch.stack(column)) for name, column in shown.columns.items()], grid_path(out))
     return len(found) - len(unreadable)

@@ -107,6 +107,11 @@ class SourceClassifierSettings(Section):
         return self
 
     @property
+    def comes_trained(self) -> bool:
+        """Whether the network was trained before the run."""
+        return self.weights is not None or self.steps == 0
+
+    @property
     def freezes(self) -> bool:
         """Whether a part of the network stays as it came."""
         return self.trainable != "all"

@@ -25,6 +25,8 @@ def build_classifier(name: str, channels: int, size: int, classes: int, width: i
     if name not in BACKBONES:
         if (published := in_library(name)) is not None:
             raise UserError(f"unknown backbone {name!r}; did you mean {published!r}?")
+        if name.endswith(".py"):
+            raise UserError(f"{name} is a file; name what in it returns your network, too: --model {name}:NAME")
         raise UserError.unknown(
             "backbone", name, [*BACKBONES, "timm:resnet18", "torchvision:resnet18"], "your own: --model FILE.py:FACTORY"
         )

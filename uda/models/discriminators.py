@@ -21,7 +21,10 @@ def patch_discriminator(channels: int, size: int, width: int, depth: int) -> nn.
     """
     deepest = size.bit_length() - 1
     if not 1 <= depth <= deepest:
-        raise UserError(f"method.discriminator_depth is {depth}; images of {size} pixels have room for 1 to {deepest} layers")
+        raise UserError(
+            f"method.discriminator_depth is {depth}; images of {size} pixels have room for 1 to {deepest} layers; set it so, or "
+            f"have them larger: --size {2**depth}"
+        )
     widths = [channels, *(width << min(number, 3) for number in range(depth))]
     layers: list[nn.Module] = []
     for number, (before, after) in enumerate(pairwise(widths)):

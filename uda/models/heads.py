@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from uda.errors import UserError
+from uda.errors import OtherClasses, UserError
 from uda.models.watch import Seen
 
 
@@ -42,7 +42,7 @@ def head_name(network: nn.Module, images: Tensor, seen: Seen, classes: int) -> s
     heads = [name for name in seen.order if outputs_of(network.get_submodule(name)) == classes]
     if not heads or not isinstance(seen.output, Tensor) or seen.output.shape != (2, classes):
         returned = tuple(seen.output.shape) if isinstance(seen.output, Tensor) else type(seen.output).__name__
-        raise UserError(
+        raise OtherClasses(
             f"the network returns {returned} for two images, and the source has {classes} classes; "
             "it must end in a linear layer with one output for each class"
         )

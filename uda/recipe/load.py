@@ -248,7 +248,8 @@ def _in_one_line(error: ValidationError, recipe: str, method: str) -> UserError:
     where = ".".join((*tables, last))
     if first["type"] != "extra_forbidden":
         return UserError(f"setting {where!r}: {first['msg'][0].lower()}{first['msg'][1:]} (got {first['input']!r})")
-    return UserError.unknown("setting", where, [".".join((*tables, name)) for name in _names(tables, method)])
+    cutoff = 0.5 if tables else 0.6  # names of tables are short, and alike by chance
+    return UserError.unknown("setting", where, [".".join((*tables, name)) for name in _names(tables, method)], cutoff=cutoff)
 
 
 def _field_name(key: str, method: str | None) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from uda.atomic import atomic_write
@@ -37,8 +38,10 @@ def write_grid(rows: list[tuple[str, Tensor]], out: Path) -> None:
         for along, image in enumerate(images):
             shown = picture(image).convert("RGB").resize((side, side), Image.Resampling.NEAREST)
             sheet.paste(shown, (left + (side + GAP) * along, top))
+    ours = PngInfo()
+    ours.add_text("Software", "uda")  # by which a command knows its own picture, and may replace it (uda/paths.py)
     with atomic_write(out) as path:
-        sheet.save(path, "PNG", optimize=True)
+        sheet.save(path, "PNG", optimize=True, pnginfo=ours)
 
 
 def draw_translations(method: Method, source: Tensor, target: Tensor, out: Path) -> None:

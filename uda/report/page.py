@@ -24,7 +24,7 @@ from uda.evaluation.outputs import Outputs
 from uda.evaluation.results import Checked, Result, Row, evaluations
 from uda.report import plots
 from uda.report.grids import picture
-from uda.report.tables import MEANINGS, checked_rows, estimated_rows, further_rows, recommended, spread
+from uda.report.tables import checked_rows, estimated_rows, further_rows, meanings, recommended, spread
 from uda.runs.run import Run
 
 SHOWN = 24  # images of each domain on the page about two of them
@@ -98,7 +98,7 @@ def _about_the_classifier(material: Material) -> dict[str, Any]:
     labelled, classes, evaluated = "confusion" in result, result["classes"], evaluations(material.rows)
     return {
         "labelled": labelled,
-        "meanings": MEANINGS,
+        "meanings": meanings(result),
         "advice": _advice(result, material.checked),
         "checked": material.checked,
         "estimated": [*estimated_rows(result), *checked_rows(material.checked)],

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from uda.evaluation.results import Checked, Judged, Result, Translations
 from uda.evaluation.unknown import OpenSet
+from uda.text import counted
 
 MEANINGS = {
     "source": "the source classifier on source test images",
@@ -21,11 +22,23 @@ MEANINGS = {
     "estimated before": "source_only, told in the same way",
 }
 
+SEEN = {
+    "all": "the source classifier on the source images that it was trained on",
+    "perhaps": "the source classifier on every tenth source image, which its weights may have been trained on",
+}
+"""what `source` means where the classifier has seen the images before"""
+
+
+def meanings(result: Result) -> dict[str, str]:
+    """What each accuracy of a run is, by its name."""
+    seen = result["source"].get("seen")
+    return MEANINGS if seen is None else {**MEANINGS, "source": SEEN[seen]}
+
 
 def result_table(result: Result) -> Table:
     """A run's accuracies, each with what it means, under the names of the data they were taken on."""
     source, target = result["source"], result["target"]
-    tested = f"{target['test']:,} test images" if target["test"] else "no labelled test images"
+    tested = f"{counted(target['test'], 'test image')}" if target["test"] else "no labelled test images"
     tested = tested if "accuracy" in result else tested.replace(" labelled", "")
     table = Table(
         title=f"{result['recipe']}: {result['method']}, seed {result['seed']}",
@@ -38,7 +51,7 @@ def result_table(result: Result) -> Table:
     if "accuracy" in result:
         for name, value in result["accuracy"].items():
             if value is not None:
-                table.add_row(name, f"{value:.4f}", MEANINGS[name], style="bold" if name == "last" else None)
+                table.add_row(name, f"{value:.4f}", meanings(result)[name], style="bold" if name == "last" else None)
         for row in estimated_rows(result):
             table.add_row(*row)
     for name, told in result.get("open_set", {}).items():
@@ -98,7 +111,7 @@ def checked_rows(checked: Checked | None) -> list[tuple[str, str, str]]:
         (
             name,
             f"{checked['accuracy'][which]:.3f}",
-            f"{of}, by the labels of {checked['labels']} target images ({low:.3f} .. {high:.3f})",
+            f"{of}, by the labels of {counted(checked['labels'], 'target image')} ({low:.3f} .. {high:.3f})",
         )
         for which, (name, of) in names.items()
         for low, high in [checked["interval"][which]]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -13,14 +15,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from uda import plugins, ranks
 from uda.data.frame import Frame
-from uda.errors import UserError
+from uda.errors import OtherClasses, UserError
 from uda.methods import find_method
 from uda.methods.base import Method
 from uda.methods.source_only import SourceClassifierSettings
 from uda.methods.translating import PairDrawing, Translating
 from uda.models import GIVEN_IN_PYTHON, build_classifier, build_foreign
 from uda.models.backbones import Classifier
-from uda.models.custom import find_head, is_own, split_network
+from uda.models.custom import find_head, is_own, load_network, split_network
 from uda.models.frozen import Body, Resized, TwoNorms, Whole, freeze, with_head
 from uda.models.heads import pool_before_head
 from uda.models.layers import Normalize
@@ -31,6 +33,8 @@ from uda.models.weights import load_body, load_weights, read_state
 from uda.players import mark_pretrained
 from uda.recipe.schema import Recipe
 from uda.runtime import Runtime
+
+MOST_CLASSES = 20  # named in one line
 
 
 def starts_published(wanted: SourceClassifierSettings) -> bool:
@@ -110,6 +114,22 @@ def published_frame(wanted: SourceClassifierSettings) -> Frame | None:
     return None if found is None else Frame(found.size, len(found.mean), found.resize, found.interpolation)
 
 
+def channels_taken(wanted: SourceClassifierSettings, model: nn.Module | None = None) -> int | None:
+    """How many channels a user's own network (`model`, where given) takes: 1 or 3; None where that is not known.
+
+    One image in colour would otherwise make three of them, which a network that was trained on grey images cannot take. The
+    length of its mean or std says it; else the first convolution that the network holds does.
+    """
+    if model is None and not is_own(wanted.backbone):
+        return None
+    if given := wanted.mean or wanted.std:
+        return len(given) if len(given) in (1, 3) else None
+    with torch.random.fork_rng(devices=[]):
+        network = model if model is not None else load_network(wanted.backbone)
+    first = next((part for part in network.modules() if isinstance(part, nn.Conv2d)), None)
+    return first.in_channels if first is not None and first.in_channels in (1, 3) else None
+
+
 def build_networks(
     recipe: Recipe, classes: int, runtime: Runtime, model: nn.Module | None = None, begin: bool = False
 ) -> Networks:
@@ -183,6 +203,16 @@ def _require_batches(recipe: Recipe, classifier: nn.Module) -> None:
         if size is not None and size // ranks.world_size() < 2:
             least = 2 * ranks.world_size()
             raise UserError(f"{key} is {size}, and batch norm learns from two images or more; set it to {least} at least")
+
+
+@contextmanager
+def naming_classes(classes: Sequence[str], note: str) -> Iterator[None]:
+    """Where a network has other outputs than there are classes, the error names these, and says where they were found."""
+    try:
+        yield
+    except OtherClasses as error:
+        shown = ", ".join(classes[:MOST_CLASSES]) + (", ..." if len(classes) > MOST_CLASSES else "")
+        raise UserError(f"{error}; the classes found are {shown} ({note})") from error
 
 
 def build_checked(

@@ -144,14 +144,16 @@ def compare(path: Path, began: Environment, now: Environment) -> list[str]:
     changed = [what.replace("_", " ") for what in splits if now.data.get(what) != began.data.get(what)]
     if changed:
         raise UserError(
-            f"since {path} began, its {' and '.join(changed)} have changed; put the old data back, or delete it and fit anew"
+            f"since {path} began, its {' and '.join(changed)} have changed; put the old data back, or delete {path} and fit anew"
         )
     if began.recipe and began.recipe != now.recipe:
         raise UserError(f"{path / 'recipe.toml'} has been changed since the run began; put the old settings back, or fit anew")
     then, here = _computed_with(began), _computed_with(now)
     differing = [name for name in then if name in here and then[name] != here[name]]
     files = [
-        f"the file of {key} is another than when the run began" for key in began.files if now.files.get(key) != began.files[key]
+        f"the file of {key} is another than when the run began"
+        for key in began.files
+        if now.files.get(key) not in (None, began.files[key])  # one that is missing is missed where it is needed
     ]
     return files + [f"{name}: {then[name]} when the run began, {here[name]} now" for name in differing]
 

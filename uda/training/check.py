@@ -15,8 +15,11 @@ from uda.errors import UserError
 from uda.methods import find_method
 from uda.models.published import check_published
 from uda.recipe.schema import Recipe
-from uda.runs.build import Networks, build_checked, published_frame, starts_published
+from uda.runs.build import Networks, build_checked, channels_taken, naming_classes, published_frame, starts_published
 from uda.runtime import choose_runtime
+from uda.text import counted
+
+FEWEST = 20  # target images; of fewer, an interval spans half of what is possible
 
 
 def check(recipe: Recipe, data_root: str | Path | None, device: str, precision: str) -> Iterator[str]:
@@ -37,13 +40,17 @@ def check(recipe: Recipe, data_root: str | Path | None, device: str, precision: 
     for role in ROLES:
         name = getattr(wanted, role)
         if role in found:
-            yield f"{role}: {len(found[role]):,} images, {found[role].note}"
+            yield f"{role}: {counted(len(found[role]), 'image')}, {found[role].note}"
         elif name is not None:
             state, note = states[name, "test" if role.endswith("test") else "train"]
             if state.startswith(DAMAGED):
                 raise UserError(note)
             yield f"{role}: {name}, {state}"
-    frame = resolve_frame(wanted, found.get("source"), found.get("target"), published_frame(recipe.classifier))
+    if recipe.classifies and "target" in found and (few := few_images(len(found["target"]))):
+        yield few
+    images, network = (found.get("source"), found.get("target")), recipe.classifier
+    taken = channels_taken(network) if recipe.classifies else None
+    frame = resolve_frame(wanted, *images, published_frame(network), taken)
     classes = classes_of(wanted, found)
     check_all_classes(found, classes, wanted.unknown == "class")
     if "target" in found and found["target"].labels is None and find_method(recipe.method.name).reads_target_labels:
@@ -56,10 +63,21 @@ def check(recipe: Recipe, data_root: str | Path | None, device: str, precision: 
         check_published(classifier.backbone)
         classifier = classifier.model_copy(update={"pretrained": False})
     untrained = recipe.model_copy(update={"classifier": classifier}).with_frame(frame)
-    built = build_checked(untrained, len(classes), runtime)
+    with naming_classes(classes, found["source"].note if "source" in found else wanted.source):
+        built = build_checked(untrained, len(classes), runtime)
     if built is not None and published:
         built.classifier.start = f"the published weights of {classifier.backbone}, which a run downloads unless it has them"
     yield _describe_networks(untrained, built)
+
+
+def few_images(count: int) -> str:
+    """What is to be said of a target of so many images, where they are too few to tell whether adapting helps; else nothing."""
+    if count >= FEWEST:
+        return ""
+    return (
+        f"the target has {counted(count, 'image')} alone: figures of fewer than {FEWEST} can hardly tell whether adapting helps; "
+        "give more, or label them and see (uda check RUN)"
+    )
 
 
 def classes_of(wanted: DataSettings, found: dict[Role, Found]) -> tuple[str, ...]:

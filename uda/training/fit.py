@@ -23,13 +23,15 @@ from uda.recipe.load import resolve
 from uda.recipe.schema import Recipe
 from uda.report.page import Material, material_of, write_report
 from uda.report.tables import result_table
-from uda.runs.build import Networks, build_checked, check_files, published_frame
+from uda.runs.build import Networks, build_checked, channels_taken, check_files, naming_classes, published_frame
 from uda.runs.cache import writable_cache
 from uda.runs.environment import Environment, check_alike, compare, describe_environment
 from uda.runs.folder import RESULT, RUN, UNREADABLE, RunFolder, default_path, open_folder, shared_folder
 from uda.runs.memory import check_memory
 from uda.runs.run import Run
 from uda.runtime import Runtime, choose_runtime, scoped_seed, training
+from uda.text import counted
+from uda.training.check import few_images
 from uda.training.deeper import go_deeper
 from uda.training.loop import Checkpoints, Loop, Metrics, Observer, Progress, Signals, resumable
 from uda.training.stages import Job, adapt, keep_inputs, keep_target, labelled_images, measure, predict_last, train_source
@@ -83,7 +85,9 @@ def fit(
         check_files(wanted.classifier)
     roots = data_roots(data_root)
     runtime = choose_runtime(device, precision)
-    wanted = wanted.with_frame(find_frame(wanted.data, roots, wanted.classifies, published_frame(wanted.classifier)))
+    network = wanted.classifier
+    taken = channels_taken(network, model) if wanted.classifies else None
+    wanted = wanted.with_frame(find_frame(wanted.data, roots, wanted.classifies, published_frame(network), taken))
     with runtime.computing(), ranks.in_turn():
         pair = load_pair(wanted.data, roots, display, wanted.classifies, look=not wanted.classifier.freezes)
     run = start(
@@ -127,7 +131,8 @@ def start(
     ranks.join()
     with scoped_seed(recipe.seed), runtime.computing(), training():
         check_data(recipe, pair)
-        networks = build_checked(recipe, len(pair.source.classes), runtime, model)
+        with naming_classes(pair.source.classes, pair.source.note):
+            networks = build_checked(recipe, len(pair.source.classes), runtime, model)
         check_memory(recipe, networks, runtime)
         environment = {
             **describe_environment(recipe, pair, runtime, join_roots(roots), cache),
@@ -294,15 +299,17 @@ def introduce(job: Job) -> None:
     recipe, pair, say = job.recipe, job.pair, job.display.say
     say(f"{recipe.name}: {recipe.method.name}, seed {recipe.seed}, into {job.folder.path}")
     say(f"  on {job.runtime}")
-    kinds = ("labelled images", "images without labels") if recipe.classifies else ("images", "images")
-    for role, domain, kind in zip(("source", "target"), (pair.source, pair.target), kinds, strict=True):
-        say(f"  {role} {domain.name}: {len(domain):,} {kind} ({domain.note})")
+    kinds = ("labelled ", " without labels") if recipe.classifies else ("", "")
+    say(f"  source {pair.source.name}: {counted(len(pair.source), f'{kinds[0]}image')} ({pair.source.note})")
+    say(f"  target {pair.target.name}: {counted(len(pair.target), 'image')}{kinds[1]} ({pair.target.note})")
+    if recipe.classifies and (few := few_images(len(pair.target))):
+        say(f"  note: {few}")
     if aside := count_kept_aside(len(pair.target), recipe.kept_aside):
         say(f"  {aside:,} of the target's images are kept aside: no method trains on them; label-free figures read them alone")
     if pair.target_test is not None and pair.target_test.note != pair.target.note:
-        say(f"  tested on {pair.target_test.name}: {len(pair.target_test):,} images ({pair.target_test.note})")
+        say(f"  tested on {pair.target_test.name}: {counted(len(pair.target_test), 'image')} ({pair.target_test.note})")
     if pair.target_unknown is not None:
-        say(f"  and on {len(pair.target_unknown):,} images of unknown classes: no class is the right one for them")
+        say(f"  and on {counted(len(pair.target_unknown), 'image')} of unknown classes, for which no class is the right one")
     if job.classifier is not None and job.classifier.parts:
         say(f"  classifier {recipe.classifier.backbone}: {job.classifier.parts}")
     if job.classifier is not None and job.classifier.start:
@@ -316,7 +323,7 @@ def say_unreadable(job: Job) -> None:
     unreadable = [line for part in splits if part for line in part.unreadable]
     if unreadable:
         job.folder.write_unreadable(unreadable)
-        say(f"  {len(unreadable)} images cannot be read and are left out; see {job.folder.path / UNREADABLE}")
+        say(f"  {counted(len(unreadable), 'image')} left out that cannot be read; see {job.folder.path / UNREADABLE}")
 
 
 def finish(job: Job, material: Material, report: bool) -> None:

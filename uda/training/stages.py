@@ -18,10 +18,10 @@ from uda.collectives import copy_from_first
 from uda.console import Display
 from uda.data.augment import to_float
 from uda.data.batches import Batches
-from uda.data.domain import LabelledDomain, Pair, count_kept_aside
+from uda.data.domain import HELD_OUT, TRAINED_ON, LabelledDomain, Pair, count_kept_aside
 from uda.data.files import read
 from uda.errors import UserError
-from uda.evaluation.diagnostics import class_not_kept, numerical_trouble
+from uda.evaluation.diagnostics import Diagnostic, class_not_kept, numerical_trouble
 from uda.evaluation.evaluator import Evaluator, Examples
 from uda.evaluation.outputs import Outputs
 from uda.evaluation.results import Result, Row, classifier_results, describe, select
@@ -50,6 +50,7 @@ from uda.runtime import Runtime, evaluating, machine, seed_everything
 from uda.training.keep import Keeper, learn_target
 from uda.training.loop import Loop, Metrics
 
+BETTER_THAN_GUESSING = 0.1  # so much better than even guesses is a classifier that has learned something
 FEATURES_STAGE = "features"
 SOURCE_STAGE, REFINING_STAGE, ADAPTATION_STAGE = "source classifier", "refining on the augmented source", "adaptation"
 
@@ -176,9 +177,8 @@ def train_source(job: Job) -> SourceStage | None:
     if job.classifier is None:
         return None
     wanted, folder, classifier = job.recipe.classifier, job.folder, job.classifier
-    comes_trained = wanted.weights is not None or wanted.steps == 0
     if not ranks.agreed(folder.has_weights("source")):
-        if not comes_trained:
+        if not wanted.comes_trained:
             _kept_or_trained(job, classifier)
         folder.write_weights("source", classifier)
     else:
@@ -186,7 +186,7 @@ def train_source(job: Job) -> SourceStage | None:
     accuracy, before = job.evaluator.source_accuracy(classifier), job.evaluator.outputs(classifier)
     _say_source_accuracy(job, accuracy, before)
     refined = None
-    if comes_trained and wanted.refine_steps and job.recipe.reads_source:
+    if wanted.comes_trained and wanted.refine_steps and job.recipe.reads_source:
         if not ranks.agreed(folder.has_weights("refined")):
             _supervised(job, REFINING_STAGE, wanted.refine_steps)
             folder.write_weights("refined", classifier)
@@ -235,11 +235,21 @@ def _say_source_accuracy(job: Job, accuracy: float, before: Outputs) -> None:
     pair = job.pair
     on_target = f", {before.test_accuracy:.4f} on {pair.target_test.name}" if pair.target_test else ""
     job.display.say(f"  source classifier: {accuracy:.4f} on {pair.source_test.name}{on_target}")
-    if accuracy < 1 / len(pair.source.classes) + 0.1:
-        job.display.say(
-            "  warning: that is hardly better than guessing; are its preprocessing (classifier.mean, classifier.std, --size) "
-            "and the order of its classes (data.classes) right?"
-        )
+    if (sign := _hardly_better_than_guessing(accuracy, pair)) is not None:
+        job.display.say(f"  warning: {sign}")
+
+
+def _hardly_better_than_guessing(accuracy: float, pair: Pair) -> Diagnostic | None:
+    """A source classifier that does not know its own source: what is built on it, and estimated by it, means little."""
+    if accuracy >= 1 / len(pair.source.classes) + BETTER_THAN_GUESSING:
+        return None
+    return Diagnostic(
+        "hardly better than guessing",
+        f"the source classifier's accuracy on source images is {accuracy:.4f}",
+        "that is hardly better than guessing, and all figures below stand on it",
+        "see whether its preprocessing (classifier.mean, classifier.std, --size) and the order of its classes (data.classes) are "
+        "right",
+    )
 
 
 def adapt(job: Job, source: SourceStage | None) -> Method:
@@ -345,7 +355,7 @@ def measure(job: Job, source: SourceStage | None, method: Method, after: Outputs
         "recipe": recipe.name,
         "method": recipe.method.name,
         "seed": recipe.seed,
-        "source": describe(pair.source, pair.source_test),
+        "source": {**describe(pair.source, pair.source_test), **(_seen_before(recipe, pair.source_test) if source else {})},
         "target": {**describe(pair.target, pair.target_test), "held_out": count_kept_aside(len(pair.target), recipe.kept_aside)},
         **figures,
         **_described_shares(source, method),
@@ -358,6 +368,8 @@ def measure(job: Job, source: SourceStage | None, method: Method, after: Outputs
     }
     if troubles := [asdict(numerical_trouble(stage, what)) for stage, what in job.loop.troubles.items()]:
         result["warnings"] = troubles + result.get("warnings", [])
+    if source and (guessing := _hardly_better_than_guessing(source.accuracy, pair)) is not None:
+        result["warnings"] = [asdict(guessing), *result["warnings"]]
     return Material(
         cast(Result, result),
         job.environment.model_dump(),
@@ -393,6 +405,13 @@ def _measure_classifier(
     examples = job.evaluator.examples(after, temperature=figures["calibration"]["temperature"])
     folder.write_examples(examples)
     return figures, outputs, examples
+
+
+def _seen_before(recipe: Recipe, source_test: LabelledDomain) -> dict[str, str]:
+    """``seen``, where the source classifier was trained on source test images: on all of them, or perhaps, before the run."""
+    if source_test.note.endswith(TRAINED_ON):
+        return {"seen": "all"}
+    return {"seen": "perhaps"} if recipe.classifier.comes_trained and source_test.note.endswith(HELD_OUT) else {}
 
 
 def _described_shares(source: SourceStage | None, method: Method) -> dict[str, Any]:
