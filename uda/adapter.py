@@ -24,7 +24,7 @@ from uda.errors import UserError
 from uda.evaluation.evaluator import predict
 from uda.models import GIVEN_IN_PYTHON
 from uda.recipe.load import resolve
-from uda.runs.build import build_method, build_networks, published_frame
+from uda.runs.build import build_method, build_networks, channels_taken, published_frame
 from uda.runs.run import CLASSIFIERS
 from uda.runtime import choose_runtime
 from uda.training.fit import start
@@ -118,7 +118,9 @@ class Adapter(ClassifierMixin, BaseEstimator):
         for note in resolved.notes:
             display.say(note)
         runtime = choose_runtime(self.device, self.precision)
-        frame = resolve_frame(resolved.recipe.data, source, target, published_frame(resolved.recipe.classifier))
+        network = resolved.recipe.classifier
+        taken = channels_taken(network, self._module)
+        frame = resolve_frame(resolved.recipe.data, source, target, published_frame(network), taken)
         wanted = resolved.recipe.with_frame(frame)
         classes, memory = class_names(source), None if wanted.classifier.freezes else int(wanted.data.memory * 2**30)
         with runtime.computing(), tempfile.TemporaryDirectory() as folder:

@@ -22,7 +22,7 @@ from uda.evaluation.diagnostics import to_look_at
 from uda.evaluation.domains import FOLDS, class_shares, domain_auc, statistics
 from uda.recipe.load import resolve
 from uda.recipe.schema import Recipe
-from uda.runs.build import build_networks, published_frame
+from uda.runs.build import build_networks, channels_taken, published_frame
 from uda.runtime import Runtime, choose_runtime
 
 LOOKED, READ = 1000, 250  # images of each domain that are decoded; that a network reads
@@ -90,7 +90,7 @@ def inspect(
     recipe = resolve("photos", {**given, "classifier.trainable": "head", "classifier.bottleneck": 0}).recipe
     found = find_all(recipe.data, roots)
     published = published_frame(recipe.classifier) if network else None
-    frame = resolve_frame(recipe.data, found.get("source"), found.get("target"), published)
+    frame = resolve_frame(recipe.data, found.get("source"), found.get("target"), published, channels_taken(recipe.classifier))
     roles: tuple[tuple[Role, str], ...] = ("source", source), ("target", target)
     sides = [
         _look(role, name, found[role], frame, display) if role in found else _look_at_known(role, name, roots, frame)
