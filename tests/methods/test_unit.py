@@ -148,10 +148,9 @@ class ByHand:
         if s.statistics_weight:
             apart = torch.zeros(())
             for i, j in ((1, 2), (2, 1)):
-                made, half = self.seen(x[f"{j}{i}"], i), lambda images: images.unfold(2, 2, 2).unfold(3, 2, 2).mean((4, 5))
-                for a, b in ((made, real[i]), (half(x[f"{j}{i}"]).flatten(1), half(self.x[i]).flatten(1))):
-                    spread = [((part - part.mean(0)).square().mean(0) + 1e-6) ** 0.5 for part in (a, b)]
-                    apart = apart + ((a.mean(0) - b.mean(0)) ** 2).sum() + ((spread[0] - spread[1]) ** 2).sum()
+                parts = self.seen(x[f"{j}{i}"], i), real[i]
+                mean, spread = zip(*((part.mean(0), (part.var(0, correction=0) + 1e-6) ** 0.5) for part in parts), strict=True)
+                apart = apart + ((mean[0] - mean[1]) ** 2).sum() + ((spread[0] - spread[1]) ** 2).sum()
             terms["statistics"] = (s.statistics_weight, apart)
         if s.cycle_weight or s.cycle_kl_weight:
             back = self.q({1: x["21"], 2: x["12"]})

@@ -15,8 +15,7 @@ class head C_i, the two players of the alternating game minimise
            cycle             sum_i  KL(q_j(z | x^{i->j}) || N(0, I)) + |x_i - x^{i->j->i}|    eq. 5
            translated class  as above
            and back          cross-entropy of C_1(x^{2->1}), the same way, and the class that the mean teacher is sure of
-           statistics        sum_i  |means - means|^2 + |stds - stds|^2, over a batch, of x^{j->i} and of x_i: of D_i's
-                             features, and of pixels at half the resolution
+           statistics        sum_i  |means - means|^2 + |stds - stds|^2, over a batch, of D_i's features of x^{j->i} and of x_i
 
 Self-training, the classes of translations, statistics and C_2(x_1) are ours, and need no target label: the published objective
 leaves stem_2 to the adversarial and feature terms alone, and it drifts. Each distance is a sum over an image's (or a feature
@@ -42,7 +41,6 @@ import copy
 from typing import Literal, cast
 
 import torch
-import torch.nn.functional as F
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
@@ -152,7 +150,7 @@ class UNITSettings(AdversarialSettings):
     translated_pseudo_label_weight: NonNegativeFloat = 0.0
     """for E and G: translated target images keep the class that the teacher is sure of"""
     statistics_weight: NonNegativeFloat = 0.0
-    """for E and G: translations vary from image to image as real images do, in brightness, contrast and what D tells them by"""
+    """for E and G: D's features of translations vary from image to image as those of real images do"""
     translated_class_weight_discriminator: NonNegativeFloat = 0.0
     """for D: C_2 learns from translated source images, which makes it more forgiving of bad ones"""
     target_stem_class_weight: NonNegativeFloat = 0.0
@@ -441,9 +439,8 @@ class UNIT(Translating):
             values["generator_pseudo_label"] = losses.pseudo_label(told, teacher, s.confidence)
             total = total + s.translated_pseudo_label_weight * values["generator_pseudo_label"]
         if s.statistics_weight:
-            halves = [F.avg_pool2d(images.float(), 2) for images in (streams.target_source, streams.source_target, *real)]
-            translated, compared = (of_1["translated"], of_2["translated"], *halves[:2]), (*real_features, *halves[2:])
-            values["statistics"] = torch.stack([*map(losses.statistics_distance, translated, compared)]).sum()
+            apart = map(losses.statistics_distance, (of_1["translated"], of_2["translated"]), real_features)
+            values["statistics"] = torch.stack([*apart]).sum()
             total = total + s.statistics_weight * values["statistics"]
         if s.cycle_weight or s.cycle_kl_weight:
             with self.runtime.autocast():
