@@ -259,15 +259,10 @@ def there_already(table: Path) -> list[dict[str, str]]:
     return read_rows(table) if table.exists() else []
 
 
-def kind_of(pair: str) -> str:
-    """Digits, or the set that photographs are of."""
-    return pair.partition("/")[0] if "/" in pair else "digits"
-
-
 KIN: dict[str, Callable[[str], str]] = {
     "the pair": lambda pair: pair,
     "every pair with its target": lambda pair: pair.split()[-1],
-    "the kind of images": kind_of,
+    "all digits, or all photographs": lambda pair: str("/" in pair),
 }
 
 
@@ -287,13 +282,11 @@ def print_table(table: Path) -> None:
     before, after = column(rows, "true_before"), column(rows, "true_after")
     by_kin = {name: judged(rows, kin) for name, kin in KIN.items()}
     verdicts, pairs = by_kin["the pair"], np.array([row["pair"] for row in rows])
-    study = Study(rows)
-    told = np.column_stack([study.of_adapted.witnesses, log_odds(before)])
+    adapted = Study(rows).of_adapted
+    told = np.column_stack([adapted.witnesses, log_odds(before)])
     estimates = {
         "the study's": np.array([verdict.accuracy for verdict in verdicts]),
-        "the same, told the source classifier's true accuracy": share(
-            left_out(pairs, told, log_odds(after), study.of_adapted.fit)
-        ),
+        "the same, told the source classifier's true accuracy": share(left_out(pairs, told, log_odds(after), adapted.fit)),
         "average thresholded confidence": column(rows, "atc_after"),
         "mean confidence": column(rows, "confidence_after"),
         "agreement with the source classifier": column(rows, "agreement"),
@@ -312,15 +305,18 @@ def print_table(table: Path) -> None:
     off = 100 * abs(np.array([verdict.source_only for verdict in verdicts]) - before)
     print(f"| the study's, of the source classifier | {' | '.join(f'{off[there].mean():.1f}' for there in kinds.values())} |")
 
-    back = "lose more than 3, sent back | more than 1, sent back | nothing, sent back"
+    back = "lose more than 3, sent back | more than 1, sent back | nothing, sent back | the gain's cover"
     print(
-        f"\n| left out, and of which runs | runs | cover, of 100 | median width | off by | {back} | unlike |\n|---|" + "---|" * 8
+        f"\n| left out, and of which runs | runs | cover, of 100 | median width | off by | {back} | unlike |\n|---|" + "---|" * 9
     )
     for name, found in by_kin.items():
         print(f"| {name} | {held(found, before, after, everything)} |")
-    for name, there in (kinds | changes(rows)).items():
-        print(f"| the pair, {name} | {held(verdicts, before, after, there)} |")
-    taken = np.where(kept, after, before)
+    for name, there in {"photographs": photographs, "digits": ~photographs}.items():
+        print(f"| all {name}, these | {held(found, before, after, there)} |")
+    for name, there in (dict(list(kinds.items())[1:]) | changes(rows)).items():
+        print(f"| the pair: {name} | {held(verdicts, before, after, there)} |")
+    taken, good = np.where(kept, after, before), after >= before
+    print(f"\nruns that lose nothing and are sent back lose {100 * (after - before)[good & ~kept].mean():.1f} points by it")
     print(
         f"\nmean accuracy: source {before.mean():.4f}, adapted {after.mean():.4f}, recommended {taken.mean():.4f}, "
         f"the better of both {np.maximum(before, after).mean():.4f}"
@@ -332,11 +328,13 @@ def held(verdicts: list[Verdict], before: Numbers, after: Numbers, there: NDArra
     low, high = np.array([verdict.interval for verdict in verdicts]).T
     back = np.array([verdict.recommended == "source" for verdict in verdicts])
     gain, off = after - before, abs(np.array([verdict.accuracy for verdict in verdicts]) - after)
+    least, most = np.array([verdict.gain_interval for verdict in verdicts]).T
     of = [there & (gain < -0.03), there & (gain < -0.01), there & (gain >= 0)]
     figures = [
         str(there.sum()), f"{100 * ((low <= after) & (after <= high))[there].mean():.0f}",
         f"{100 * np.median((high - low)[there]):.0f}", f"{100 * off[there].mean():.1f}",
         *(f"{(some & back).sum()} of {some.sum()}" for some in of),
+        f"{100 * ((least <= gain) & (gain <= most))[there].mean():.0f}",
         f"{sum(verdict.unlike for verdict, is_there in zip(verdicts, there, strict=True) if is_there)}",
     ]  # fmt: skip
     return " | ".join(figures)

@@ -119,7 +119,7 @@ class Adapter(ClassifierMixin, BaseEstimator):
             display.say(note)
         runtime = choose_runtime(self.device, self.precision)
         network = resolved.recipe.classifier
-        taken = channels_taken(network, self._module)
+        taken = channels_taken(resolved.recipe, self._module)
         frame = resolve_frame(resolved.recipe.data, source, target, published_frame(network), taken)
         wanted = resolved.recipe.with_frame(frame)
         classes, memory = class_names(source), None if wanted.classifier.freezes else int(wanted.data.memory * 2**30)

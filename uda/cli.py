@@ -449,13 +449,14 @@ def check(
     if csv is not None and answers is not None:
         raise UserError("--csv writes a table and --answers reads one; give one of them")
     display, opened = Display(), Run(run, trust=trust)
+    again = f"uda check {quote(str(run))} --seed {seed}"
     if csv is not None:
         drawn = draw(opened, labels, seed)
         if os.path.lexists(csv):  # it may hold answers
             raise UserError(f"{csv} is there already; give the table another name, or read what it holds: --answers {csv}")
         sweep(csv.absolute().parent)
         write_table(drawn, {}, csv)
-        command = f"uda check {quote(str(run))} --labels {labels} --seed {seed} --answers {quote(str(csv))}"
+        command = f"{again} --labels {labels} --answers {quote(str(csv))}"
         listed = f"{csv} lists {'all ' if len(drawn.names) < labels else ''}{len(drawn.names)} images"
         display.say(f"{listed}; fill in the column label from the first on, ? where it cannot be told, then: {command}")
         return
@@ -465,7 +466,7 @@ def check(
         drawn = draw(opened, max(labels, length(table)) if there else labels, seed)
         given = read_table(drawn, table) if there else {}
         if answers is None and (stopped := _ask(drawn, given, table, display)):
-            command = f"uda check {quote(str(run))} --seed {seed} --answers {quote(str(table))}"
+            command = f"{again} --answers {quote(str(table))}"
             try:
                 _show_judgement(judge(opened, drawn, given, seed), display)
                 display.say(f"check.json is as it was; this keeps these figures in it: {command}")

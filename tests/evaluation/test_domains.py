@@ -65,3 +65,8 @@ def test_a_class_of_one_image_is_read_and_two_of_them_are_too_few() -> None:
     source, labels = blobs([20, 20, 1], apart=4.0)
     assert class_shares(source, labels, source, 3) is not None
     assert class_shares(source[-2:], labels[-2:], source, 3) is None
+
+
+def test_four_source_images_in_two_classes_are_enough_to_ask() -> None:
+    images = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    assert class_shares(images, torch.tensor([0, 0, 1, 1]), images, 2) is not None

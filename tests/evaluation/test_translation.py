@@ -101,13 +101,38 @@ def test_without_target_labels_the_adapted_classifiers_own_classes_teach_the_jud
     learning(monkeypatch, 100)
     known = replace(small_pair, target=small_pair.target_test)
     adapted, _ = train_judge(known.target, known.target, fp32)
-    unlabelled = replace(known, target=known.target.without_labels(), target_test=None)
+    often = known.target.only(torch.arange(len(known.target)).repeat(5))  # so few images teach a network only themselves
+    unlabelled = replace(known, target=often.without_labels(), target_test=None)
     kept = judge_without_labels(unlabelled, both(perfect, perfect), adapted, fp32)
     assert kept["taught_agreement"] > 0.9
     assert kept["taught_consistency"] > 0.9
     lost = judge_without_labels(unlabelled, lambda images, *_: torch.rand_like(images) * 2 - 1, adapted, fp32)
     assert lost["taught_agreement"] == kept["taught_agreement"]
     assert lost["taught_consistency"] < 0.4
+
+
+@pytest.mark.parametrize("images", [2, 7, 40])
+def test_images_that_its_agreement_is_told_by_have_not_taught_the_judge(
+    images: int, small_pair: Pair, fp32: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[torch.Tensor] = []
+
+    def predict(network: torch.nn.Module, given: torch.Tensor, runtime: Runtime) -> torch.Tensor:
+        seen.append(given)
+        return torch.zeros(len(given), 10)
+
+    learning(monkeypatch, 1)
+    monkeypatch.setattr("uda.evaluation.translation.predict", predict)
+    target = small_pair.target.only(torch.arange(images)).without_labels()
+    judge_without_labels(replace(small_pair, target=target), lambda given, *_: given, torch.nn.Identity(), fp32)
+    taught, real = ({image.numpy().tobytes() for image in part} for part in (seen[0], seen[-1]))
+    assert len(taught) + len(real) == images
+    assert not taught & real
+
+
+def test_one_target_image_teaches_no_judge(small_pair: Pair, fp32: Runtime) -> None:
+    one = replace(small_pair, target=small_pair.target.only(torch.arange(1)))
+    assert judge_without_labels(one, lambda images, *_: images, torch.nn.Identity(), fp32) == {}
 
 
 def test_where_no_label_may_be_read_both_judges_are_random(small_pair: Pair, fp32: Runtime) -> None:

@@ -26,12 +26,12 @@ from uda.inference.check import (
     UNSURE,
     Drawn,
     check_table,
-    counted,
     draw,
     judge,
     keep,
     length,
     read_table,
+    told,
     verdict,
     write_table,
 )
@@ -117,11 +117,17 @@ def test_an_image_without_an_answer_before_the_last_one_counts_as_one_that_canno
     drawn = draw(own_run, 30, 0)
     answers = agreed(drawn, range(12)) | agreed(drawn, range(14, 25))
     said = answers | {drawn.names[row]: UNSURE for row in (12, 13)}
-    assert counted(drawn, answers) == counted(drawn, said) == [said[name] for name in drawn.names[:25]]
+    assert told(drawn, answers) == told(drawn, said) == [said[name] for name in drawn.names[:25]]
     left, right = judge(own_run, drawn, answers, 0), judge(own_run, drawn, said, 0)
-    assert (left["labels"], left["unsure"], left["blank"]) == (25, 2, 2)
+    assert (left["labels"], left["unsure"], left["blank"]) == (23, 2, 2)
     assert left["interval"] == right["interval"]
     assert (right["blank"], right["blank_because"]) == (0, "")
+
+
+def test_of_an_image_that_is_listed_twice_the_first_is_the_one_that_was_asked_for(own_run: Run) -> None:
+    drawn = draw(own_run, 12, 0)
+    drawn = replace(drawn, names=(*drawn.names[:11], drawn.names[0]))
+    assert told(drawn, agreed(drawn, range(1, 6)) | {drawn.names[0]: drawn.predicted[0]}) == drawn.predicted[:6]
 
 
 def test_what_is_blank_is_said_with_what_to_fill_in(own_run: Run) -> None:
@@ -143,7 +149,7 @@ def test_intervals_reach_from_all_that_cannot_be_told_wrong_to_all_right(own_run
     found = judge(own_run, drawn, told | dict.fromkeys(drawn.names[30:], UNSURE), 0)
     worst = judge(own_run, drawn, told | dict.fromkeys(drawn.names[30:], NONE), 0)
     best = judge(own_run, drawn, agreed(drawn, range(40)), 0)
-    assert (found["labels"], found["unsure"]) == (40, 10)
+    assert (found["labels"], found["unsure"]) == (30, 10)
     assert found["interval"]["adapted"] == (worst["interval"]["adapted"][0], best["interval"]["adapted"][1])
     assert found["accuracy"]["adapted"] == pytest.approx((worst["accuracy"]["adapted"] + best["accuracy"]["adapted"]) / 2)
 
@@ -271,7 +277,8 @@ def test_answers_that_have_no_end_are_refused(own_run: Run, tmp_path: Path) -> N
 
 def test_the_figures_are_kept_unless_those_of_more_labels_are(own_run: Run) -> None:
     drawn = draw(own_run, 20, 0)
-    result, fewer = (judge(own_run, drawn, agreed(drawn, range(count)), 0) for count in (20, 8))
+    answers = agreed(drawn, range(20)), agreed(drawn, range(8)) | agreed(drawn, range(19, 20))
+    result, fewer = (judge(own_run, drawn, given, 0) for given in answers)
     path = own_run.path / "check.json"
     assert keep(own_run, result)
     assert not keep(own_run, fewer)

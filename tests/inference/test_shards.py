@@ -155,8 +155,9 @@ def test_images_that_are_unlike_the_target_are_said_to_be_also_where_all_shards_
         assert "unlike the target that was adapted to" in capsys.readouterr().out
 
 
-def test_of_selected_it_is_not_said(tiny_run: Run, shards: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    predict_shards(asked(tiny_run, "selected"), shards, tmp_path / "out", Display(), "here")
+def test_of_selected_it_is_not_said(tiny_run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_tar(tmp_path / "0.tar", {f"{n}.png": png(255 - n) for n in range(40)})
+    predict_shards(asked(tiny_run, "selected"), str(tmp_path / "0.tar"), tmp_path / "out", Display(), "here")
     assert "unlike" not in capsys.readouterr().out
 
 

@@ -55,6 +55,12 @@ def recipe(backbone: str, **settings: Any) -> Recipe:
     return load_recipe("synth2digits", overrides).with_frame(Frame(32, 3))
 
 
+def open_recipe(backbone: str, **settings: Any) -> Recipe:
+    """Whose images say how many channels they have."""
+    given = recipe(backbone, **settings)
+    return given.model_copy(update={"data": given.data.model_copy(update={"channels": None})})
+
+
 def parameters(module: nn.Module) -> torch.Tensor:
     return torch.cat([parameter.flatten() for parameter in module.parameters()])
 
@@ -71,11 +77,15 @@ def parameters(module: nn.Module) -> torch.Tensor:
     ],
 )
 def test_a_network_of_ones_own_says_how_many_channels_it_takes(settings: dict[str, Any], expected: int | None) -> None:
-    assert channels_taken(recipe(**settings).classifier) == expected
+    assert channels_taken(open_recipe(**settings)) == expected
 
 
 def test_so_does_one_that_is_given_in_python() -> None:
-    assert channels_taken(recipe("lenet").classifier, SmallResNet(3)) == 3
+    assert channels_taken(open_recipe("lenet"), SmallResNet(3)) == 3
+
+
+def test_where_the_recipe_says_it_nobody_asks_the_network() -> None:
+    assert channels_taken(recipe(f"{NETS}:SmallResNet")) is None
 
 
 @pytest.mark.parametrize(

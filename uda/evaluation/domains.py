@@ -60,9 +60,10 @@ def class_shares(source: Tensor, labels: Tensor, target: Tensor, classes: int) -
         return None
     known, numbers = labels.unique(return_inverse=True)
     own, other = standardised(source), standardised(target)
-    fold = numbers.argsort(stable=True).argsort() % FOLDS  # images of one class go to different folds
+    folds = min(FOLDS, len(own))
+    fold = numbers.argsort(stable=True).argsort() % folds  # images of one class go to different folds
     held_out = torch.empty(len(own), len(known))
-    for number in range(FOLDS):
+    for number in range(folds):
         inside = fold == number
         held_out[inside] = _read(own[~inside], numbers[~inside], own[inside], len(known))
     before = Outputs(other, _read(own, numbers, other, len(known)), own, held_out, numbers)

@@ -8,7 +8,15 @@ from dataclasses import asdict
 from typing import Annotated, Any, Literal, NotRequired, TypeVar
 
 import torch
-from pydantic import AfterValidator, BaseModel, ConfigDict, PositiveFloat, PositiveInt, StringConstraints, TypeAdapter
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    NonNegativeInt,
+    PositiveFloat,
+    StringConstraints,
+    TypeAdapter,
+)
 from torch import Tensor
 from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
 
@@ -125,7 +133,7 @@ class Checked(TypedDict):
     accuracy: Annotated[dict[str, float], _holds("adapted", "source")]
     interval: Annotated[dict[str, tuple[float, float]], _holds("adapted", "source")]
     """that cover the truth in nine of ten such draws of images"""
-    labels: PositiveInt
+    labels: NonNegativeInt
 
 
 class Selection(TypedDict):

@@ -154,7 +154,6 @@ class Study:
         self.names = [name for name in rows[0] if name not in TRUTH]
         self.targets = np.array([row["pair"].split()[-1] for row in rows])
         before, after = (np.array([float(row[name]) for row in rows]) for name in ("true_before", "true_after"))
-        self.before, self.after = before, after
         found = [{name: float(row[name]) for name in self.names} for row in rows]
         odds, raw = (np.stack(parts) for parts in zip(*map(self._columns, found), strict=True))
         agreed, images = np.array([run["all_agree"] for run in found]), np.exp([run["log_images"] for run in found])

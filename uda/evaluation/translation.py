@@ -17,7 +17,7 @@ from torch import Tensor
 
 from uda.data.augment import Augment, to_float, to_pixels
 from uda.data.batches import Batches
-from uda.data.domain import Domain, LabelledDomain, Pair
+from uda.data.domain import Domain, LabelledDomain, Pair, count_kept_aside
 from uda.data.files import read
 from uda.evaluation.diversity import diversity
 from uda.evaluation.evaluator import features_and_logits, on_labelled, predict
@@ -148,7 +148,9 @@ def judge_translations(
     return found | {"feature_network": f"strided, width {WIDTH}, {trained}"}, translated
 
 
-def judge_without_labels(pair: Pair, translate: Translate, classifier: torch.nn.Module, runtime: Runtime) -> dict[str, float]:
+def judge_without_labels(
+    pair: Pair, translate: Translate, classifier: torch.nn.Module, runtime: Runtime, aside: float = 0.0
+) -> dict[str, float]:
     """Do translated source test images show their class, as far as it can be told without target labels?
 
     They are read by a network that learns the classes which the adapted classifier gives real target images: the classifier
@@ -159,14 +161,21 @@ def judge_without_labels(pair: Pair, translate: Translate, classifier: torch.nn.
         translate: as `evaluate_translation` takes it.
         classifier: the adapted one.
         runtime: what to compute with.
+        aside: the share of target images that no method trains on (`Domain.kept_aside`).
 
     Returns:
         ``taught_consistency``: the share of translations (of up to 2,500 images) that are given the class of their image's
-        label; ``taught_agreement``: the share of as many real target images that are given the adapted classifier's class. The
-        random state is left as found.
+        label; ``taught_agreement``: the share of real target images, of those kept aside or else a fifth, none of which has
+        taught the network, that are given the adapted classifier's class. Of fewer than two target images, nothing. The random
+        state is left as found.
     """
     with scoped_seed(0):
-        shown, real = pair.target.sample(COUNT), (pair.target_test or pair.target).sample(COUNT_BACK)
+        sampled = pair.target.sample(COUNT)
+        if len(sampled) < 2:
+            return {}
+        fifth = max(1, len(sampled) // 5)
+        apart = min(count_kept_aside(len(pair.target), aside) or fifth, fifth)  # those kept aside come first
+        real, shown = sampled[:apart], sampled[apart:]
         taught = predict(classifier, shown, runtime).argmax(1)
         lessons = LabelledDomain(pair.target.name, shown, pair.source.classes, pair.target.note, taught)
         network, _ = train_judge(lessons, lessons, runtime)

@@ -68,8 +68,8 @@ class Drawn:
 
     @property
     def fewest(self) -> int:
-        """How many of the first images must have an answer for an interval: all, of a target that has fewer images than that."""
-        return min(FEWEST, len(self.names))
+        """How many answers an interval takes: all, of a target that has fewer images than that."""
+        return min(FEWEST, len(set(self.names)))
 
 
 Answers = dict[str, str]
@@ -166,13 +166,13 @@ def read_table(drawn: Drawn, path: Path) -> Answers:
     return answers
 
 
-def counted(drawn: Drawn, answers: Answers) -> list[str]:
+def told(drawn: Drawn, answers: Answers) -> list[str]:
     """The answers that count: of all images up to the last that has one, `UNSURE` where one before it has none.
 
     Only the first images of a draw are a sample (`uda.evaluation.sampling.order`): whoever leaves out what is hard to tell
     leaves out what the classifiers get wrong.
     """
-    last = max((row for row, name in enumerate(drawn.names) if name in answers), default=-1)
+    last = max(map(drawn.names.index, answers), default=-1)  # a list may name an image twice, and the first of them was asked for
     return [answers.get(name, UNSURE) for name in drawn.names[: last + 1]]
 
 
@@ -188,7 +188,7 @@ def _what_of_blanks(drawn: Drawn, answers: Answers, count: int) -> tuple[int, st
 
 
 def judge(run: Run, drawn: Drawn, answers: Answers, seed: int) -> dict[str, Any]:
-    """Both classifiers' accuracies by the answers that count (`counted`).
+    """Both classifiers' accuracies by the answers that count (`told`).
 
     Where some cannot be told (`UNSURE`), intervals reach from the lower end that they have with all of these wrong to the upper
     end that they have with all right, and accuracies are half-way between both.
@@ -196,20 +196,20 @@ def judge(run: Run, drawn: Drawn, answers: Answers, seed: int) -> dict[str, Any]
     Returns:
         ``accuracy`` and ``interval`` (90 %), each of ``adapted`` and ``source``; ``difference``, both of adapted less source;
         ``better``: ``"adapted"``, ``"source"``, or None where the answers do not tell; ``estimated``, as the run has it without
-        labels; ``labels``, how many answers count; ``unsure``, how many of them are `UNSURE`; ``blank``, how many of these have
-        no answer, and ``blank_because``, what is to be said of that; ``drawn``, of how many images; ``seed``.
+        labels; ``labels``, how many images have one; ``unsure``, how many others count as `UNSURE`; ``blank``, how many of these
+        have no answer, and ``blank_because``, what is to be said of that; ``drawn``, of how many images; ``seed``.
 
     Raises:
         UserError: where there are too few answers.
     """
-    told = counted(drawn, answers)
-    count = len(told)
+    answered = told(drawn, answers)
+    count = len(answered)
     if len(answers) < drawn.fewest:
         raise UserError(f"too few answers: {len(answers)}, and an interval takes {drawn.fewest}; answer some more images")
     blank, because = _what_of_blanks(drawn, answers, count)
     number = {name: label for label, name in enumerate(drawn.classes)}
-    labels = torch.tensor([number.get(answer, -1) for answer in told])
-    unsure = torch.tensor([answer == UNSURE for answer in told])
+    labels = torch.tensor([number.get(answer, -1) for answer in answered])
+    unsure = torch.tensor([answer == UNSURE for answer in answered])
     before, after, of = drawn.before[:count], drawn.after[:count], drawn.of[:count]
     source, adapted = before == labels, after == labels
     found = {
@@ -226,7 +226,7 @@ def judge(run: Run, drawn: Drawn, answers: Answers, seed: int) -> dict[str, Any]
         "difference": {"accuracy": difference.value, "interval": difference.interval},
         "better": "adapted" if low > 0 else "source" if high < 0 else None,
         "estimated": run.result["estimated"],
-        "labels": count,
+        "labels": count - int(unsure.sum()),
         "unsure": int(unsure.sum()),
         "blank": blank,
         "blank_because": because,
@@ -255,7 +255,7 @@ def keep(run: Run, result: dict[str, Any]) -> bool:
 
 def check_table(result: dict[str, Any]) -> Table:
     """The figures that the answers give, beside those that were estimated without them."""
-    unsure = f", {result['unsure']} of them of images that cannot be told" if result["unsure"] else ""
+    unsure = f", and {result['unsure']} images that cannot be told" if result["unsure"] else ""
     table = Table(title=f"by {result['labels']} labels{unsure}", title_justify="left", box=box.SIMPLE_HEAD)
     for name in ("classifier", "accuracy", "90 % interval", "estimated", "its interval"):
         table.add_column(name, justify="left" if name == "classifier" else "right")

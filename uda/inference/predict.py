@@ -245,13 +245,15 @@ def evaluate(
     else:
         domain = load_named_test(data, run.classes, data_roots(data_root), size, channels)
     logits, labels = on_labelled(classifier, domain.to(run.runtime.device), run.runtime)
-    if note := unlike(adapted_to(run, which), tuple(logits[:: -(-len(logits) // COMPARED)].cpu())):
-        display.say(note)
-    matrix = confusion(logits, labels)
-    told = {}
+    matrix, told, compared = confusion(logits, labels), {}, Spaced(COMPARED)
+    compared.add(logits)
     if further is not None:
         others = load_unlabelled(further, run.classes, run.recipe.data.frame, memory, display).to(run.runtime.device)
-        told["open_set"] = open_set(logits, labels, predict(classifier, others.inputs, run.runtime).cpu())
+        of_others = predict(classifier, others.inputs, run.runtime).cpu()
+        compared.add(of_others)
+        told["open_set"] = open_set(logits, labels, of_others)
+    if note := unlike(adapted_to(run, which), compared.kept):
+        display.say(note)
     return {
         "data": domain.name,
         "note": with_missing_classes(domain).note,

@@ -16,6 +16,7 @@ class head C_i, the two players of the alternating game minimise
            translated class  as above
            and back          cross-entropy of C_1(x^{2->1}), the same way, and the class that the mean teacher is sure of
            statistics        sum_i  |means - means|^2 + |stds - stds|^2, over a batch, of D_i's features of x^{j->i} and of x_i
+                             (of these as D was before its update, in which they were read)
 
 Self-training, the classes of translations, statistics and C_2(x_1) are ours, and need no target label: the published objective
 leaves stem_2 to the adversarial and feature terms alone, and it drifts. Each distance is a sum over an image's (or a feature

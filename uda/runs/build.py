@@ -114,13 +114,14 @@ def published_frame(wanted: SourceClassifierSettings) -> Frame | None:
     return None if found is None else Frame(found.size, len(found.mean), found.resize, found.interpolation)
 
 
-def channels_taken(wanted: SourceClassifierSettings, model: nn.Module | None = None) -> int | None:
-    """How many channels a user's own network (`model`, where given) takes: 1 or 3; None where that is not known.
+def channels_taken(recipe: Recipe, model: nn.Module | None = None) -> int | None:
+    """How many channels a user's own network (`model`, where given) takes: 1 or 3; None where that is not known, or was said.
 
     One image in colour would otherwise make three of them, which a network that was trained on grey images cannot take. The
     length of its mean or std says it; else the first convolution that the network holds does.
     """
-    if model is None and not is_own(wanted.backbone):
+    wanted = recipe.classifier
+    if recipe.data.channels is not None or not recipe.classifies or (model is None and not is_own(wanted.backbone)):
         return None
     if given := wanted.mean or wanted.std:
         return len(given) if len(given) in (1, 3) else None

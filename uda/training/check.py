@@ -49,7 +49,7 @@ def check(recipe: Recipe, data_root: str | Path | None, device: str, precision: 
     if recipe.classifies and "target" in found and (few := few_images(len(found["target"]))):
         yield few
     images, network = (found.get("source"), found.get("target")), recipe.classifier
-    taken = channels_taken(network) if recipe.classifies else None
+    taken = channels_taken(recipe)
     frame = resolve_frame(wanted, *images, published_frame(network), taken)
     classes = classes_of(wanted, found)
     check_all_classes(found, classes, wanted.unknown == "class")

@@ -86,7 +86,7 @@ def fit(
     roots = data_roots(data_root)
     runtime = choose_runtime(device, precision)
     network = wanted.classifier
-    taken = channels_taken(network, model) if wanted.classifies else None
+    taken = channels_taken(wanted, model)
     wanted = wanted.with_frame(find_frame(wanted.data, roots, wanted.classifies, published_frame(network), taken))
     with runtime.computing(), ranks.in_turn():
         pair = load_pair(wanted.data, roots, display, wanted.classifies, look=not wanted.classifier.freezes)

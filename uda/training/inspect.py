@@ -90,7 +90,7 @@ def inspect(
     recipe = resolve("photos", {**given, "classifier.trainable": "head", "classifier.bottleneck": 0}).recipe
     found = find_all(recipe.data, roots)
     published = published_frame(recipe.classifier) if network else None
-    frame = resolve_frame(recipe.data, found.get("source"), found.get("target"), published, channels_taken(recipe.classifier))
+    frame = resolve_frame(recipe.data, found.get("source"), found.get("target"), published, channels_taken(recipe))
     roles: tuple[tuple[Role, str], ...] = ("source", source), ("target", target)
     sides = [
         _look(role, name, found[role], frame, display) if role in found else _look_at_known(role, name, roots, frame)

@@ -433,7 +433,7 @@ def _measure_translations(job: Job, method: Method) -> dict[str, Any]:
     paired = job.recipe.data.paired_test and not method.classifies
     figures = evaluate_translation(job.pair, method.translate, job.runtime, paired, method.classifies, draws)
     if method.classifies:
-        figures |= judge_without_labels(job.pair, method.translate, method.classifier(), job.runtime)
+        figures |= judge_without_labels(job.pair, method.translate, method.classifier(), job.runtime, job.recipe.kept_aside)
     return {"translation": figures}
 
 
