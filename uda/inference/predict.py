@@ -34,7 +34,7 @@ from uda.runs.run import Run
 from uda.text import counted
 
 COMPARED = 2000  # new images that are compared with the target
-FEWEST = 20  # with fewer, nothing is said
+FEWEST_COMPARED = 20  # of fewer images, nothing is said
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """what a cell starts with that spreadsheets take for a formula"""
 UNLIKE = 0.7  # the area under the ROC curve of a classifier of the domain
@@ -185,7 +185,7 @@ def unlike(target: Tensor | None, new: Sequence[Tensor]) -> str:
     classifier tells the two apart, which does not grow with their number, as the p-value of a test would; less two of its
     standard errors (Hanley and McNeil 1982, were they alike), for a few images.
     """
-    if target is None or min(n := len(target), m := len(new)) < FEWEST:
+    if target is None or min(n := len(target), m := len(new)) < FEWEST_COMPARED:
         return ""
     apart = domain_auc(target.cpu(), torch.stack(tuple(new)))
     if apart - 2 * math.sqrt((n + m + 1) / (12 * n * m)) < UNLIKE:

@@ -38,7 +38,7 @@ def meanings(result: Result) -> dict[str, str]:
 def result_table(result: Result) -> Table:
     """A run's accuracies, each with what it means, under the names of the data they were taken on."""
     source, target = result["source"], result["target"]
-    tested = f"{counted(target['test'], 'test image')}" if target["test"] else "no labelled test images"
+    tested = counted(target["test"], "test image") if target["test"] else "no labelled test images"
     tested = tested if "accuracy" in result else tested.replace(" labelled", "")
     table = Table(
         title=f"{result['recipe']}: {result['method']}, seed {result['seed']}",

@@ -19,7 +19,7 @@ from uda.runs.build import Networks, build_checked, channels_taken, naming_class
 from uda.runtime import choose_runtime
 from uda.text import counted
 
-FEWEST = 20  # target images; of fewer, an interval spans half of what is possible
+FEW = 20  # target images; of fewer, an interval spans half of what is possible
 
 
 def check(recipe: Recipe, data_root: str | Path | None, device: str, precision: str) -> Iterator[str]:
@@ -72,10 +72,10 @@ def check(recipe: Recipe, data_root: str | Path | None, device: str, precision: 
 
 def few_images(count: int) -> str:
     """What is to be said of a target of so many images, where they are too few to tell whether adapting helps; else nothing."""
-    if count >= FEWEST:
+    if count >= FEW:
         return ""
     return (
-        f"the target has {counted(count, 'image')} alone: figures of fewer than {FEWEST} can hardly tell whether adapting helps; "
+        f"the target has {counted(count, 'image')} alone: figures of fewer than {FEW} can hardly tell whether adapting helps; "
         "give more, or label them and see (uda check RUN)"
     )
 
