@@ -37,6 +37,7 @@ from uda.data.datasets.digits import Split
 from uda.data.domain import LabelledDomain, Pair
 from uda.data.load import load_named, load_pair
 from uda.data.names import data_roots, join_roots
+from uda.evaluation.diagnostics import CHANGED_ALL, CHANGED_NONE, FAR
 from uda.evaluation.study import TABLE, Numbers, Study, Verdict, left_out, log_odds, read_rows, share
 from uda.evaluation.witnesses import witnesses
 from uda.recipe.load import resolve
@@ -315,6 +316,11 @@ def print_table(table: Path) -> None:
         print(f"| all {name}, these | {held(found, before, after, there)} |")
     for name, there in (dict(list(kinds.items())[1:]) | changes(rows)).items():
         print(f"| the pair: {name} | {held(verdicts, before, after, there)} |")
+    gain = after - before
+    of = {"lose more than 3": gain < -0.03, "more than 1": gain < -0.01, "nothing": gain >= 0}
+    print(f"\n| warning | {' | '.join(f'{name} ({there.sum()})' for name, there in of.items())} |\n|---|---|---|---|")
+    for name, given in warned(rows, verdicts).items():
+        print(f"| {name} | {' | '.join(str((given & there).sum()) for there in of.values())} |")
     taken, good = np.where(kept, after, before), after >= before
     print(f"\nruns that lose nothing and are sent back lose {100 * (after - before)[good & ~kept].mean():.1f} points by it")
     print(
@@ -338,6 +344,20 @@ def held(verdicts: list[Verdict], before: Numbers, after: Numbers, there: NDArra
         f"{sum(verdict.unlike for verdict, is_there in zip(verdicts, there, strict=True) if is_there)}",
     ]  # fmt: skip
     return " | ".join(figures)
+
+
+def warned(rows: list[dict[str, str]], verdicts: list[Verdict]) -> dict[str, NDArray[np.bool_]]:
+    """Which runs (N,) each warning comes for, of those warnings that a row is enough to tell; classes taken for even."""
+    agreed, far = column(rows, "agreement"), column(rows, "far_shares")
+    by_chance = np.sqrt(np.exp(column(rows, "log_classes") - column(rows, "log_images")) / (2 * np.pi))
+    found = {
+        "worse than before": np.array([verdict.recommended == "source" for verdict in verdicts]),
+        "class histogram": far > FAR + by_chance,
+        "agreement with source-only: too little": agreed < CHANGED_ALL,
+        "too much": agreed > CHANGED_NONE,
+        "unlike the study": np.array([verdict.unlike for verdict in verdicts]),
+    }
+    return found | {"any of these": np.any([*found.values()], axis=0)}
 
 
 def changes(rows: list[dict[str, str]]) -> dict[str, NDArray[np.bool_]]:
