@@ -38,6 +38,7 @@ from uda.data.domain import LabelledDomain, Pair
 from uda.data.load import load_named, load_pair
 from uda.data.names import data_roots, join_roots
 from uda.evaluation.diagnostics import CHANGED_ALL, CHANGED_NONE, FAR
+from uda.evaluation.shares import chance
 from uda.evaluation.study import TABLE, Numbers, Study, Verdict, left_out, log_odds, read_rows, share
 from uda.evaluation.witnesses import witnesses
 from uda.recipe.load import resolve
@@ -296,15 +297,17 @@ def print_table(table: Path) -> None:
     adapts = np.array(["adabn" not in row["run"] for row in rows])
     photographs = np.array(["/" in row["pair"] for row in rows])
     everything = np.ones(len(rows), dtype=bool)
-    kinds = {"all": everything, "recommended": kept & adapts, "photographs": photographs, "digits": ~photographs}
+    of_images = {"photographs": photographs, "digits": ~photographs}
+    kinds = {"recommended": kept & adapts, **of_images}
+    shown = {"all": everything, **kinds}
     print(f"{len(rows)} runs of {len(set(pairs))} pairs, {len({row['run'].rsplit('-', 2)[0] for row in rows})} shifts\n")
-    print(f"| mean of abs(estimated - true), points | {' | '.join(f'{kind} ({there.sum()})' for kind, there in kinds.items())} |")
-    print("|---|" + "---|" * len(kinds))
+    print(f"| mean of abs(estimated - true), points | {' | '.join(f'{kind} ({there.sum()})' for kind, there in shown.items())} |")
+    print("|---|" + "---|" * len(shown))
     for name, estimate in estimates.items():
         off = 100 * abs(estimate - after)
-        print(f"| {name} | {' | '.join(f'{off[there].mean():.1f}' for there in kinds.values())} |")
+        print(f"| {name} | {' | '.join(f'{off[there].mean():.1f}' for there in shown.values())} |")
     off = 100 * abs(np.array([verdict.source_only for verdict in verdicts]) - before)
-    print(f"| the study's, of the source classifier | {' | '.join(f'{off[there].mean():.1f}' for there in kinds.values())} |")
+    print(f"| the study's, of the source classifier | {' | '.join(f'{off[there].mean():.1f}' for there in shown.values())} |")
 
     back = "lose more than 3, sent back | more than 1, sent back | nothing, sent back | the gain's cover"
     print(
@@ -312,21 +315,26 @@ def print_table(table: Path) -> None:
     )
     for name, found in by_kin.items():
         print(f"| {name} | {held(found, before, after, everything)} |")
-    for name, there in {"photographs": photographs, "digits": ~photographs}.items():
+    for name, there in of_images.items():
         print(f"| all {name}, these | {held(found, before, after, there)} |")
-    for name, there in (dict(list(kinds.items())[1:]) | changes(rows)).items():
+    for name, there in (kinds | changes(rows)).items():
         print(f"| the pair: {name} | {held(verdicts, before, after, there)} |")
     gain = after - before
-    of = {"lose more than 3": gain < -0.03, "more than 1": gain < -0.01, "nothing": gain >= 0}
+    of = by_loss(gain)
     print(f"\n| warning | {' | '.join(f'{name} ({there.sum()})' for name, there in of.items())} |\n|---|---|---|---|")
     for name, given in warned(rows, verdicts).items():
         print(f"| {name} | {' | '.join(str((given & there).sum()) for there in of.values())} |")
-    taken, good = np.where(kept, after, before), after >= before
-    print(f"\nruns that lose nothing and are sent back lose {100 * (after - before)[good & ~kept].mean():.1f} points by it")
+    taken = np.where(kept, after, before)
+    print(f"\nruns that lose nothing and are sent back lose {100 * gain[of['nothing'] & ~kept].mean():.1f} points by it")
     print(
         f"\nmean accuracy: source {before.mean():.4f}, adapted {after.mean():.4f}, recommended {taken.mean():.4f}, "
         f"the better of both {np.maximum(before, after).mean():.4f}"
     )
+
+
+def by_loss(gain: Numbers) -> dict[str, NDArray[np.bool_]]:
+    """Which runs (N,) lose so many points by adaptation, or none."""
+    return {"lose more than 3": gain < -0.03, "more than 1": gain < -0.01, "nothing": gain >= 0}
 
 
 def held(verdicts: list[Verdict], before: Numbers, after: Numbers, there: NDArray[np.bool_]) -> str:
@@ -335,7 +343,7 @@ def held(verdicts: list[Verdict], before: Numbers, after: Numbers, there: NDArra
     back = np.array([verdict.recommended == "source" for verdict in verdicts])
     gain, off = after - before, abs(np.array([verdict.accuracy for verdict in verdicts]) - after)
     least, most = np.array([verdict.gain_interval for verdict in verdicts]).T
-    of = [there & (gain < -0.03), there & (gain < -0.01), there & (gain >= 0)]
+    of = [there & losing for losing in by_loss(gain).values()]
     figures = [
         str(there.sum()), f"{100 * ((low <= after) & (after <= high))[there].mean():.0f}",
         f"{100 * np.median((high - low)[there]):.0f}", f"{100 * off[there].mean():.1f}",
@@ -349,7 +357,10 @@ def held(verdicts: list[Verdict], before: Numbers, after: Numbers, there: NDArra
 def warned(rows: list[dict[str, str]], verdicts: list[Verdict]) -> dict[str, NDArray[np.bool_]]:
     """Which runs (N,) each warning comes for, of those warnings that a row is enough to tell; classes taken for even."""
     agreed, far = column(rows, "agreement"), column(rows, "far_shares")
-    by_chance = np.sqrt(np.exp(column(rows, "log_classes") - column(rows, "log_images")) / (2 * np.pi))
+    counts = zip(
+        *(np.exp(column(rows, name)).round().astype(int).tolist() for name in ("log_classes", "log_images")), strict=True
+    )
+    by_chance = np.array([chance(classes, images) for classes, images in counts])
     found = {
         "worse than before": np.array([verdict.recommended == "source" for verdict in verdicts]),
         "class histogram": far > FAR + by_chance,
