@@ -118,9 +118,8 @@ class Adapter(ClassifierMixin, BaseEstimator):
         for note in resolved.notes:
             display.say(note)
         runtime = choose_runtime(self.device, self.precision)
-        network = resolved.recipe.classifier
-        taken = channels_taken(resolved.recipe, self._module)
-        frame = resolve_frame(resolved.recipe.data, source, target, published_frame(network), taken)
+        published, taken = published_frame(resolved.recipe.classifier), channels_taken(resolved.recipe, self._module)
+        frame = resolve_frame(resolved.recipe.data, source, target, published, taken)
         wanted = resolved.recipe.with_frame(frame)
         classes, memory = class_names(source), None if wanted.classifier.freezes else int(wanted.data.memory * 2**30)
         with runtime.computing(), tempfile.TemporaryDirectory() as folder:

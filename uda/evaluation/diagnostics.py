@@ -37,6 +37,7 @@ class Diagnostic:
         return f"{self.what}: {self.meaning}; {self.advice}"
 
 
+BETTER_THAN_GUESSING = 0.1  # so much better than even guesses is a classifier that has learned something
 FAR = 0.3  # half the sum of absolute differences of two class histograms, 0..1, beyond what chance makes of it
 HARDLY = 0.2  # of the share that a class has in the source
 IMPROBABLE = 0.01  # that chance alone makes any class of a target seem lost
@@ -76,6 +77,19 @@ def diagnose(
             changed_nothing(*logits),
         ]
     return [sign for sign in signs if sign is not None]
+
+
+def hardly_better_than_guessing(accuracy: float, classes: int) -> Diagnostic | None:
+    """A source classifier that does not know its own source: what is built on it, and estimated by it, means little."""
+    if accuracy >= 1 / classes + BETTER_THAN_GUESSING:
+        return None
+    return Diagnostic(
+        "hardly better than guessing",
+        f"the source classifier's accuracy on source images is {accuracy:.4f}",
+        "that is hardly better than guessing, and all figures below stand on it",
+        "see whether its preprocessing (classifier.mean, classifier.std, --size) and the order of its classes (data.classes) are "
+        "right",
+    )
 
 
 def worse_than_before(found: Verdict) -> Diagnostic | None:

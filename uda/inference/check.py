@@ -210,6 +210,7 @@ def judge(run: Run, drawn: Drawn, answers: Answers, seed: int) -> dict[str, Any]
     number = {name: label for label, name in enumerate(drawn.classes)}
     labels = torch.tensor([number.get(answer, -1) for answer in answered])
     unsure = torch.tensor([answer == UNSURE for answer in answered])
+    untold = int(unsure.sum())
     before, after, of = drawn.before[:count], drawn.after[:count], drawn.of[:count]
     source, adapted = before == labels, after == labels
     found = {
@@ -226,8 +227,8 @@ def judge(run: Run, drawn: Drawn, answers: Answers, seed: int) -> dict[str, Any]
         "difference": {"accuracy": difference.value, "interval": difference.interval},
         "better": "adapted" if low > 0 else "source" if high < 0 else None,
         "estimated": run.result["estimated"],
-        "labels": count - int(unsure.sum()),
-        "unsure": int(unsure.sum()),
+        "labels": count - untold,
+        "unsure": untold,
         "blank": blank,
         "blank_because": because,
         "drawn": len(drawn.names),

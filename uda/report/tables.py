@@ -49,9 +49,10 @@ def result_table(result: Result) -> Table:
     table.add_column("", justify="right")
     table.add_column("what it is", style="dim")
     if "accuracy" in result:
+        means = meanings(result)
         for name, value in result["accuracy"].items():
             if value is not None:
-                table.add_row(name, f"{value:.4f}", meanings(result)[name], style="bold" if name == "last" else None)
+                table.add_row(name, f"{value:.4f}", means[name], style="bold" if name == "last" else None)
         for row in estimated_rows(result):
             table.add_row(*row)
     for name, told in result.get("open_set", {}).items():

@@ -48,9 +48,8 @@ def check(recipe: Recipe, data_root: str | Path | None, device: str, precision: 
             yield f"{role}: {name}, {state}"
     if recipe.classifies and "target" in found and (few := few_images(len(found["target"]))):
         yield few
-    images, network = (found.get("source"), found.get("target")), recipe.classifier
-    taken = channels_taken(recipe)
-    frame = resolve_frame(wanted, *images, published_frame(network), taken)
+    published_as, taken = published_frame(recipe.classifier), channels_taken(recipe)
+    frame = resolve_frame(wanted, found.get("source"), found.get("target"), published_as, taken)
     classes = classes_of(wanted, found)
     check_all_classes(found, classes, wanted.unknown == "class")
     if "target" in found and found["target"].labels is None and find_method(recipe.method.name).reads_target_labels:

@@ -21,7 +21,7 @@ from uda.data.batches import Batches
 from uda.data.domain import HELD_OUT, TRAINED_ON, LabelledDomain, Pair, count_kept_aside
 from uda.data.files import read
 from uda.errors import UserError
-from uda.evaluation.diagnostics import Diagnostic, class_not_kept, numerical_trouble
+from uda.evaluation.diagnostics import class_not_kept, hardly_better_than_guessing, numerical_trouble
 from uda.evaluation.evaluator import Evaluator, Examples
 from uda.evaluation.outputs import Outputs
 from uda.evaluation.results import Result, Row, classifier_results, describe, select
@@ -50,7 +50,6 @@ from uda.runtime import Runtime, evaluating, machine, seed_everything
 from uda.training.keep import Keeper, learn_target
 from uda.training.loop import Loop, Metrics
 
-BETTER_THAN_GUESSING = 0.1  # so much better than even guesses is a classifier that has learned something
 FEATURES_STAGE = "features"
 SOURCE_STAGE, REFINING_STAGE, ADAPTATION_STAGE = "source classifier", "refining on the augmented source", "adaptation"
 
@@ -235,21 +234,8 @@ def _say_source_accuracy(job: Job, accuracy: float, before: Outputs) -> None:
     pair = job.pair
     on_target = f", {before.test_accuracy:.4f} on {pair.target_test.name}" if pair.target_test else ""
     job.display.say(f"  source classifier: {accuracy:.4f} on {pair.source_test.name}{on_target}")
-    if (sign := _hardly_better_than_guessing(accuracy, pair)) is not None:
+    if (sign := hardly_better_than_guessing(accuracy, len(pair.source.classes))) is not None:
         job.display.say(f"  warning: {sign}")
-
-
-def _hardly_better_than_guessing(accuracy: float, pair: Pair) -> Diagnostic | None:
-    """A source classifier that does not know its own source: what is built on it, and estimated by it, means little."""
-    if accuracy >= 1 / len(pair.source.classes) + BETTER_THAN_GUESSING:
-        return None
-    return Diagnostic(
-        "hardly better than guessing",
-        f"the source classifier's accuracy on source images is {accuracy:.4f}",
-        "that is hardly better than guessing, and all figures below stand on it",
-        "see whether its preprocessing (classifier.mean, classifier.std, --size) and the order of its classes (data.classes) are "
-        "right",
-    )
 
 
 def adapt(job: Job, source: SourceStage | None) -> Method:
@@ -368,7 +354,7 @@ def measure(job: Job, source: SourceStage | None, method: Method, after: Outputs
     }
     if troubles := [asdict(numerical_trouble(stage, what)) for stage, what in job.loop.troubles.items()]:
         result["warnings"] = troubles + result.get("warnings", [])
-    if source and (guessing := _hardly_better_than_guessing(source.accuracy, pair)) is not None:
+    if source and (guessing := hardly_better_than_guessing(source.accuracy, len(pair.source.classes))) is not None:
         result["warnings"] = [asdict(guessing), *result["warnings"]]
     return Material(
         cast(Result, result),
