@@ -37,8 +37,6 @@ from uda.data.datasets.digits import Split
 from uda.data.domain import LabelledDomain, Pair
 from uda.data.load import load_named, load_pair
 from uda.data.names import data_roots, join_roots
-from uda.evaluation.diagnostics import CHANGED_ALL, CHANGED_NONE, FAR
-from uda.evaluation.shares import chance
 from uda.evaluation.study import TABLE, Numbers, Study, Verdict, left_out, log_odds, read_rows, share
 from uda.evaluation.witnesses import witnesses
 from uda.recipe.load import resolve
@@ -68,6 +66,7 @@ DIGITS = {
 }  # fmt: skip
 SPLITS: tuple[Split, ...] = ("train", "test")
 TESTED = 2000  # images of each domain
+NONE = "none"  # of a run without warnings
 PLAIN = {f"augment.{role}.{name}": 0.0 for role in ("source", "target") for name in
          ("rotate", "translate", "scale", "shear", "colour", "invert", "erase")}  # fmt: skip
 
@@ -246,11 +245,13 @@ def write_rows(outs: list[Path], table: Path) -> None:
             "true_before": result["accuracy"]["source_only"],
             "true_after": result["accuracy"]["last"],
             "aside": int(result["target"]["held_out"] > 0),
+            "warnings": " + ".join(sign["name"] for sign in result["warnings"]) or NONE,
         }
         found = row | witnesses(before, after)
         rows[folder.name] = {key: round(value, 4) if isinstance(value, float) else value for key, value in found.items()}
+    columns = list(dict.fromkeys(itertools.chain.from_iterable(rows.values())))
     with atomic_write(table) as path, path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, next(iter(rows.values())))
+        writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows.values())
     print(f"{len(rows)} runs of {len({row['pair'] for row in rows.values()})} pairs; see {table}")
@@ -321,9 +322,13 @@ def print_table(table: Path) -> None:
         print(f"| the pair: {name} | {held(verdicts, before, after, there)} |")
     gain = after - before
     of = by_loss(gain)
-    print(f"\n| warning | {' | '.join(f'{name} ({there.sum()})' for name, there in of.items())} |\n|---|---|---|---|")
-    for name, given in warned(rows, verdicts).items():
-        print(f"| {name} | {' | '.join(str((given & there).sum()) for there in of.values())} |")
+    told = np.array([row.get("warnings", "") != "" for row in rows])
+    of_told = {name: there[told] for name, there in of.items()}
+    if told.any():
+        print(f"\n| warning, of {told.sum()} runs | {' | '.join(f'{name} ({there.sum()})' for name, there in of_told.items())} |")
+        print("|---|---|---|---|")
+        for name, given in warned(*(list(itertools.compress(those, told)) for those in (rows, verdicts))).items():
+            print(f"| {name} | {' | '.join(str((given & there).sum()) for there in of_told.values())} |")
     taken = np.where(kept, after, before)
     print(f"\nruns that lose nothing and are sent back lose {100 * gain[of['nothing'] & ~kept].mean():.1f} points by it")
     print(
@@ -355,19 +360,14 @@ def held(verdicts: list[Verdict], before: Numbers, after: Numbers, there: NDArra
 
 
 def warned(rows: list[dict[str, str]], verdicts: list[Verdict]) -> dict[str, NDArray[np.bool_]]:
-    """Which runs (N,) each warning comes for, of those warnings that a row is enough to tell; classes taken for even."""
-    agreed, far = column(rows, "agreement"), column(rows, "far_shares")
-    counts = zip(
-        *(np.exp(column(rows, name)).round().astype(int).tolist() for name in ("log_classes", "log_images")), strict=True
-    )
-    by_chance = np.array([chance(classes, images) for classes, images in counts])
-    found = {
+    """Which runs (N,) each warning comes for: those of a study without the run's pair, and what its folder tells of the rest."""
+    told = [set(row["warnings"].split(" + ")) for row in rows]
+    by_study = {
         "worse than before": np.array([verdict.recommended == "source" for verdict in verdicts]),
-        "class histogram": far > FAR + by_chance,
-        "agreement with source-only: too little": agreed < CHANGED_ALL,
-        "too much": agreed > CHANGED_NONE,
         "unlike the study": np.array([verdict.unlike for verdict in verdicts]),
     }
+    of_others = sorted(set().union(*told) - {*by_study, NONE})
+    found = by_study | {name: np.array([name in names for names in told]) for name in of_others}
     return found | {"any of these": np.any([*found.values()], axis=0)}
 
 

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 TABLE = Path(__file__).parent / "study.csv"
-TRUTH = "run", "pair", "aside", "true_before", "true_after"
+TRUTH = "run", "pair", "aside", "true_before", "true_after", "warnings"
 COVERED = 0.9
 LEAST = 0.02  # no estimate is taken to be nearer to the truth than this
 EDGE = 0.01  # shares are kept this far from 0 and 1 where their logarithms of odds are taken
