@@ -1,13 +1,15 @@
-"""Latent mapping as published, with labels in both domains: how many generated images are of the wanted class?
+"""Latent mapping's experiments, with labels in both domains: how many generated images are of the wanted class?
 
     python benchmarks/latent_mapping.py digits svhn published fashion --seeds 0 1 2
+    python benchmarks/latent_mapping.py digits svhn --as-published --steps 1500
 
 `digits`: MNIST's 0..4 become 5..9, class k to class k + 5. `published`: SVHN's 1..4 become MNIST's 6..9, k to k + 5, the
 paper's pair. `svhn`: all of SVHN becomes MNIST, each class the same, which is not in the paper. `fashion`: MNIST becomes
 Fashion-MNIST, each class that of its number. A judge, trained on the whole set that is drawn (its own accuracy stands beside),
 reads what is generated from the source's test images; and, the way back, one of the source's classes reads what is generated from
-the target's. A source classifier is trained as the recipe says, with its augmentation;
-VAEs are trained for --vae-steps, the mapping for --steps.
+the target's. A source classifier is trained as the recipe says, with its augmentation; VAEs are trained for --vae-steps, the
+mapping for --steps. With --as-published there is the paper's objective alone: VAEs that know no class, and begin afresh; no
+augmentation; pairs of three kinds.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import argparse
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from cells import where
@@ -40,6 +42,10 @@ from uda.report.grids import write_grid
 from uda.runtime import Runtime, choose_runtime, scoped_seed, seed_everything
 
 BATCH = 128
+ASKED = "width", "code_dim", "encoder", "kl_weight", "code_class_weight", "rebuilt_class_weight", "closeness_weight"
+AS_PUBLISHED: dict[str, Any] = {
+    "encoder": "convolutional", "code_class_weight": 0.0, "rebuilt_class_weight": 0.0, "negatives": False, "mapping_updates": 1,
+}  # fmt: skip
 # Whose source classifier and augmentation are used.
 RECIPES = {"digits": "mnist2usps", "svhn": "svhn2mnist", "published": "svhn2mnist", "fashion": "mnist2usps"}
 
@@ -116,18 +122,17 @@ def run(task: str, seed: int, given: argparse.Namespace, runtime: Runtime, roots
     supervised.setup(target.without_labels(), Players(runtime, trained.steps))
     repeat("classifier", trained.steps, lambda: supervised.step(lessons.next()))
 
-    settings = LatentMappingSettings(
-        encoder=given.encoder, width=given.width, code_dim=given.code_dim, kl_weight=given.kl_weight,
-        code_class_weight=given.code_class_weight, closeness_weight=given.closeness,
-    )  # fmt: skip
+    asked = {name: getattr(given, name) for name in ASKED}
+    settings = LatentMappingSettings(**asked | (AS_PUBLISHED if given.as_published else {}))
     method = LatentMapping(settings, classifier, shape, given.steps, runtime)
     runtime.place(method)
     method.setup(target.without_labels(), Players(runtime, given.steps))
-    sides = [Batches(source, None, BATCH, 0, augment, none, runtime), Batches(target, None, BATCH, 0, none, none, runtime)]
+    views = none if given.as_published else augment
+    sides = [Batches(source, None, BATCH, 0, views, none, runtime), Batches(target, None, BATCH, 0, none, none, runtime)]
 
     def update_vaes() -> dict[str, torch.Tensor]:
         x, y = (side.next() for side in sides)
-        return method.update_vaes(x.source, x.source_labels, y.source)
+        return method.update_vaes(x.source, x.source_labels, y.source, views)
 
     def update_mapping() -> dict[str, torch.Tensor]:
         x, y = (side.next() for side in sides)
@@ -166,12 +171,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--vae-steps", type=int, default=600)
     parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--width", type=int, default=16)
-    parser.add_argument("--code-dim", type=int, default=32)
-    parser.add_argument("--encoder", choices=("backbone", "convolutional"), default="backbone")
-    parser.add_argument("--code-class-weight", type=float, default=300.0)
-    parser.add_argument("--kl-weight", type=float, default=0.3)
-    parser.add_argument("--closeness", type=float, default=0.1)
+    for name in ASKED:
+        default = LatentMappingSettings.model_fields[name].default
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default)
+    parser.add_argument("--as-published", action="store_true")
     parser.add_argument("--out", type=Path, default=Path("runs/latent_mapping"))
     given = parser.parse_args()
     runtime, roots = choose_runtime("auto", "auto"), data_roots(None)

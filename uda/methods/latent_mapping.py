@@ -7,15 +7,16 @@ g_2(G_1(f_1(x_1), e)). With a pair discriminator D_2 for the codes of domain 2 (
     f, g:  VAE        sum_i  |x_i - g_i(z_i)|^2 + kl_weight x KL(q_i(z_i | x_i) || N(0, I))
            class      cross-entropy of a linear head on z_1 and the source labels (ours: VAEs of street numbers hold colours
                       and neighbours, and hardly the digit, so that no mapping can know which class to go to)
+           reading    cross-entropy of what the classifier's mean teacher reads in g_1(z_1), as it is and augmented, and the
+                      source labels (ours: by squares alone g_1 draws street numbers too blurred for anyone to read)
     D_2:   pairs      -log D_2(z_1, z_2) - log(1 - D_2(z_1, G_1(z_1, e))) - log(1 - D_2(z_1, e)),  z_2 a code that matches z_1
-           negatives  -log(1 - D_2(z_1, z_2')),  z_2' of another class (ours, after Reed et al. 2016: else a likely code of any
-                      class may pass)
+           negatives  -log(1 - D_2(z_1, z_2')),  z_2' of another class (`negatives`; ours, after Reed et al. 2016: else a likely
+                      code of any class may pass)
     G_1:   pairs      -log D_2(z_1, G_1(z_1, e))
            closeness  |e - G_1(z_1, e)|^2 / n: the noise is not to be moved farther than it must
 
-Codes match where their images' classes are paired (`pairing`; left out: each class with itself). The paper knows the classes of
-both domains. Here the target's are those that a mean teacher is sure of, and the classifier learns from translated source images
-with their labels:
+Codes match where their images are of one class. The paper knows the classes of both domains. Here the target's are those that a
+mean teacher is sure of, and the classifier learns from translated source images with their labels:
 
     C:     class      cross-entropy of the source, and of its translations, with the source labels
            self-training  information maximisation and the teacher's pseudo-labels on the target
@@ -36,6 +37,7 @@ from torch import Tensor, nn
 
 from uda import losses
 from uda.collectives import gather
+from uda.data.augment import Augment
 from uda.data.batches import Batch
 from uda.data.domain import Domain
 from uda.errors import UserError
@@ -68,13 +70,15 @@ class LatentMappingSettings(TeacherSettings):
     """of the sum over a code's numbers; the reconstruction is a sum over pixels of -1..1"""
     code_class_weight: NonNegativeFloat = 300.0
     """of what the source's codes are to say of the class"""
+    rebuilt_class_weight: NonNegativeFloat = 100.0
+    """of what the classifier is to read in rebuilt source images"""
     hidden: PositiveInt = 512
     """width of generators and discriminators of codes"""
     mapping_updates: PositiveInt = 3
     """of discriminators and mappers in a step, with the same codes, other pairs and other noise: codes are what costs"""
     closeness_weight: NonNegativeFloat = 0.1
-    pairing: tuple[int, ...] | None = None
-    """the target class that each source class is paired with, in label order; left out: the same"""
+    negatives: bool = True
+    """whether discriminators see real codes of two classes as false pairs, too"""
     confidence: UnitInterval = 0.9
     """a target image's class counts when the teacher's probability is above this"""
 
@@ -158,8 +162,6 @@ class LatentMapping(Drawing, WithTeacher):
     ) -> None:
         super().__init__(settings, classifier, shape, steps, runtime)
         s, (channels, size, _) = settings, shape
-        if s.pairing is not None and len(s.pairing) != classifier.classes:
-            raise UserError(f"method.pairing has {len(s.pairing)} classes, the source {classifier.classes}; give one for each")
         backbones = [strided(channels, size, 2 * s.width) for _ in range(2)]
         if s.encoder == "backbone":
             backbones[SOURCE] = copy.deepcopy(classifier.backbone)
@@ -168,8 +170,6 @@ class LatentMapping(Drawing, WithTeacher):
         self.code_head = nn.Linear(s.code_dim, classifier.classes)
         self.mappers = nn.ModuleList([Mapper(s.code_dim, s.hidden) for _ in range(2)])
         self.discriminators = nn.ModuleList([dense(2 * s.code_dim, s.hidden, 1) for _ in range(2)])
-        self.pairing: Tensor
-        self.register_buffer("pairing", torch.tensor(s.pairing or range(classifier.classes)))
         self.vae_steps = 0 if s.vaes is not None else round(s.vae_share * steps)
 
     def setup(self, target: Domain, players: Players) -> None:
@@ -201,28 +201,40 @@ class LatentMapping(Drawing, WithTeacher):
         """One update of the VAEs, or later of the mapping; then one of the classifier. Returns every loss, unweighted."""
         target = batch.target_weak[: len(batch.source)]
         if self.done < self.vae_steps:
-            values = self.update_vaes(batch.source, batch.source_labels, target)
+            values = self.update_vaes(batch.source, batch.source_labels, target, batch.augment_source)
         else:
             sure, found = self.teacher_outputs(target)[1].softmax(1).max(1)
             target_labels = torch.where(sure > self.settings.confidence, found, -1)
-            values = self.update_mapping(batch.source, self.pairing[batch.source_labels], target, target_labels)
+            values = self.update_mapping(batch.source, batch.source_labels, target, target_labels)
         return values | super().step(batch)
 
-    def update_vaes(self, source: Tensor, source_labels: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """One step of both VAEs."""
+    def update_vaes(self, source: Tensor, source_labels: Tensor, target: Tensor, augment: Augment) -> dict[str, Tensor]:
+        """One step of both VAEs.
+
+        Args:
+            source, target: images (N, C, S, S) and (M, C, S, S) in -1..1.
+            source_labels: int64 (N,).
+            augment: what the classifier reads rebuilt source images through, a second time.
+        """
+        s, originals = self.settings, (source, target)
         posteriors, rebuilt = [], []
         with self.runtime.autocast():
-            for domain, images in ((SOURCE, source), (TARGET, target)):
+            for domain, images in enumerate(originals):
                 posteriors.append(self.vae(domain).encode(images))
                 rebuilt.append(self.vae(domain).decoder(posteriors[-1].sample()))
             code_logits = self.code_head(posteriors[SOURCE].sample()).float()
-        s, originals = self.settings, (source, target)
         values = {
             "reconstruction": torch.stack([losses.distance(*both, "l2") for both in zip(rebuilt, originals, strict=True)]).sum(),
             "kl": torch.stack([losses.kl_to_standard_normal(*posterior) for posterior in posteriors]).sum(),
             "code_class": losses.cross_entropy(code_logits, source_labels),
         }
         total = values["reconstruction"] + s.kl_weight * values["kl"] + s.code_class_weight * values["code_class"]
+        if s.rebuilt_class_weight:
+            drawn = rebuilt[SOURCE].float()
+            shown = self.runtime.arrange(torch.cat([drawn, augment(drawn)]))
+            read = self.classify(self.features(shown, SOURCE, self.teacher), self.teacher)
+            values["rebuilt_class"] = losses.cross_entropy(read, source_labels.repeat(2))
+            total = total + s.rebuilt_class_weight * values["rebuilt_class"]
         self.players.step("vaes", total)
         return {name: value.detach() for name, value in values.items()}
 
@@ -276,9 +288,10 @@ class LatentMapping(Drawing, WithTeacher):
         if not len(given):
             return []
         pairs = [(given, real, True), (given, made.detach(), False), (given, noise, False)]
-        negative, unlike = match(labels[domain], labels[1 - domain], equal=False)
-        if unlike.any():
-            pairs.append((codes[domain][unlike], codes[1 - domain][negative[unlike]], False))
+        if self.settings.negatives:
+            negative, unlike = match(labels[domain], labels[1 - domain], equal=False)
+            if unlike.any():
+                pairs.append((codes[domain][unlike], codes[1 - domain][negative[unlike]], False))
         return [self._is_pair(domain, *pair) for pair in pairs]
 
     def _is_pair(self, domain: int, first: Tensor, second: Tensor, real: bool) -> Tensor:
@@ -300,7 +313,7 @@ class LatentMapping(Drawing, WithTeacher):
             + s.pseudo_label_weight * values["pseudo_label"]
         )
         for _, logits in translated:
-            values["translated_class"] = losses.cross_entropy(logits, self.pairing[batch.source_labels])
+            values["translated_class"] = losses.cross_entropy(logits, batch.source_labels)
             total = total + s.translated_weight * values["translated_class"]
         return values | {"total": total}
 
