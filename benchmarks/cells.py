@@ -8,14 +8,22 @@ from typing import Any
 import torch
 
 from uda.console import Display
+from uda.recipe.load import flatten, resolve
 from uda.runs.environment import versions
+from uda.runs.folder import RunFolder
 from uda.runtime import choose_runtime, machine
 from uda.training.fit import fit, resume
 
 
 def run_cell(folder: Path, recipe: str, overrides: dict[str, Any], data_root: Path | None = None) -> dict[str, Any]:
-    """The result of one run: what is there of it already, or what is there and the rest, or all of it."""
+    """The result of one run: what is there of it already, or what is there and the rest, or all of it.
+
+    Ends the bench where the run that is there was asked for with other values of `overrides`.
+    """
     if (folder / "recipe.toml").exists():
+        there, asked = (flatten(each.model_dump()) for each in (RunFolder.open(folder).recipe, resolve(recipe, overrides).recipe))
+        if others := [key for key in overrides if there.get(key) != asked.get(key)]:
+            raise SystemExit(f"{folder} was run with another {', '.join(others)}; give another --out, or delete it")
         return resume(folder, Display(), report=False).result
     return fit(recipe, out=folder, data_root=data_root, overrides=overrides, display=Display(), report=False).result
 

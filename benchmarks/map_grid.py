@@ -5,8 +5,9 @@
 
 Figure 2 of the paper sweeps both. Views from above become street maps as in maps.py, whose options these are. Each cell is a run
 folder under --out, in the form that maps.py has, so an interrupted bench goes on where it stopped. The weights are of both
-divergences, and of both distances (reconstruction and cycle), as the paper changes them together. Two tables of pixel accuracy,
-means over the seeds, are printed as Markdown.
+divergences, and of both distances (reconstruction and cycle), as the paper changes them together; an image's own code has the
+weight of both divergences, since eq. 3 and eq. 5 both hold that term. Two tables of pixel accuracy, means over the seeds, are
+printed as Markdown.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ def main() -> None:
             if grid == "layers":
                 settings = {"method.discriminator_depth": row, "method.tied_layers": column}
             else:
-                divergences = {"method.kl_weight": row, "method.cycle_kl_weight": row}
-                settings = divergences | {"method.reconstruction_weight": column, "method.cycle_weight": column}
+                divergences = {"method.mean_kl_weight": 2 * row, "method.mean_cycle_kl_weight": row}
+                settings = divergences | {"method.mean_reconstruction_weight": column, "method.mean_cycle_weight": column}
             name = f"{grid} {row} by {column}"
             results = [run_variant(name, settings, seed, given) for seed in given.seeds]
             found[row, column] = statistics.mean(result["translation"]["pixel_accuracy"] for result in results)

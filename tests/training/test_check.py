@@ -39,6 +39,7 @@ def test_everything_is_named_that_was_checked(folders: Path) -> None:
         ({"data__classes": ["a", "b"]}, "other classes than data.classes names"),
         ({"classifier__backbone": str(NETS)}, f"is a file; .*--model {NETS}:NAME"),
         ({"data__target_test": "mnits"}, "did you mean 'mnist'"),
+        ({"data__target_test": "fashion-mnist"}, "fashion-mnist has the classes T-shirt/top, .*, not 0, 1, 2"),
     ],
 )
 def test_what_is_wrong_is_said(folders: Path, wrong: dict[str, object], said: str) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from uda.console import Display
 from uda.data.arrays import read_note
 from uda.data.datasets.city import DRAWN_NOTE, REAL_NOTE, UNLABELLED, View, load_city, real_files
-from uda.data.datasets.digits import NAMES, NOTES, Split, load_digits, locate
+from uda.data.datasets.digits import NAMES, NOTES, Split, classes_in, load_digits, locate
 from uda.data.datasets.mnist_m import NOTE as MNIST_M_NOTE
 from uda.data.datasets.mnist_m import load_mnist_m, published_file, read_published_note
 from uda.data.datasets.photographs import require
@@ -110,13 +110,22 @@ def load_named_test(name: str, classes: tuple[str, ...], roots: Sequence[Path], 
     Raises:
         UserError: where its classes are not `classes`.
     """
-    domain = load_named(name, "test", roots, size, channels)
-    if domain.classes != classes:
+    check_named_classes(name, classes)
+    return load_named(name, "test", roots, size, channels)
+
+
+def named_classes(name: str) -> tuple[str, ...]:
+    """The classes of a data set by name, of which nothing is read."""
+    return UNLABELLED if name in VIEWS else classes_in(name)
+
+
+def check_named_classes(name: str, classes: tuple[str, ...]) -> None:
+    """Raises `UserError` where a data set by name has other classes than `classes`."""
+    if (its := named_classes(name)) != classes:
         raise UserError(
-            f"{name} has the classes {', '.join(domain.classes)}, not {', '.join(classes)}; give images of these, as a folder "
+            f"{name} has the classes {', '.join(its)}, not {', '.join(classes)}; give images of these, as a folder "
             "CLASS/IMAGE.png, a .csv of path,label or an .npz"
         )
-    return domain
 
 
 def find_all(wanted: DataSettings, roots: Sequence[Path], classifies: bool = True) -> dict[Role, Found]:

@@ -262,5 +262,6 @@ def class_not_kept(translation: Mapping[str, Any]) -> Diagnostic | None:
         "translations lose their class",
         f"of the translated source images {judged:.0%} are read as their class, of {others} {bound:.0%}",
         "translations do not show what they are made from, so what the classifier gained does not come from them",
-        "raise method.translated_class_weight, or compare the run with one that does not translate",
+        "raise method.translated_class_weight (of latent_mapping method.code_class_weight), or compare the run with one that "
+        "does not translate",
     )

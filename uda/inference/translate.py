@@ -162,6 +162,8 @@ def other_domain(to: str) -> str:
 
 def one_image(path: Path, frame: Frame) -> Tensor:
     """One image file as floats (1, C, S, S) in -1..1."""
+    if not path.exists():
+        raise UserError(f"no image at {path}; give an image file")
     if path.is_dir() or path.suffix in (".csv", ".npz"):
         raise UserError(f"{path} is not one image; give an image file")
     _, images, failed = next(find(path, labelled=False).decoded(frame))

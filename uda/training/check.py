@@ -5,10 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from uda.data.datasets.city import UNLABELLED
-from uda.data.datasets.digits import DIGITS
 from uda.data.folders import Found, class_names
-from uda.data.load import DAMAGED, ROLES, VIEWS, Role, check_all_classes, describe, find_all, resolve_frame
+from uda.data.load import (
+    DAMAGED,
+    ROLES,
+    Role,
+    check_all_classes,
+    check_named_classes,
+    describe,
+    find_all,
+    named_classes,
+    resolve_frame,
+)
 from uda.data.names import data_roots
 from uda.data.settings import DataSettings
 from uda.errors import UserError
@@ -52,6 +60,9 @@ def check(recipe: Recipe, data_root: str | Path | None, device: str, precision: 
     frame = resolve_frame(wanted, found.get("source"), found.get("target"), published_as, taken)
     classes = classes_of(wanted, found)
     check_all_classes(found, classes, wanted.unknown == "class")
+    for role in ROLES:
+        if role not in found and (name := getattr(wanted, role)) is not None:
+            check_named_classes(name, classes)
     if "target" in found and found["target"].labels is None and find_method(recipe.method.name).reads_target_labels:
         raise UserError(f"{recipe.method.name} trains on target labels, which {wanted.target} has none of; take another --method")
     shape = frame.channels, frame.size, frame.size
@@ -83,7 +94,7 @@ def classes_of(wanted: DataSettings, found: dict[Role, Found]) -> tuple[str, ...
     """The classes of the source, of which no image is decoded."""
     if "source" in found:
         return tuple(wanted.classes or class_names(found["source"]))
-    return UNLABELLED if wanted.source in VIEWS else DIGITS
+    return named_classes(wanted.source)
 
 
 def _describe_networks(recipe: Recipe, networks: Networks | None) -> str:

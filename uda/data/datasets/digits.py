@@ -89,8 +89,13 @@ def load_digits(name: str, split: Split, roots: Sequence[Path], size: int = 32, 
     else:
         images, labels = _read_official(name, split, place, roots)
         pixels, note = as_pixels(images, name), NOTES[name]
-    classes = CLOTHES if name == "fashion-mnist" else DIGITS
-    return LabelledDomain(f"{name} {split}", fit_frame(pixels, size, channels), classes, note, torch.from_numpy(labels))
+    named = f"{name} {split}"
+    return LabelledDomain(named, fit_frame(pixels, size, channels), classes_in(name), note, torch.from_numpy(labels))
+
+
+def classes_in(name: str) -> tuple[str, ...]:
+    """The classes of a data set, of which nothing is read."""
+    return CLOTHES if name == "fashion-mnist" else DIGITS
 
 
 def _read_official(name: str, split: Split, place: Location, roots: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
