@@ -16,17 +16,19 @@ from uda.models import build_classifier
 from uda.recipe.load import load_recipe
 from uda.runtime import Runtime
 
+NARROW: dict[str, Any] = {"width": 4, "noise_dim": 8}
+
 
 def make(fp32: Runtime, **settings: Any) -> CoGAN:
     torch.manual_seed(0)
-    return made(CoGAN, fp32, 10, build_classifier("lenet", 3, 16, 10), width=4, noise_dim=8, **settings)
+    return made(CoGAN, fp32, 10, build_classifier("lenet", 3, 16, 10), **NARROW, **settings)
 
 
 def test_a_step_by_hand(fp32: Runtime, batch: Batch) -> None:
     """The target is read as it is, all of it; augmented images of it are not."""
     batch = dataclasses.replace(batch, target=torch.full_like(batch.target, torch.nan))
-    lambdas = {"adversarial_weight": 0.7, "class_weight": 1.3, "pair_class_weight": 40.0}
-    method, twin = twins(CoGAN, fp32, width=4, noise_dim=8, **lambdas)
+    lambdas = {"adversarial_weight": 0.7, "class_weight": 1.3, "pair_class_weight": 40.0, "feature_weight": 0.3}
+    method, twin = twins(CoGAN, fp32, width=4, noise_dim=8, adversarial_weight_generator=0.6, **lambdas)
     generators, discriminators = twin.generators, twin.discriminators
 
     def features(x: torch.Tensor, i: int) -> torch.Tensor:
@@ -46,11 +48,12 @@ def test_a_step_by_hand(fp32: Runtime, batch: Batch) -> None:
         "discriminator_adversarial": real + by_hand.is_fake(d(g_1.detach(), 1)) + by_hand.is_fake(d(g_2.detach(), 2)),
         "class": by_hand.cross_entropy(discriminators.class_head(features(batch.source, 1)), batch.source_labels),
         "pair_class": by_hand.kl(log_p(g_1.detach(), 1).detach(), log_p(g_2.detach(), 2)),
+        "feature": by_hand.l2(features(g_1.detach(), 1), features(g_2.detach(), 2)),
     }
     total = 0.7 * expected["discriminator_adversarial"] + 1.3 * expected["class"] + 40 * expected["pair_class"]
-    descend(adam(discriminators.parameters(), twin.settings), total)
+    descend(adam(discriminators.parameters(), twin.settings), total + 0.3 * expected["feature"])
     expected["generator_adversarial"] = by_hand.is_real(d(g_1, 1)) + by_hand.is_real(d(g_2, 2))
-    descend(adam(generators.parameters(), twin.settings), expected["generator_adversarial"])
+    descend(adam(generators.parameters(), twin.settings), 0.6 * expected["generator_adversarial"])
     follow(twin.averaged, discriminators.target_classifier())
 
     torch.manual_seed(5)
@@ -84,7 +87,7 @@ def test_the_target_stem_learns_the_classes_of_pairs_from_the_sources(fp32: Runt
 
 @pytest.mark.parametrize(("recipe", "alone"), [("mnist2usps-cogan", True), ("mnist2usps-cogan-paper", False)])
 def test_the_published_private_layers_can_move_strokes(recipe: str, alone: bool, fp32: Runtime) -> None:
-    """A last layer alone makes each pixel of one place of the map before it; the published ones read other places, too."""
+    """Our last layer alone makes each pixel of one place of the map before it; the published one reads other places, too."""
     private = load_recipe(recipe).method.private_generator_layers
     generators = make(fp32, private_generator_layers=private).generators
     hidden = generators.tied(torch.randn(1, 8)).detach().requires_grad_()
@@ -95,3 +98,15 @@ def test_the_published_private_layers_can_move_strokes(recipe: str, alone: bool,
 def test_the_paper_recipe_has_the_papers_objective_alone(fp32: Runtime) -> None:
     method = load_recipe("mnist2usps-cogan-paper").method
     assert (method.adversarial_weight, method.class_weight, method.pair_class_weight) == (1.0, 1.0, 0.0)
+
+
+def test_features_of_a_pair_are_compared_without_dropouts_noise(fp32: Runtime, batch: Batch) -> None:
+    classifier = build_classifier("unit", 3, 16, 10, width=4)
+    method = made(CoGAN, fp32, 10, classifier, width=4, noise_dim=8, feature_weight=1.0)
+    assert method.discriminators.training
+    assert method.step(batch)["feature"].item() == 0, "both stems and both generators are alike, so all pairs are"
+    assert all(part.training for part in method.discriminators.modules())
+
+
+def test_features_are_compared_where_that_is_asked_for(fp32: Runtime, batch: Batch) -> None:
+    assert "feature" not in make(fp32).step(batch)
