@@ -332,6 +332,16 @@ def test_a_finished_translator_stays_as_it_is_while_the_classifier_learns_from_i
     assert all("reconstruction" not in values and "translated_class" in values for values in late)
 
 
+def test_the_translators_rates_fall_over_a_share_of_its_own_steps(fp32: Runtime, batch: Batch) -> None:
+    method = make(fp32, 8, translator_share=0.5, decay_from=0.5)
+    rates = []
+    for _ in range(4):
+        method.step(batch)
+        optimizers = method.players.state_dict()["optimizers"]
+        rates += [optimizers[name]["param_groups"][0]["lr"] for name in ("translator", "discriminators", "content")]
+    assert rates == pytest.approx([1e-3, 1e-3, 4e-4] * 2 + [5e-4, 5e-4, 2e-4] + [0, 0, 0])
+
+
 def test_the_class_of_translations_can_be_read_off_augmented_ones(fp32: Runtime, batch: Batch) -> None:
     """Half of the class loss is of images that are painted all black here; they are judged real or fake as they are."""
     black = dataclasses.replace(batch, augment=lambda images: images * 0 - 1)
