@@ -178,7 +178,7 @@ def follow(averaged: nn.Module, network: nn.Module, remembered: float = 0.1) -> 
 def assert_losses(values: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
     """The same losses under the same names."""
     now, by_hand = ({name: value.detach().item() for name, value in each.items()} for each in (values, expected))
-    assert now == pytest.approx(by_hand, rel=1e-4, abs=1e-6)
+    assert now == pytest.approx(by_hand, rel=1e-5, abs=1e-6)
 
 
 def assert_same_update(network: nn.Module, reference: nn.Module) -> None:

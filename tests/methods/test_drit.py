@@ -218,13 +218,21 @@ def test_mode_seeking_parts_images_that_are_nearly_the_same() -> None:
     assert (image.grad < -1).all(), "the loss falls as they part"
 
 
+def of_paper(recipe: str, fp32: Runtime) -> DRIT:
+    """As a recipe has it, on images of 16 pixels a side, which have room for two scales; terms of images weigh as much there."""
+    loaded = load_recipe(recipe, {"data.source": "mnist", "data.target": "mnist-m"})
+    assert loaded.data.size is not None
+    given, pixels = loaded.method.model_dump(exclude={"name"}), (loaded.data.size / 16) ** 2
+    of_images = {name: given[name] * pixels for name in ("reconstruction_weight", "cross_cycle_weight")}
+    small = {"width": 4, "style_dim": 3, "blocks": 2, "discriminator_scales": 2}
+    return made(DRIT, fp32, 20, CLASSIFIER, **{**given, **of_images, **small})
+
+
 @pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")  # every network is held still
-def test_the_paper_recipe_weighs_the_translator_as_the_released_code(fp32: Runtime, batch: Batch) -> None:
+@pytest.mark.parametrize("recipe", ["mnist2mnistm-paper", "folders-drit-paper"])
+def test_a_paper_recipe_weighs_the_translator_as_the_released_code(recipe: str, fp32: Runtime, batch: Batch) -> None:
     """All terms of E, A and G, in the code's sums and image means, with every network held still."""
-    given = load_recipe("mnist2mnistm-paper").method.model_dump(exclude={"name"})
-    of_images = {name: given[name] * 4 for name in ("reconstruction_weight", "cross_cycle_weight")}  # of 16 pixels, not 32
-    small = {"width": 4, "style_dim": 3, "blocks": 2, "discriminator_scales": 2}  # 16 pixels have room for two scales
-    method = made(DRIT, fp32, 20, CLASSIFIER, **{**given, **of_images, **small})
+    method = of_paper(recipe, fp32)
     hand, d_c, count = ByHand(method), method.content_discriminator, len(batch.source)
     seen: dict[str, Tensor] = {}
     method.players.step = lambda name, loss: seen.update({name: loss})  # type: ignore[method-assign, assignment]
@@ -252,6 +260,17 @@ def test_the_paper_recipe_weighs_the_translator_as_the_released_code(fp32: Runti
     latent = (hand.q(u_r, 1)[0] - r).abs().mean() + (hand.q(v_r, 2)[0] - r).abs().mean()
     expected = adversarial + half(c_1) + half(c_2) + 10 * images + 0.01 * divergence + 10 * latent
     assert seen["translator"].item() == pytest.approx(expected.item(), rel=1e-6, abs=1e-5)
+
+
+def test_the_paper_recipe_for_folders_leaves_the_source_classifier_as_it_is(fp32: Runtime, batch: Batch) -> None:
+    method = of_paper("folders-drit-paper", fp32)
+    classifier, translator = weights(method.network), weights(method.networks)
+    for _ in range(3):
+        method.step(batch)
+    assert torch.equal(classifier, weights(method.network))
+    assert torch.equal(classifier, weights(method.classifier()))
+    assert not torch.equal(translator, weights(method.networks))
+    assert torch.equal(weights(method.networks), weights(method.translator)), "the last step's, not an average"
 
 
 # What each part does
@@ -330,6 +349,16 @@ def test_a_finished_translator_stays_as_it_is_while_the_classifier_learns_from_i
     assert torch.equal(finished[1], weights(method.translator))
     assert all("reconstruction" in values and "translated_class" not in values for values in early)
     assert all("reconstruction" not in values and "translated_class" in values for values in late)
+
+
+def test_the_translators_rates_fall_over_a_share_of_its_own_steps(fp32: Runtime, batch: Batch) -> None:
+    method = make(fp32, 8, translator_share=0.5, decay_from=0.5)
+    rates = []
+    for _ in range(4):
+        method.step(batch)
+        optimizers = method.players.state_dict()["optimizers"]
+        rates += [optimizers[name]["param_groups"][0]["lr"] for name in ("translator", "discriminators", "content")]
+    assert rates == pytest.approx([1e-3, 1e-3, 4e-4] * 2 + [5e-4, 5e-4, 2e-4] + [0, 0, 0])
 
 
 def test_the_class_of_translations_can_be_read_off_augmented_ones(fp32: Runtime, batch: Batch) -> None:

@@ -58,6 +58,17 @@ def test_paper_recipes_have_published_sizes_and_no_anchor(name: str) -> None:
     assert not method.warm_start
 
 
+@pytest.mark.parametrize(("name", "decay_from"), [("folders-drit-paper", 0.5), ("translate-paper", 1.0)])
+def test_paper_recipes_that_translate_have_the_released_steps_and_keep_the_last_weights(name: str, decay_from: float) -> None:
+    recipe = load_recipe(name, IMAGES)
+    assert (recipe.training.steps, recipe.method.decay_from, recipe.method.ema_decay) == (500_000, decay_from, 0)
+
+
+def test_the_paper_recipe_of_drits_adaptation_has_no_augmentation() -> None:
+    augment = load_recipe("mnist2mnistm-paper").augment
+    assert augment.source == augment.target == type(augment.source)()
+
+
 def test_overrides_reach_any_key() -> None:
     recipe = load_recipe("svhn2mnist", {"method.feature_norm": "l2", "training.steps": 3, "augment.source.rotate": 1.5})
     assert (recipe.method.feature_norm, recipe.training.steps, recipe.augment.source.rotate) == ("l2", 3, 1.5)

@@ -114,8 +114,11 @@ class DRITSettings(TeacherSettings):
     confidence: UnitInterval = 0.9
 
     translator_rate: NonNegativeFloat = 1e-3
-    """Adam's, for encoders, generators and discriminators; it falls to 0 over the last 30 % of their steps"""
+    """Adam's, for encoders, generators and discriminators"""
     content_rate: NonNegativeFloat = 4e-4
+    decay_from: UnitInterval = 0.7
+    """the share of the translator's steps after which both rates fall in a straight line to 0 (half in the paper's code); 1 keeps
+    them constant"""
     betas: tuple[float, float] = (0.5, 0.999)
 
 
@@ -234,7 +237,7 @@ class DRIT(Styled, WithTeacher):
 
     def setup(self, target: Domain, players: Players) -> None:
         """Learns the target's batch-norm statistics, and makes an optimiser for each of the four players."""
-        s, decay = self.settings, linear_decay(0.3, within=self.translator_steps)
+        s, decay = self.settings, linear_decay(1 - self.settings.decay_from, within=self.translator_steps)
         for name, network, rate in (
             ("translator", self.networks, s.translator_rate),
             ("discriminators", self.discriminators, s.translator_rate),

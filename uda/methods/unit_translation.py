@@ -54,7 +54,7 @@ class UNITTranslationSettings(AdversarialSettings):
     start_alike: bool = True
     """whether the networks of both domains begin with the same weights, so that codes correspond at first"""
     discriminator_depth: PositiveInt = 5
-    """layers of stride 2"""
+    """layers of stride 2; 6 in the release"""
     code_scale: PositiveFloat = 4.0
     """how many times as large as instance norm makes them codes are, beside noise of variance 1: the networks can learn to make
     them so, and need thousands of steps for it"""
