@@ -60,7 +60,8 @@ def commands(root: Path, body: str, trainable: str, steps: int) -> list[str]:
         "classifier.pretrained": "false", "classifier.trainable": trainable, "classifier.steps": steps, "classifier.batch": 8,
         "training.steps": steps, "training.batch": 8, "training.target_batch": 8,
     }  # fmt: skip
-    fit = ["fit", "--source", root / "light", "--target", root / "dark", "--model", f"timm:{body}", "-o", run, "--no-cache"]
+    fit: list[str | Path] = ["fit", "--source", root / "light", "--target", root / "dark", "-o", run]
+    fit += ["--model", f"timm:{body}", "--no-cache"]
     fit += [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
     table = root / "predictions.csv"
     return [timed(fit), timed(["predict", run, root / "dark", "-o", table]), timed(["export", run, "--format", "torch"])]

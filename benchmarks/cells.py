@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from uda.console import Display
+from uda.evaluation.results import Result
 from uda.recipe.load import flatten, resolve
 from uda.runs.environment import versions
 from uda.runs.folder import RunFolder
@@ -15,7 +16,7 @@ from uda.runtime import choose_runtime, machine
 from uda.training.fit import fit, resume
 
 
-def run_cell(folder: Path, recipe: str, overrides: dict[str, Any], data_root: Path | None = None) -> dict[str, Any]:
+def run_cell(folder: Path, recipe: str, overrides: dict[str, Any], data_root: Path | None = None) -> Result:
     """The result of one run: what is there of it already, or what is there and the rest, or all of it.
 
     Ends the bench where the run that is there was asked for with other values of `overrides`.
@@ -26,6 +27,13 @@ def run_cell(folder: Path, recipe: str, overrides: dict[str, Any], data_root: Pa
             raise SystemExit(f"{folder} was run with another {', '.join(others)}; give another --out, or delete it")
         return resume(folder, Display(), report=False).result
     return fit(recipe, out=folder, data_root=data_root, overrides=overrides, display=Display(), report=False).result
+
+
+def accuracy_of(result: Result, name: str) -> float:
+    """An accuracy of a run whose target has labelled test images."""
+    accuracy = result["accuracy"][name]
+    assert accuracy is not None
+    return accuracy
 
 
 def where() -> str:

@@ -16,6 +16,7 @@ from typing import Any
 
 from cells import run_cell, where
 
+from uda.evaluation.results import Result
 from uda.methods import METHODS
 from uda.recipe.load import load_recipe
 
@@ -23,7 +24,7 @@ ACCURACIES = ("source", "source_only", "last", "selected", "oracle")
 COLUMNS = (*ACCURACIES, "class consistency", "evaluation classifier", "seconds")
 
 
-def run(out: Path, pair: str, method: str, seed: int, keep: bool) -> dict[str, Any]:
+def run(out: Path, pair: str, method: str, seed: int, keep: bool) -> Result:
     """One cell's result; its source classifier is that of the first finished cell of the pair and seed with the same network."""
     overrides: dict[str, Any] = {"seed": seed, "selection.keep": keep}
     if method != "unit":
@@ -39,7 +40,7 @@ def run(out: Path, pair: str, method: str, seed: int, keep: bool) -> dict[str, A
     return run_cell(out / f"{pair}-{method}-{seed}", pair, overrides)
 
 
-def columns_of(result: dict[str, Any]) -> list[float | None]:
+def columns_of(result: Result) -> list[float | None]:
     translation = result.get("translation", {})
     shares = [result["accuracy"][name] for name in ACCURACIES]
     return [*shares, translation.get("class_consistency"), translation.get("judge_accuracy"), result["seconds"]["total"]]

@@ -30,6 +30,7 @@ from uda.evaluation.evaluator import on_labelled
 from uda.evaluation.outputs import accuracy
 from uda.methods.source_only import SourceOnly
 from uda.methods.translating import Translating
+from uda.models.backbones import Classifier
 from uda.models.layers import SOURCE, TARGET
 from uda.players import Players
 from uda.runs.run import Run
@@ -57,6 +58,7 @@ def learn_from_translations(run: Run, all_draws: Sequence[int], count: int, root
         lessons = LabelledDomain("translations", shown, pair.source.classes, "", labels.repeat(1 + draws))
         seed_everything(run.recipe.seed)
         classifier = run.load_classifier("source").train()
+        assert isinstance(classifier, Classifier)
         learner = SourceOnly(run.recipe.classifier.training, classifier, run.recipe.data.shape, STEPS, runtime)
         learner.setup(pair.target.without_labels(), Players(runtime, STEPS))
         augment = run.recipe.augment

@@ -49,9 +49,17 @@ AS_PUBLISHED: dict[str, Any] = {
 # Whose source classifier and augmentation are used.
 RECIPES = {"digits": "mnist2usps", "svhn": "svhn2mnist", "published": "svhn2mnist", "fashion": "mnist2usps"}
 
+Splits = tuple[LabelledDomain, LabelledDomain]
+"""for training, for testing"""
 
-def of_classes(domain: LabelledDomain, first: int, last: int) -> LabelledDomain:
+
+def of_classes(splits: Splits, first: int, last: int) -> Splits:
     """The images of classes first..last, renumbered from 0."""
+    train, test = splits
+    return only_classes(train, first, last), only_classes(test, first, last)
+
+
+def only_classes(domain: LabelledDomain, first: int, last: int) -> LabelledDomain:
     kept = ((domain.labels >= first) & (domain.labels <= last)).nonzero().squeeze(1)
     assert isinstance(domain.images, torch.Tensor)
     classes = domain.classes[first : last + 1]
@@ -71,19 +79,21 @@ class Task(NamedTuple):
     """what is added to a class's number to have the wanted one of `drawn`"""
 
 
+def splits_of(name: str, roots: Sequence[Path], channels: int) -> Splits:
+    return load_named(name, "train", roots, 32, channels), load_named(name, "test", roots, 32, channels)
+
+
 def task_of(name: str, roots: Sequence[Path]) -> Task:
     """The images of a task."""
-    channels = 1 if name in ("digits", "fashion") else 3
-    mnist = [load_named("mnist", split, roots, 32, channels) for split in ("train", "test")]
+    mnist = splits_of("mnist", roots, 1 if name in ("digits", "fashion") else 3)
     if name == "digits":
-        low, high = ([of_classes(part, first, first + 4) for part in mnist] for first in (0, 5))
-        return Task(*low, *high, *mnist, 5)
+        return Task(*of_classes(mnist, 0, 4), *of_classes(mnist, 5, 9), *mnist, 5)
     if name == "fashion":
-        clothes = [load_named("fashion-mnist", split, roots, 32, 1) for split in ("train", "test")]
+        clothes = splits_of("fashion-mnist", roots, 1)
         return Task(*mnist, *clothes, *clothes, 0)
-    svhn = [load_named("svhn", split, roots, 32, 3) for split in ("train", "test")]
+    svhn = splits_of("svhn", roots, 3)
     if name == "published":
-        return Task(*(of_classes(part, 1, 4) for part in svhn), *(of_classes(part, 6, 9) for part in mnist), *mnist, 6)
+        return Task(*of_classes(svhn, 1, 4), *of_classes(mnist, 6, 9), *mnist, 6)
     return Task(*svhn, *mnist, *mnist, 0)
 
 

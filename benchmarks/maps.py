@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from cells import run_cell, where
+from torch import Tensor
 
 from uda.data.augment import to_float, to_pixels
-from uda.data.datasets.city import load_city
+from uda.data.datasets.city import View, load_city
 from uda.data.names import data_roots
+from uda.evaluation.results import Result
 from uda.inference.translate import open_translator
 from uda.models.layers import SOURCE, TARGET
 from uda.report.grids import write_grid
@@ -48,9 +50,16 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
+def shown_of(view: View, size: int, root: Path | None) -> Tensor:
+    """The first test images of a domain, uint8 (n, 3, S, S)."""
+    images = load_city(view, "test", data_roots(root), size, 3).images
+    assert isinstance(images, Tensor)
+    return images[:SHOWN]
+
+
 def draw(folders: dict[str, Path], size: int, root: Path | None, out: Path) -> None:
     """A grid: test views from above, the maps that each variant's run makes of them, and the maps that they have."""
-    views, maps = (load_city(view, "test", data_roots(root), size, 3).images[:SHOWN] for view in ("aerial", "map"))
+    views, maps = shown_of("aerial", size, root), shown_of("map", size, root)
     rows = [("view from above", views)]
     for name, folder in folders.items():
         method = open_translator(Run(folder))
@@ -75,7 +84,7 @@ def folder_of(out: Path, name: str, seed: int) -> Path:
     return out / f"{'-'.join(''.join(c if c.isalnum() else ' ' for c in name).split())}-{seed}"
 
 
-def run_variant(name: str, variant: dict[str, Any], seed: int, given: argparse.Namespace) -> dict[str, Any]:
+def run_variant(name: str, variant: dict[str, Any], seed: int, given: argparse.Namespace) -> Result:
     """The result of one variant's run."""
     always = {
         "data.source": "aerial", "data.target": "map", "data.size": given.size, "data.paired_test": True,
@@ -93,7 +102,7 @@ def main() -> None:
     given = parser.parse_args()
 
     names = [list(VARIANTS)[number] for number in given.variants]
-    rows: dict[str, list[dict[str, Any]]] = {}
+    rows: dict[str, list[Result]] = {}
     for seed in given.seeds:
         for name in names:
             rows.setdefault(name, []).append(run_variant(name, VARIANTS[name], seed, given))

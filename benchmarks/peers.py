@@ -71,10 +71,12 @@ def prepare(out: Path, pair_name: str, batch: int) -> int:
     if not (out / "network.pt").exists():
         out.mkdir(parents=True, exist_ok=True)
         pair = load_pair(load_recipe(pair_name).data, data_roots(None), Display(quiet=True))
-        assert isinstance(pair.source.images, torch.Tensor)
+        test = pair.target_test
+        assert test is not None
         count = len(pair.source) // batch * batch
-        arrays: dict[str, Any] = {"labels": pair.source.labels[:count], "test_labels": pair.target_test.labels}
-        for name, domain in {"source": pair.source, "target": pair.target, "test": pair.target_test}.items():
+        arrays: dict[str, Any] = {"labels": pair.source.labels[:count], "test_labels": test.labels}
+        for name, domain in {"source": pair.source, "target": pair.target, "test": test}.items():
+            assert isinstance(domain.images, torch.Tensor)
             arrays[name] = domain.images.float().div(255).numpy()
         arrays["source"] = arrays["source"][:count]
         np.savez(out / "arrays.npz", **arrays)
@@ -89,11 +91,12 @@ def prepare(out: Path, pair_name: str, batch: int) -> int:
                 optimizer.step()
         with torch.no_grad():
             predicted = torch.cat([network(part).argmax(1) for part in torch.from_numpy(arrays["test"]).split(1000)])
-        accuracy = float((predicted == pair.target_test.labels).float().mean())
+        accuracy = float((predicted == test.labels).float().mean())
         note = f"{pair.source.note} -> {pair.target.note}"
         (out / "task.json").write_text(json.dumps({"source_only": accuracy, "note": note, "source_images": count}))
         torch.save(network.state_dict(), out / "network.pt")
-    return json.loads((out / "task.json").read_text())["source_images"]
+    images: int = json.loads((out / "task.json").read_text())["source_images"]
+    return images
 
 
 def run(out: Path, side: tuple[str, str, str], steps: int, batch: int, seed: int) -> dict[str, float]:
@@ -108,7 +111,8 @@ def run(out: Path, side: tuple[str, str, str], steps: int, batch: int, seed: int
         if done.returncode:
             raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")
         kept.write_text(done.stdout.splitlines()[-1])
-    return json.loads(kept.read_text())
+    found: dict[str, float] = json.loads(kept.read_text())
+    return found
 
 
 def lines_of_code(script: str) -> int:

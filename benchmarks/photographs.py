@@ -16,9 +16,10 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from cells import run_cell, where
+from cells import accuracy_of, run_cell, where
 
 from uda.data.names import PHOTOGRAPH_SETS
+from uda.evaluation.results import Result
 from uda.recipe.load import parse_override
 
 PACS = [("photo", target) for target in ("art_painting", "cartoon", "sketch")]
@@ -44,8 +45,8 @@ def main() -> None:
         cells, seconds = [], []
         for source, target in pairs:
             results = [cell(given, source, target, method, seed) for seed in given.seeds]
-            cells.append(statistics.mean(result["accuracy"]["last"] for result in results))
-            only[source, target] = statistics.mean(result["accuracy"]["source_only"] for result in results)
+            cells.append(statistics.mean(accuracy_of(result, "last") for result in results))
+            only[source, target] = statistics.mean(accuracy_of(result, "source_only") for result in results)
             seconds += [result["seconds"]["total"] - result["seconds"]["features"] for result in results]
         print(row(method, cells, f"{statistics.median(seconds):.0f}"), flush=True)
     print(row("source_only", list(only.values()), ""))
@@ -57,7 +58,7 @@ def row(name: str, shares: list[float], seconds: str) -> str:
     return f"| {name} | {' | '.join(f'{share:.4f}' for share in (*shares, statistics.mean(shares)))} | {seconds} |"
 
 
-def cell(given: argparse.Namespace, source: str, target: str, method: str, seed: int) -> dict[str, Any]:
+def cell(given: argparse.Namespace, source: str, target: str, method: str, seed: int) -> Result:
     """The result of one run."""
     overrides: dict[str, Any] = {"seed": seed, "data.source": f"{given.set}/{source}", "data.target": f"{given.set}/{target}"}
     if given.backbone_weights is not None:

@@ -63,8 +63,10 @@ def steps(batch: int, count: int) -> dict[str, float]:
         "training.evaluate_every": count, "training.log_every": count,
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
-        where_to = {"out": f"{folder}/run", "device": "cpu", "precision": "fp32", "report": False, "cache": False}
-        fit("mnist2usps", observers=[clock], overrides=settings, **where_to)
+        fit(
+            "mnist2usps", out=f"{folder}/run", device="cpu", precision="fp32", report=False, cache=False, observers=[clock],
+            overrides=settings,
+        )  # fmt: skip
     ends = clock.ends[2:]  # without the source classifier's one step, and without the first
     apart = [(after[0] - before[0], after[1] - before[1]) for before, after in itertools.pairwise(ends)]
     return {"seconds": fastest([one[0] for one in apart]), "processor": fastest([one[1] for one in apart])} if apart else {}

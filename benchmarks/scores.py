@@ -45,8 +45,13 @@ def main() -> None:
     }
     theirs = {}
     with tempfile.TemporaryDirectory() as folder:
-        arrays = {"target_logits": logits, "target_features": features, "weights": weights, "loss": loss}
-        np.savez(f"{folder}/outputs.npz", **{name: value.numpy() for name, value in arrays.items()})
+        np.savez(
+            f"{folder}/outputs.npz",
+            target_logits=logits.numpy(),
+            target_features=features.numpy(),
+            weights=weights.numpy(),
+            loss=loss.numpy(),
+        )
         for peer in ("pytorch_adapt", "skada"):
             python = python_of(given.out.absolute(), f"with_{peer}")
             command = [python, str(SCRIPTS / f"scores_{peer}.py"), folder]

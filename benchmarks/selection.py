@@ -27,6 +27,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from cells import where
 from scipy.stats import spearmanr
+from torch import Tensor
 
 from uda.atomic import atomic_write
 from uda.evaluation.calibration import expected_calibration_error, fit_temperature, match_confidence
@@ -75,7 +76,8 @@ def values(rows: list[dict[str, Any]], score: str) -> list[float]:
 
 def regret(rows: list[dict[str, Any]], score: str) -> float:
     found = values(rows, score)
-    return max(row["true"] for row in rows) - rows[found.index(max(found))]["true"]
+    true: list[float] = [row["true"] for row in rows]
+    return max(true) - true[found.index(max(found))]
 
 
 def correlation(rows: list[dict[str, Any]], score: str) -> float | None:
@@ -131,7 +133,7 @@ def method_table(rows: list[dict[str, Any]], score: str) -> None:
 def estimate_table(runs: list[Run]) -> None:
     """How far each estimate is from the true accuracy: of `last`, and of the source classifier of each pair and seed."""
     errors: dict[str, dict[str, list[float]]] = {}
-    ends: dict[tuple[str, str], list[tuple[Any, float]]] = {}
+    ends: dict[tuple[str, str], list[tuple[Tensor, float]]] = {}
     classifiers = {(pair_of(run), run.result["seed"]): ("source classifiers", run.outputs("source_only")) for run in runs}
     for kind, outputs in [*classifiers.values(), *((run.result["method"], run.outputs()) for run in runs)]:
         assert outputs.test_accuracy is not None
@@ -140,7 +142,9 @@ def estimate_table(runs: list[Run]) -> None:
             errors.setdefault(name, {}).setdefault(kind, []).append(error)
     for run in runs:
         key = run.result["recipe"], run.result["method"]
-        ends.setdefault(key, []).append((run.outputs().target_logits, run.accuracy["last"]))
+        reached = run.accuracy["last"]
+        assert reached is not None
+        ends.setdefault(key, []).append((run.outputs().target_logits, reached))
     for (_, method), found in ends.items():
         for (first, true), (second, other) in pairwise(found):
             error = 100 * (agreement(first, second) - (true + other) / 2)

@@ -77,7 +77,8 @@ class Watch(threading.Thread):
 
     def __init__(self, out: Path) -> None:
         super().__init__(daemon=True)
-        self.out, self.written = out, {}
+        self.out = out
+        self.written: dict[Path, set[tuple[int, int]]] = {}
 
     def run(self) -> None:
         while True:
@@ -119,7 +120,8 @@ def survive(out: Path, source: int, steps: int) -> None:
 def overhead(out: Path, source: int, steps: int, turns: int = 2) -> None:
     """Seconds of the runs one after another in one process, and of the sweep from its command to its end, in turns."""
     spec = write_spec(out, source, steps)
-    asked, seconds = read_spec(spec), {"one after another": [], "sweep": []}
+    asked = read_spec(spec)
+    seconds: dict[str, list[float]] = {"one after another": [], "sweep": []}
     for turn in range(turns):
         began = time.monotonic()
         for one in combinations(asked):

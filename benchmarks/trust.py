@@ -60,7 +60,7 @@ DIGIT_PAIRS = (
 CORRUPTED = ("svhn", "mnist"), ("mnist", "usps"), ("usps", "mnist"), ("mnist-m", "svhn")
 OFFICE = tuple(itertools.permutations(("amazon", "dslr", "webcam"), 2))
 PACS = tuple(itertools.permutations(("photo", "art_painting", "cartoon", "sketch"), 2))
-DIGITS = {
+DIGITS: dict[str, Any] = {
     "data.size": 32, "data.channels": 3, "classifier.width": 16, "classifier.steps": 300, "classifier.batch": 128,
     "training.steps": 150, "training.batch": 64, "training.target_batch": 128, "training.evaluate_every": 75,
 }  # fmt: skip
@@ -120,7 +120,8 @@ def all_shifts() -> list[Shift]:
     ]
     changed = [photographs[number] for number in (1, 4, 6, 8, 12)]
     photographs += [pair._replace(change=change) for pair in changed for change in ("lacks", "uneven", 200, 50)]
-    digits = [Shift(*pair, change) for change in ("lacks", "uneven", 1000, 200, 50, 20, *CORRUPTIONS) for pair in CORRUPTED]
+    of_digits: list[str | int] = ["lacks", "uneven", 1000, 200, 50, 20, *CORRUPTIONS]
+    digits = [Shift(*pair, change) for change in of_digits for pair in CORRUPTED]
     mixed = torch.randperm(len(digits), generator=torch.Generator().manual_seed(0))
     return [*photographs, *(Shift(*pair) for pair in DIGIT_PAIRS), *(digits[number] for number in mixed)]
 
@@ -166,8 +167,10 @@ def digits(source: str, target: str) -> Pair:
 @functools.lru_cache(1)
 def photographs(source: str, target: str, weights: Path) -> tuple[Recipe, Pair]:
     """The recipe in its frame, and all images of a pair with what the body makes of them."""
-    settings = {"data.source": source, "data.target": target, "classifier.backbone_weights": str(weights.absolute())}
-    settings |= {"data.target_held_out": 0.1, "classifier.target_norm": "own"}
+    settings = {
+        "data.source": source, "data.target": target, "data.target_held_out": 0.1,
+        "classifier.backbone_weights": str(weights.absolute()), "classifier.target_norm": "own",
+    }  # fmt: skip
     recipe = resolve("office31" if source.startswith("office31") else "pacs", settings).recipe
     roots, runtime, display = data_roots(None), choose_runtime(), Display(quiet=True)
     frame = published_frame(recipe.classifier)
@@ -185,14 +188,16 @@ def recipe_and_pair(shift: Shift, method: str, seed: int, weights: Path) -> tupl
     if "/" in shift.source:
         recipe, pair = photographs(shift.source, shift.target, weights)
         recipe = resolve(recipe, {"method.name": method, "seed": seed}).recipe
-        target = changed(pair.target, shift.change, seed)  # type: ignore[arg-type]
+        assert isinstance(pair.target, LabelledDomain)
+        target = changed(pair.target, shift.change, seed)
         return recipe, Pair(pair.source, pair.source_test, target, target)
     settings = DIGITS | {"data.source": shift.source, "data.target": shift.target, "method.name": method, "seed": seed}
     settings |= PLAIN if zlib.crc32(f"{shift.name}-{method}".encode()) % 3 == 0 else {}
     pair = digits(shift.source, shift.target)
-    target, test = (changed(part, shift.change, seed) for part in (pair.target, pair.target_test))  # type: ignore[arg-type]
-    if isinstance(shift.change, int):
-        test = pair.target_test  # type: ignore[assignment]
+    assert isinstance(pair.target, LabelledDomain)
+    assert pair.target_test is not None
+    target = changed(pair.target, shift.change, seed)
+    test = pair.target_test if isinstance(shift.change, int) else changed(pair.target_test, shift.change, seed)
     return resolve("svhn2mnist", settings).recipe, Pair(pair.source, pair.source_test, target, test)
 
 
@@ -327,7 +332,7 @@ def print_table(table: Path) -> None:
     if told.any():
         print(f"\n| warning, of {told.sum()} runs | {' | '.join(f'{name} ({there.sum()})' for name, there in of_told.items())} |")
         print("|---|---|---|---|")
-        for name, given in warned(*(list(itertools.compress(those, told)) for those in (rows, verdicts))).items():
+        for name, given in warned(list(itertools.compress(rows, told)), list(itertools.compress(verdicts, told))).items():
             print(f"| {name} | {' | '.join(str((given & there).sum()) for there in of_told.values())} |")
     taken = np.where(kept, after, before)
     print(f"\nruns that lose nothing and are sent back lose {100 * gain[of['nothing'] & ~kept].mean():.1f} points by it")

@@ -47,7 +47,8 @@ def make_target(folder: Path, name: str, images: int) -> tuple[str, str]:
 
 def mean_accuracy(per_class: Sequence[float | None], shares: np.ndarray) -> float:
     """The mean of the classes' accuracies, weighted by their shares; a class without images has none."""
-    return sum(share * accuracy for share, accuracy in zip(shares, per_class, strict=True) if accuracy is not None and share)
+    weights: list[float] = shares.tolist()
+    return sum(share * accuracy for share, accuracy in zip(weights, per_class, strict=True) if accuracy is not None and share)
 
 
 def main() -> None:

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import argparse
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cells import run_cell, where
+from cells import accuracy_of, run_cell, where
 
+from uda.evaluation.results import Result
 from uda.recipe.load import load_recipe
 
 ALONE = "self-training alone"  # beside labelled source images; for recipes that have self-training
@@ -45,7 +47,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def run_variant(pair: str, variant: str, seed: int, steps: int | None, out: Path) -> dict[str, Any]:
+def run_variant(pair: str, variant: str, seed: int, steps: int | None, out: Path) -> Result:
     """One variant's result; all but the first start from the first one's source classifier, if they may."""
     steps = steps or load_recipe(pair).training.steps
     overrides = VARIANTS[variant] | {"seed": seed, "training.steps": steps, "training.evaluate_every": steps}
@@ -61,17 +63,17 @@ def slug(variant: str) -> str:
     return "-".join("".join(c if c.isalnum() else " " for c in variant).split())
 
 
-COLUMNS = {
-    "source_only": ("accuracy", "source_only"),
-    "last": ("accuracy", "last"),
-    "class consistency": ("translation", "class_consistency"),
-    "seconds": ("seconds", "adaptation"),
+COLUMNS: dict[str, Callable[[Result], float]] = {
+    "source_only": lambda result: accuracy_of(result, "source_only"),
+    "last": lambda result: accuracy_of(result, "last"),
+    "class consistency": lambda result: result["translation"]["class_consistency"],
+    "seconds": lambda result: result["seconds"]["adaptation"],
 }
 
 
-def mean(results: list[dict[str, Any]], table: str, key: str) -> str:
-    value = statistics.mean(result[table][key] for result in results)
-    return f"{value:.0f}" if key == "adaptation" else f"{value:.4f}"
+def mean(results: list[Result], column: str) -> str:
+    value = statistics.mean(COLUMNS[column](result) for result in results)
+    return f"{value:.0f}" if column == "seconds" else f"{value:.4f}"
 
 
 def main() -> None:
@@ -87,7 +89,7 @@ def main() -> None:
         rows = []
         for variant in given.variants:
             results = [run_variant(pair, variant, seed, given.steps, given.out) for seed in given.seeds]
-            figures = {name: mean(results, *path) for name, path in COLUMNS.items()}
+            figures = {name: mean(results, name) for name in COLUMNS}
             figures |= {"class consistency": ""} if variant == ALONE else {}
             rows.append(f"| {variant} | {' | '.join(figures.values())} |")
         print(f"\nSource: {results[0]['source']['note']}. Target: {results[0]['target']['note']}.\n")

@@ -17,4 +17,5 @@ class Net(nn.Module):
         self.head = nn.Linear(256, 10)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.features(images))
+        logits: Tensor = self.head(self.features(images))
+        return logits

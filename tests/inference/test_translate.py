@@ -132,7 +132,7 @@ def test_what_a_method_cannot_do_is_said(own_run: Run, styled_run: Run, folders:
         write_translations(own_run, one, tmp_path / "out", QUIET, whole=True)
     with pytest.raises(UserError, match="not one image"):
         write_translations(styled_run, one, tmp_path / "out", QUIET, reference=folders)
-    with pytest.raises(UserError, match="no image at .*nowhere.png; give an image file"):
+    with pytest.raises(UserError, match=r"no image at .*nowhere\.png; give an image file"):
         write_translations(styled_run, one, tmp_path / "out", QUIET, reference=tmp_path / "nowhere.png")
     with pytest.raises(UserError, match="target"):
         write_translations(own_run, one, tmp_path / "out", QUIET, to="targt")

@@ -37,9 +37,9 @@ class SweepSpec(Section):
     """names from `uda recipes`, or .toml files"""
     methods: tuple[str, ...] = ()
     """names from `uda methods`; left out: each recipe's own"""
-    seeds: tuple[Annotated[int, Field(ge=0, lt=2**63 - 1)], ...] = Field((0,), min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**63 - 1)], ...] = Field(default=(0,), min_length=1)
     """each combination runs once with each"""
-    settings: dict[str, list[Any]] = Field({})
+    settings: dict[str, list[Any]] = Field(default={})
     """a list of values for each dotted key, such as ``"method.learning_rate" = [0.001, 0.01]``"""
     search: Literal["grid", "random", "halving"] = "grid"
     """grid: every combination; random: `trials` of them; halving: all begin, and those that the label-free score puts last stop

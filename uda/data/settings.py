@@ -30,7 +30,7 @@ class DataSettings(Section):
     unknown: Literal["error", "class"] = "error"
     """what labelled target images are of classes that the source does not have: an error, or of one class more, unknown, which
     no image is trained as"""
-    target_held_out: float = Field(0.1, ge=0, le=0.5)
+    target_held_out: float = Field(default=0.1, ge=0, le=0.5)
     """the share of target images that no method trains on: label-free scores, estimates and warnings read them. At least 200 and
     at most 2,000 images; none of fewer than 2,000. 0: all are trained on, and what is said of them without labels is less sure"""
     held_out: bool = True
@@ -45,7 +45,7 @@ class DataSettings(Section):
     """how images are brought to another size: bilinear, bicubic or nearest; left out: bilinear"""
     channels: Literal[1, 3] | None = None
     """3: grey images are copied to three channels; 1: colour images are turned to grey; left out: 1 if all are grey"""
-    memory: float = Field(1.0, ge=0)
+    memory: float = Field(default=1.0, ge=0)
     """GiB: images of your own that take more than this, decoded, are decoded when needed instead"""
     looked_at: PositiveInt = 200_000
     """so many images of your own are all decoded once before training; of more, so many are, evenly spaced, and those that turn

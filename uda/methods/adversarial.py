@@ -14,7 +14,7 @@ from uda.types import UnitInterval
 class AdversarialSettings(MethodSettings):
     """Adam for both players of an alternating game."""
 
-    ema_decay: UnitInterval = Field(0.99, validation_alias=AliasChoices("ema_decay", "averaging"))
+    ema_decay: UnitInterval = Field(default=0.99, validation_alias=AliasChoices("ema_decay", "averaging"))
     """decay per step of the averaged weights, which are used in the end; 0: no average"""
     learning_rate: NonNegativeFloat = 1e-3
     betas: tuple[float, float] = (0.5, 0.999)

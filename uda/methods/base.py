@@ -246,7 +246,7 @@ class OneNetwork(Method):
 class TeacherSettings(OptimizerSettings):
     """With a mean teacher."""
 
-    ema_decay: UnitInterval = Field(0.99, validation_alias=AliasChoices("ema_decay", "averaging"))
+    ema_decay: UnitInterval = Field(default=0.99, validation_alias=AliasChoices("ema_decay", "averaging"))
     """decay per step of the averaged weights, which teach, and classify in the end"""
 
 

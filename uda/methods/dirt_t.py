@@ -26,7 +26,7 @@ class DIRTTSettings(VADASettings):
     vada_share: UnitInterval = 0.5
     """the share of the steps that VADA takes"""
     teacher_weight: NonNegativeFloat = 1.0
-    ema_decay: UnitInterval = Field(0.998, validation_alias=AliasChoices("ema_decay", "averaging"))
+    ema_decay: UnitInterval = Field(default=0.998, validation_alias=AliasChoices("ema_decay", "averaging"))
 
 
 class DIRTT(VADA):

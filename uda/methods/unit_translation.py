@@ -60,13 +60,15 @@ class UNITTranslationSettings(AdversarialSettings):
     them so, and need thousands of steps for it"""
 
     adversarial_weight: NonNegativeFloat = 10.0
-    mean_kl_weight: NonNegativeFloat = Field(0.1, validation_alias=AliasChoices("mean_kl_weight", "kl_weight"))
+    mean_kl_weight: NonNegativeFloat = Field(default=0.1, validation_alias=AliasChoices("mean_kl_weight", "kl_weight"))
     """this and the next three are of means over a code's or an image's numbers; elsewhere such weights are of sums"""
     mean_reconstruction_weight: NonNegativeFloat = Field(
-        100.0, validation_alias=AliasChoices("mean_reconstruction_weight", "reconstruction_weight")
+        default=100.0, validation_alias=AliasChoices("mean_reconstruction_weight", "reconstruction_weight")
     )
-    mean_cycle_kl_weight: NonNegativeFloat = Field(0.1, validation_alias=AliasChoices("mean_cycle_kl_weight", "cycle_kl_weight"))
-    mean_cycle_weight: NonNegativeFloat = Field(100.0, validation_alias=AliasChoices("mean_cycle_weight", "cycle_weight"))
+    mean_cycle_kl_weight: NonNegativeFloat = Field(
+        default=0.1, validation_alias=AliasChoices("mean_cycle_kl_weight", "cycle_kl_weight")
+    )
+    mean_cycle_weight: NonNegativeFloat = Field(default=100.0, validation_alias=AliasChoices("mean_cycle_weight", "cycle_weight"))
 
     learning_rate: NonNegativeFloat = 1e-4
 

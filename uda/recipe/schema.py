@@ -24,7 +24,7 @@ class Recipe(Section):
     name: str = Field(pattern=r"^[^/\\\x00]*[^/\\\x00.][^/\\\x00]*$")
     """part of the names of its run folders"""
     description: str = ""
-    seed: int = Field(0, ge=0, lt=2**63 - 1)
+    seed: int = Field(default=0, ge=0, lt=2**63 - 1)
     data: DataSettings
     augment: AugmentationSettings = AugmentationSettings()
     classifier: SourceClassifierSettings = SourceClassifierSettings()
