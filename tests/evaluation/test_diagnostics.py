@@ -67,6 +67,17 @@ def test_a_lost_class_is_named_and_advice_given():
     assert "training.target_shares=estimated" in diagnostic.advice
 
 
+def test_a_source_classifier_that_gives_all_images_one_class_is_the_first_sign() -> None:
+    """What the adapted one makes of that is not told beside it: all may be well, it would say."""
+    one = torch.full((400,), 2)
+    found = diagnose(read(one), read(one), CLASSES)
+    assert found[0].name == "one class for all"
+    assert "gives 100% of the target images the class c" in str(found[0])
+    assert {sign.name for sign in found}.isdisjoint({"lost classes", "class histogram"})
+    assert "one class for all" not in names(read(one, labels=one), read(one, labels=one)), "as in the source"
+    assert "one class for all" not in names(read(torch.where(torch.arange(400) < 340, 2, EVEN)), read(EVEN))
+
+
 def test_an_uneven_source_is_the_measure_for_the_target():
     uneven = torch.cat([torch.zeros(200), torch.ones(150), torch.full((50,), 2)]).long()
     before = read(torch.where(torch.arange(400) % 11 == 0, (uneven + 1) % 3, uneven), 3.0, uneven)

@@ -5,7 +5,7 @@ import csv
 import numpy as np
 import pytest
 
-from uda.evaluation.study import TABLE, Spread, Study, log_odds, read_rows, share, shipped
+from uda.evaluation.study import TABLE, Spread, Study, Verdict, log_odds, read_rows, share, shipped
 
 RUNS, PAIRS, TARGETS = 200, 20, 10
 
@@ -104,3 +104,23 @@ def test_where_heads_agree_on_more_images_an_interval_is_narrower() -> None:
     assert few == pytest.approx(0.24, rel=0.35)
     assert many == pytest.approx(0.06, rel=0.35)
     assert spread.deviation(predicted[:1], np.array([0.8]), np.array([20.0])) > np.sqrt(0.25 / 20)
+
+
+def test_no_more_can_be_gained_or_lost_than_adaptation_changed() -> None:
+    verdict = Verdict(0.3, (0.1, 0.6), 0.5, (0.4, 0.7), (-0.4, 0.1), False)
+    assert verdict.where_few_changed(0.5, 10_000) == verdict, "room enough"
+    few = verdict.where_few_changed(0.05, 10**8)
+    assert few.accuracy == pytest.approx(0.45, abs=1e-3), "the source classifier's estimate stays"
+    assert few.source_only_interval == verdict.source_only_interval
+    assert few.interval == pytest.approx((0.35, 0.75), abs=1e-3), "where the source classifier's accuracy lies, and what changed"
+    assert few.gain_interval == pytest.approx((-0.05, 0.05), abs=1e-3)
+    assert few.recommended == "source"
+    assert verdict.where_few_changed(0.05, 100).gain < few.gain, "of a hundred images so many may have changed by chance"
+
+
+def test_where_nothing_changed_both_are_as_good(study: Study) -> None:
+    verdict = study.judge({"agreement": 0.7, "all_agree": 0.7, "moved": 0.4, "log_images": 7.0}).where_few_changed(0.0, 500)
+    assert (verdict.accuracy, verdict.interval) == (verdict.source_only, verdict.source_only_interval)
+    assert verdict.gain_interval == (0, 0)
+    assert verdict.recommended == "adapted"
+    assert "is as good" in verdict.reason

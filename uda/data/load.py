@@ -123,8 +123,8 @@ def check_named_classes(name: str, classes: tuple[str, ...]) -> None:
     """Raises `UserError` where a data set by name has other classes than `classes`."""
     if (its := named_classes(name)) != classes:
         raise UserError(
-            f"{name} has the classes {', '.join(its)}, not {', '.join(classes)}; give images of these, as a folder "
-            "CLASS/IMAGE.png, a .csv of path,label or an .npz"
+            f"{name} has the classes {', '.join(its)}, not {', '.join(classes)}; source and target must have the same: give "
+            "images of the latter, as a folder CLASS/IMAGE.png, a .csv of path,label or an .npz"
         )
 
 

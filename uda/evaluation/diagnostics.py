@@ -37,6 +37,7 @@ class Diagnostic:
         return f"{self.what}: {self.meaning}; {self.advice}"
 
 
+NEARLY_ALL = 0.9  # of the target images
 BETTER_THAN_GUESSING = 0.1  # so much better than even guesses is a classifier that has learned something
 FAR = 0.3  # half the sum of absolute differences of two class histograms, 0..1, beyond what chance makes of it
 HARDLY = 0.2  # of the share that a class has in the source
@@ -60,9 +61,12 @@ def diagnose(
         trains: whether the method was to change the classifier at all.
         shares: of the target's classes, where the method expected them so; else the source's are the measure.
     """
-    predicted, images = histogram(after.target_logits.argmax(1).cpu(), len(classes)), len(after.target_logits)
-    if shares is None:
-        source = histogram(after.source[1].cpu(), len(classes))
+    began, predicted = (histogram(of.target_logits.argmax(1).cpu(), len(classes)) for of in (before, after))
+    source, images = histogram(after.source[1].cpu(), len(classes)), len(after.target_logits)
+    signs: list[Diagnostic | None]
+    if (failing := one_class_for_all(source, began, images, classes)) is not None:
+        signs = [failing]  # what is odd about the classes of the adapted one comes of this
+    elif shares is None:
         signs = [far_class_shares(source, predicted, images), lost_classes(source, predicted, images, classes)]
     else:
         expected = shares.estimated
@@ -89,6 +93,20 @@ def hardly_better_than_guessing(accuracy: float, classes: int) -> Diagnostic | N
         "that is hardly better than guessing, and all figures below stand on it",
         "see whether its preprocessing (classifier.mean, classifier.std, --size) and the order of its classes (data.classes) are "
         "right",
+    )
+
+
+def one_class_for_all(source: Tensor, began: Tensor, images: int, classes: tuple[str, ...]) -> Diagnostic | None:
+    """A source classifier that gives nearly all target images one class; shares (K,), in the source and as it predicts them."""
+    share = float(began.max())
+    if share < NEARLY_ALL or distance(began, source) <= FAR + chance(len(began), images):
+        return None
+    return Diagnostic(
+        "one class for all",
+        f"the source classifier gives {share:.0%} of the target images the class {classes[int(began.argmax())]}",
+        "unless they are of that class, it cannot read them, and adaptation starts from what it reads",
+        "compare some images of both (uda inspect), and bring them into one framing (inverted, cropped, turned, another mean), "
+        "or train the source classifier with such augmentation",
     )
 
 
@@ -261,7 +279,7 @@ def class_not_kept(translation: Mapping[str, Any]) -> Diagnostic | None:
     return Diagnostic(
         "translations lose their class",
         f"of the translated source images {judged:.0%} are read as their class, of {others} {bound:.0%}",
-        "translations do not show what they are made from, so what the classifier gained does not come from them",
+        "translations do not show what they are made from, so what the classifier learned does not come from them",
         "raise method.translated_class_weight (of latent_mapping method.code_class_weight), or compare the run with one that "
         "does not translate",
     )

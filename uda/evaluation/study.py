@@ -63,9 +63,23 @@ class Verdict:
         """``"adapted"``, or ``"source"`` where adaptation seems to have done harm."""
         return "adapted" if self.gain >= 0 else "source"
 
-    def where_nothing_changed(self) -> Verdict:
-        """What is believed where both classifiers give every target image the same class: their accuracy is the same."""
-        return replace(self, source_only=self.accuracy, source_only_interval=self.interval, gain_interval=(0.0, 0.0))
+    def where_few_changed(self, changed: float, images: int) -> Verdict:
+        """What is believed where adaptation changed the class of this share, 0..1, of so many target images.
+
+        No more than that share can be gained or lost, but for what so few images leave to chance (two standard errors). The
+        estimate of the source classifier stays, which is the nearer one.
+        """
+        most = changed + 2 * math.sqrt(changed * (1 - changed) / images)
+        least, best = (min(max(gain, -most), most) for gain in self.gain_interval)
+        bounded = replace(self, gain_interval=(least, best))
+        if abs(self.gain) <= most:
+            return bounded
+        low, high = self.source_only_interval
+        return replace(
+            bounded,
+            accuracy=self.source_only + math.copysign(most, self.gain),
+            interval=(max(0.0, low - most), min(1.0, high + most)),
+        )
 
     @property
     def reason(self) -> str:
