@@ -105,8 +105,19 @@ def test_the_better_one_is_named(own_run: Run) -> None:
     assert (found["better"], "the adapted classifier is better" in verdict(found)) == ("adapted", True)
     found = judge(own_run, drawn, as_source, 0)
     assert (found["better"], "--which source" in verdict(found)) == ("source", True)
+
+
+@pytest.mark.parametrize(
+    ("interval", "said"),
+    [
+        ((-0.015, 0.012), "source and adapted are equally good, within 1.5 points"),
+        ((-0.015, 0.03), "do not tell whether source or adapted is better: they differ by -1.5 .. +3.0 points"),
+    ],
+)
+def test_two_that_hardly_differ_are_equally_good(interval: tuple[float, float], said: str, own_run: Run) -> None:
+    drawn = draw(own_run, 96, 0)
     found = judge(own_run, drawn, dict.fromkeys(drawn.names, NONE), 0)
-    assert (found["better"], "do not tell" in verdict(found)) == (None, True)
+    assert said in verdict(found | {"difference": {"interval": interval}})
 
 
 def agreed(drawn: Drawn, rows: range) -> dict[str, str]:

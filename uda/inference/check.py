@@ -33,6 +33,7 @@ NONE = "none of them"
 """the answer for an image of no known class: it is wrong, whatever was predicted"""
 UNSURE = "cannot tell"
 """the answer for an image that was looked at in vain: it may be any class; in a table, ``?`` says so, too"""
+ALIKE = 0.02  # two accuracies that are no farther apart
 COLUMNS = ("path", "predicted", "label")
 TABLE = "check.csv"
 """in the run folder: what the page has been told"""
@@ -278,11 +279,14 @@ def _figures(estimate: Estimate, digits: int) -> tuple[str, str]:
 def verdict(result: dict[str, Any]) -> str:
     """Which classifier is better, and whether the estimate without labels holds, in a sentence each."""
     low, high = result["difference"]["interval"]
+    widest = max(-low, high)
     span = f"by {100 * low:+.1f} .. {100 * high:+.1f} points"
     better = {
         "adapted": f"the adapted classifier is better than the source's, {span}",
         "source": f"the source classifier is better than the adapted one, {span} for the adapted: use --which source",
-        None: f"these labels do not tell whether source or adapted is better: they differ {span}; more of them may",
+        None: f"source and adapted are equally good, within {100 * widest:.1f} points"
+        if widest <= ALIKE
+        else f"these labels do not tell whether source or adapted is better: they differ {span}; more of them may",
     }[result["better"]]
     low, high = result["interval"]["adapted"]
     estimated = result["estimated"]["accuracy"]

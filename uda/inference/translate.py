@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -79,16 +79,16 @@ def write_translations(
     _check(method, run.recipe.method.name, samples, reference, whole)
     if reference is not None and isinstance(method, Styled):
         given = method.styles(one_image(reference, frame).to(run.runtime.device), destination)
-    unreadable, shown, done = list[str](), _Shown(), 0
+    unreadable, shown, done = list[str](), _Shown(len(found)), 0
     with run.runtime.computing(), display.stage("images", 0, len(found)) as bar:
         for positions, block, failed in found.whole(frame) if whole else found.decoded(frame):
             for start in range(0, len(positions), PART):
-                part = block[start : start + PART]
+                part, whose = block[start : start + PART], positions[start : start + PART]
                 codes = method.encode(to_float(part.to(run.runtime.device)), 1 - destination)
-                shown.add(other_domain(to), part)
+                shown.add(other_domain(to), whose, part)
                 for number, made in _made(method, codes, destination, samples, given):
-                    shown.add(f"as {to} {number}" if samples else f"as {to}", made)
-                    for position, image in zip(positions[start : start + PART], made, strict=True):
+                    shown.add(f"as {to} {number}" if samples else f"as {to}", whose, made)
+                    for position, image in zip(whose, made, strict=True):
                         with atomic_write(_file(out / places[position], number)) as path:
                             picture(image).save(path, "PNG")
             unreadable += failed
@@ -116,15 +116,18 @@ def _made(
 
 
 class _Shown:
-    """What the grid shows: the first images, and the first of their translations, squares (C, S, S) by name."""
+    """What the grid shows, squares (C, S, S) by name: images spread over all there are, of which a folder's first ones are of one
+    class, and the first of their translations."""
 
-    def __init__(self) -> None:
+    def __init__(self, count: int) -> None:
+        self.chosen = set(torch.linspace(0, count - 1, SHOWN).long().tolist())
         self.columns: dict[str, list[Tensor]] = {}
 
-    def add(self, name: str, images: Tensor) -> None:
+    def add(self, name: str, positions: Iterable[int], images: Tensor) -> None:
         if name in self.columns or len(self.columns) <= SHOWN:
-            column = self.columns.setdefault(name, [])
-            column += [_square(image) for image in images[: SHOWN - len(column)]]
+            taken = [_square(image) for position, image in zip(positions, images, strict=True) if position in self.chosen]
+            if taken:
+                self.columns.setdefault(name, []).extend(taken)
 
 
 def _check(method: Translating, name: str, samples: int, reference: Path | None, whole: bool) -> None:
