@@ -19,12 +19,14 @@ from uda.training.fit import fit, resume
 def run_cell(folder: Path, recipe: str, overrides: dict[str, Any], data_root: Path | None = None) -> Result:
     """The result of one run: what is there of it already, or what is there and the rest, or all of it.
 
-    Ends the bench where the run that is there was asked for with other values of `overrides`.
+    Ends the bench where the run that is there had other settings, but for those left open, and for the source classifier's file,
+    which cells give each other as they come.
     """
     if (folder / "recipe.toml").exists():
         there, asked = (flatten(each.model_dump()) for each in (RunFolder.open(folder).recipe, resolve(recipe, overrides).recipe))
-        if others := [key for key in overrides if there.get(key) != asked.get(key)]:
-            raise SystemExit(f"{folder} was run with another {', '.join(others)}; give another --out, or delete it")
+        told = {key: value for key, value in asked.items() if value is not None and key != "classifier.weights"}
+        if others := [key for key, value in told.items() if there.get(key) != value]:
+            raise SystemExit(f"{folder} was run with another {', '.join(others[:3])}; give another --out, or delete it")
         return resume(folder, Display(), report=False).result
     return fit(recipe, out=folder, data_root=data_root, overrides=overrides, display=Display(), report=False).result
 

@@ -162,7 +162,7 @@ def run(task: str, seed: int, given: argparse.Namespace, runtime: Runtime, roots
     again = to_pixels(method.translate(to_float(real), TARGET, TARGET))
     rows = [("source", images[shown]), ("generated", generated[shown]), ("target", real), ("its VAE", again)]
     rows += [("target", images_back[: len(shown)]), ("generated", generated_back[: len(shown)])]
-    write_grid(rows, given.out / f"{task}-{seed}.png")
+    write_grid(rows, given.out / f"{task}{'-as-published' if given.as_published else ''}-{seed}.png")
 
     def right(judge: torch.nn.Module, pictures: torch.Tensor, labels: torch.Tensor) -> float:
         return float((predict(judge, pictures, runtime).argmax(1) == labels).float().mean())
@@ -184,7 +184,7 @@ def main() -> None:
     for name in ASKED:
         default = LatentMappingSettings.model_fields[name].default
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default)
-    parser.add_argument("--as-published", action="store_true")
+    parser.add_argument("--as-published", action="store_true", help=f"whatever else is asked for: {AS_PUBLISHED}")
     parser.add_argument("--out", type=Path, default=Path("runs/latent_mapping"))
     given = parser.parse_args()
     runtime, roots = choose_runtime("auto", "auto"), data_roots(None)

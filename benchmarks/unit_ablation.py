@@ -54,7 +54,7 @@ def run_variant(pair: str, variant: str, seed: int, steps: int | None, out: Path
     trained = out / pair / str(seed) / f"{slug('as in the recipe')}-{steps}" / "weights" / "source.safetensors"
     if "augment.source.invert" in overrides:
         overrides["augment.source.invert"] = 0.0 if load_recipe(pair).augment.source.invert else 0.5
-    elif VARIANTS[variant] and trained.exists():
+    elif trained.exists():
         overrides["classifier.weights"] = str(trained.absolute())
     return run_cell(out / pair / str(seed) / f"{slug(variant)}-{steps}", pair, overrides)
 

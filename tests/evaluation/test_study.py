@@ -116,6 +116,8 @@ def test_no_more_can_be_gained_or_lost_than_adaptation_changed() -> None:
     assert few.gain_interval == pytest.approx((-0.05, 0.05), abs=1e-3)
     assert few.recommended == "source"
     assert verdict.where_few_changed(0.05, 100).gain < few.gain, "of a hundred images so many may have changed by chance"
+    beyond = Verdict(0.8, (0.7, 0.9), 0.3, (0.2, 0.4), (0.4, 0.6), False).where_few_changed(0.2, 10**8)
+    assert beyond.gain_interval == pytest.approx((0, 0.2), abs=1e-3), "that it is all that changed is not known"
 
 
 def test_where_nothing_changed_both_are_as_good(study: Study) -> None:

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from uda import UserError
 from uda.cli import main
 from uda.console import Display
-from uda.inference.translate import grid_path, write_translations
+from uda.inference.translate import _Shown, grid_path, write_translations
 from uda.runs.run import Run
 
 QUIET = Display(quiet=True)
@@ -34,6 +35,17 @@ def test_the_grid_lies_beside_the_present_folder_where_translations_go_into_that
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert grid_path(Path()) == tmp_path.with_name(f"{tmp_path.name}-grid.png")
+
+
+def test_the_grid_shows_images_from_the_whole_folder() -> None:
+    """A folder's first ones are of one class."""
+    shown = _Shown(120)
+    for start in (0, 60):
+        positions = range(start, start + 60)
+        images = torch.tensor(positions, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 8, 8)
+        shown.add("source", positions, images)
+    (column,) = shown.columns.values()
+    assert [int(image[0, 0, 0]) for image in column] == [0, 10, 21, 32, 43, 54, 64, 75, 86, 97, 108, 119]
 
 
 def test_both_directions_differ(own_run: Run, folders: Path, tmp_path: Path) -> None:

@@ -63,15 +63,13 @@ def diagnose(
     """
     began, predicted = (histogram(of.target_logits.argmax(1).cpu(), len(classes)) for of in (before, after))
     source, images = histogram(after.source[1].cpu(), len(classes)), len(after.target_logits)
-    signs: list[Diagnostic | None]
-    if (failing := one_class_for_all(source, began, images, classes)) is not None:
-        signs = [failing]  # what is odd about the classes of the adapted one comes of this
-    elif shares is None:
-        signs = [far_class_shares(source, predicted, images), lost_classes(source, predicted, images, classes)]
-    else:
+    signs = [failing := one_class_for_all(source, began, images, classes)]
+    if shares is not None:
         expected = shares.estimated
         missed = expected.where(expected > HARDLY / len(classes), 0.0)  # what was hardly expected is not missed
-        signs = [far_from_estimate(expected, predicted, images), lost_classes(missed, predicted, images, classes)]
+        signs += [far_from_estimate(expected, predicted, images), lost_classes(missed, predicted, images, classes)]
+    elif failing is None:  # else what is odd about the classes of the adapted one comes of that
+        signs += [far_class_shares(source, predicted, images), lost_classes(source, predicted, images, classes)]
     signs.append(unsure(after.target_logits))
     if trains:
         logits = before.target_logits, after.target_logits

@@ -66,19 +66,20 @@ class Verdict:
     def where_few_changed(self, changed: float, images: int) -> Verdict:
         """What is believed where adaptation changed the class of this share, 0..1, of so many target images.
 
-        No more than that share can be gained or lost, but for what so few images leave to chance (two standard errors). The
-        estimate of the source classifier stays, which is the nearer one.
+        No more than that share can be gained or lost, but for what so few images leave to chance (two standard errors; where none
+        of them changed, none is taken to). Where more was believed, the estimate of the source classifier stays, which is the
+        nearer one, and the gain may as well be 0.
         """
         most = changed + 2 * math.sqrt(changed * (1 - changed) / images)
         least, best = (min(max(gain, -most), most) for gain in self.gain_interval)
-        bounded = replace(self, gain_interval=(least, best))
         if abs(self.gain) <= most:
-            return bounded
+            return replace(self, gain_interval=(least, best))
         low, high = self.source_only_interval
         return replace(
-            bounded,
+            self,
             accuracy=self.source_only + math.copysign(most, self.gain),
             interval=(max(0.0, low - most), min(1.0, high + most)),
+            gain_interval=(min(least, 0.0), max(best, 0.0)),
         )
 
     @property

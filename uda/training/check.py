@@ -61,7 +61,8 @@ def check(recipe: Recipe, data_root: str | Path | None, device: str, precision: 
     classes = classes_of(wanted, found)
     check_all_classes(found, classes, wanted.unknown == "class")
     for role in ROLES:
-        if role not in found and (name := getattr(wanted, role)) is not None:
+        name, tested_otherwise = getattr(wanted, role), role == "target" and "target_test" in found
+        if role not in found and name is not None and not tested_otherwise:
             check_named_classes(name, classes)
     if "target" in found and found["target"].labels is None and find_method(recipe.method.name).reads_target_labels:
         raise UserError(f"{recipe.method.name} trains on target labels, which {wanted.target} has none of; take another --method")
