@@ -17,7 +17,6 @@ import csv
 import functools
 import itertools
 import json
-import math
 import time
 import zlib
 from collections.abc import Callable
@@ -279,11 +278,10 @@ def judged(rows: list[dict[str, str]], kin: Callable[[str], str]) -> list[Verdic
     """What is believed of each run by a study of those runs alone that share nothing of this kind with it."""
     groups = [kin(row["pair"]) for row in rows]
     others = {g: Study([row for row, group in zip(rows, groups, strict=True) if group != g]) for g in set(groups)}
-    found = []
-    for row, study in zip(rows, map(others.__getitem__, groups), strict=True):
-        verdict = study.judge({name: float(row[name]) for name in study.names})
-        found.append(verdict.where_few_changed(1 - float(row["agreement"]), round(math.exp(float(row["log_images"])))))
-    return found
+    return [
+        study.judge({name: float(row[name]) for name in study.names})
+        for row, study in zip(rows, map(others.__getitem__, groups), strict=True)
+    ]
 
 
 def print_table(table: Path) -> None:

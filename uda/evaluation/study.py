@@ -63,7 +63,7 @@ class Verdict:
         """``"adapted"``, or ``"source"`` where adaptation seems to have done harm."""
         return "adapted" if self.gain >= 0 else "source"
 
-    def where_few_changed(self, changed: float, images: int) -> Verdict:
+    def where_few_changed(self, changed: float, images: float) -> Verdict:
         """What is believed where adaptation changed the class of this share, 0..1, of so many target images.
 
         No more than that share can be gained or lost, but for what so few images leave to chance (two standard errors; where none
@@ -193,6 +193,7 @@ class Study:
         slack = BEYOND * (self.highest - self.lowest)
         unlike = bool(((raw < self.lowest - slack) | (raw > self.highest + slack)).any())
         agreed, images = np.array([found["all_agree"]]), np.exp([found["log_images"]])
+        changed, count = 1 - found["agreement"], float(images[0])
         figures: list[tuple[float, tuple[float, float]]] = []
         for regression, spread in ((self.of_adapted, self.spread_of_adapted), (self.of_source, self.spread_of_source)):
             accuracy = share(regression.predict(odds))
@@ -200,9 +201,10 @@ class Study:
             low, middle, high = np.clip(accuracy + reach * np.array([-1, 0, 1]), 0, 1).tolist()
             figures.append((middle, (low, high)))
         # Images that both classifiers give the same class count for neither: the others alone leave the gain to chance.
-        chance = CHANCE * NormalDist().inv_cdf((1 + COVERED) / 2) * math.sqrt((1 - found["agreement"]) / float(images[0]))
+        chance = CHANCE * NormalDist().inv_cdf((1 + COVERED) / 2) * math.sqrt(changed / count)
         gain, wide = figures[0][0] - figures[1][0], math.hypot(self.reach_of_gain, chance) * (WIDER if unlike else 1)
-        return Verdict(*figures[0], *figures[1], (max(gain - wide, -1.0), min(gain + wide, 1.0)), unlike)
+        verdict = Verdict(*figures[0], *figures[1], (max(gain - wide, -1.0), min(gain + wide, 1.0)), unlike)
+        return verdict.where_few_changed(changed, count)
 
 
 def log_odds(shares: Numbers) -> Numbers:
