@@ -10,8 +10,9 @@ import pytest
 
 from tests.conftest import NETS
 from uda import UserError
+from uda.data.settings import DataSettings
 from uda.recipe.load import load_recipe
-from uda.training.check import check, few_images
+from uda.training.check import check, few_images, same_images
 
 
 def run(folders: Path, **overrides: object) -> list[str]:
@@ -78,3 +79,16 @@ def test_photographs_by_name_have_labels_that_the_upper_bound_may_read(
 def test_a_target_of_few_images_is_warned_of(count: int, said: str) -> None:
     assert said in few_images(count)
     assert bool(said) == bool(few_images(count))
+
+
+def test_one_set_as_both_domains_is_remarked(folders: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(folders / "source")
+    for source, target, same in (
+        ("digits", "digits", True),
+        ("digits", "mnist", False),
+        (str(folders / "source"), f"{folders}/target/../source", True),
+        (str(folders / "source"), str(tmp_path / "link"), True),
+        (str(folders / "source"), str(folders / "target"), False),
+        ("shards/{0..9}.tar", "shards/{0..9}.tar", True),
+    ):
+        assert bool(same_images(DataSettings(source=source, target=target))) == same, (source, target)

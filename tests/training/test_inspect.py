@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tests.conftest import NETS, domain, write_folder
+from tests.models.nets import SmallResNet
 from uda.console import Display
 from uda.data.domain import Pair
 from uda.errors import UserError
@@ -70,6 +71,25 @@ def test_a_network_estimates_the_targets_classes(folders: Path) -> None:
     assert sum(seen["shares"].estimated) == pytest.approx(1)
     assert seen["shares"].images == 96
     assert "SmallResNet" in seen["by"]
+
+
+def test_a_network_with_trained_weights_is_tested_on_source_images(folders: Path) -> None:
+    network = {"classifier.backbone": f"{NETS}:SmallResNet", "data.channels": 1}
+    where = str(folders / "source"), str(folders / "target"), (), QUIET
+    assert inspect(*where, network, "cpu")["accuracy"] is None
+    seen = inspect(*where, {**network, "classifier.weights": str(folders / "net.pt")}, "cpu")
+    own = SmallResNet().eval()
+    own.load_state_dict(torch.load(folders / "net.pt", weights_only=True))
+    with torch.no_grad():
+        expected = (own(seen["source"].images / 255).argmax(1) == seen["source"].labels).float().mean()
+    assert seen["accuracy"] == pytest.approx(float(expected))
+    assert f"the network's accuracy on 96 source images: {expected:.4f}" in figures(seen)
+
+
+@pytest.mark.parametrize(("accuracy", "remarked"), [(0.12, True), (0.9, False), (None, False)])
+def test_a_network_that_cannot_read_its_source_is_remarked(folders: Path, accuracy: float | None, remarked: bool) -> None:
+    seen = inspect(str(folders / "source"), str(folders / "target"), (), QUIET)
+    assert ("the order of its classes" in advise(seen | {"accuracy": accuracy})) == remarked
 
 
 def test_few_target_images_have_no_distance(folders: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from uda.data.load import (
     named_classes,
     resolve_frame,
 )
-from uda.data.names import data_roots
+from uda.data.names import data_roots, is_path
 from uda.data.settings import DataSettings
 from uda.errors import UserError
 from uda.methods import find_method
@@ -54,8 +55,8 @@ def check(recipe: Recipe, data_root: str | Path | None, device: str, precision: 
             if state.startswith(DAMAGED):
                 raise UserError(note)
             yield f"{role}: {name}, {state}"
-    if recipe.classifies and "target" in found and (few := few_images(len(found["target"]))):
-        yield few
+    notes = few_images(len(found["target"])) if recipe.classifies and "target" in found else "", same_images(wanted)
+    yield from filter(None, notes)
     published_as, taken = published_frame(recipe.classifier), channels_taken(recipe)
     frame = resolve_frame(wanted, found.get("source"), found.get("target"), published_as, taken)
     classes = classes_of(wanted, found)
@@ -89,6 +90,13 @@ def few_images(count: int) -> str:
         f"the target has {counted(count, 'image')} alone: figures of fewer than {FEW} can hardly tell whether adapting helps; "
         "give more, or label them and see (uda check RUN)"
     )
+
+
+def same_images(wanted: DataSettings) -> str:
+    """What is to be said where both domains are the same files or data set; else nothing."""
+    here = is_path(wanted.source) and is_path(wanted.target) and os.path.exists(wanted.source) and os.path.exists(wanted.target)
+    same = os.path.samefile(wanted.source, wanted.target) if here else wanted.source == wanted.target
+    return "source and target are the same images, so there is nothing to adapt to; give other ones as --target" if same else ""
 
 
 def classes_of(wanted: DataSettings, found: dict[Role, Found]) -> tuple[str, ...]:

@@ -18,8 +18,9 @@ from uda.data.folders import Found, class_names, peek
 from uda.data.frame import Frame
 from uda.data.load import Role, find_all, load_named, resolve_frame
 from uda.errors import UserError
-from uda.evaluation.diagnostics import to_look_at
+from uda.evaluation.diagnostics import hardly_better_than_guessing, to_look_at
 from uda.evaluation.domains import FOLDS, class_shares, domain_auc, statistics
+from uda.evaluation.outputs import accuracy
 from uda.recipe.load import resolve
 from uda.recipe.schema import Recipe
 from uda.runs.build import build_networks, channels_taken, published_frame
@@ -80,7 +81,8 @@ def inspect(
     Returns:
         ``source`` and ``target`` (each a `Side`), ``duplicates`` (pairs of names), ``auc`` of telling the domains apart (None for
         fewer than five images in one), ``by`` (what it read), ``shares`` of the target's classes (`uda.evaluation.shares.Shares`;
-        None without a network, or with hardly any source image); ``advice``, a paragraph.
+        None without a network, or with hardly any source image), ``accuracy`` of the network on source images (None but for one
+        with trained weights: ``classifier.weights``); ``advice``, a paragraph.
 
     Raises:
         UserError: where there are no images, or the network is not to be had.
@@ -96,10 +98,10 @@ def inspect(
         _look(role, name, found[role], frame, display) if role in found else _look_at_known(role, name, roots, frame)
         for role, name in roles
     ]
-    features = [statistics(side.images) for side in sides]
+    features, logits, labels = [statistics(side.images) for side in sides], None, sides[0].labels
     if network:
-        runtime = choose_runtime(device, "fp32")
-        features = _features(recipe.with_frame(frame), [side.images[:READ] for side in sides], runtime, len(sides[0].classes))
+        runtime, read = choose_runtime(device, "fp32"), [side.images[:READ] for side in sides]
+        features, logits = _features(recipe.with_frame(frame), read, runtime, len(sides[0].classes))
     result: dict[str, Any] = {
         "source": sides[0],
         "target": sides[1],
@@ -107,10 +109,12 @@ def inspect(
         "auc": domain_auc(*features) if min(map(len, features)) >= FOLDS else None,
         "by": f"features of {recipe.classifier.backbone}" if network else "simple statistics of light, colour and sharpness",
         "shares": None,
+        "accuracy": None,
     }
-    labels = sides[0].labels
     if network and labels is not None:
         result["shares"] = class_shares(features[0], labels[:READ], features[1], len(sides[0].classes))
+    if logits is not None and labels is not None:
+        result["accuracy"] = accuracy(logits, labels[:READ])
     return result | {"advice": advise(result)}
 
 
@@ -170,13 +174,17 @@ def _content(image: Tensor) -> bytes:
 
 
 @torch.no_grad()
-def _features(recipe: Recipe, images: list[Tensor], runtime: Runtime, classes: int) -> list[Tensor]:
-    """What the network's body makes of images uint8 (n, C, S, S): features (n, D)."""
-    body = build_networks(recipe, classes, runtime, begin=True).body
+def _features(recipe: Recipe, images: list[Tensor], runtime: Runtime, classes: int) -> tuple[list[Tensor], Tensor | None]:
+    """What the network's body makes of each domain's images uint8 (n, C, S, S): features (n, D); and what its head says of the
+    first domain's, logits (n, K), where it is one that was trained on these classes.
+    """
+    body, classifier, _ = build_networks(recipe, classes, runtime, begin=True)
     assert body is not None
     with runtime.computing(), runtime.autocast():
         parts = [[body(runtime.arrange(to_float(part.to(runtime.device)))) for part in side.split(32)] for side in images]
-    return [torch.cat(side).float().cpu() for side in parts]
+        trained = recipe.classifier.weights is not None
+        logits = torch.cat([classifier.eval()(part) for part in parts[0]]).float().cpu() if trained else None
+    return [torch.cat(side).float().cpu() for side in parts], logits
 
 
 def figures(seen: dict[str, Any]) -> list[str]:
@@ -192,6 +200,8 @@ def figures(seen: dict[str, Any]) -> list[str]:
         lines.append(f"told apart by {seen['by']}: AUC {auc:.2f} (0.5 is not at all, 1 without a mistake)")
     if shares is not None:
         lines.append(f"the target's classes, estimated: {shares.describe(tuple(source.classes))}")
+    if seen["accuracy"] is not None:
+        lines.append(f"the network's accuracy on {len(source.images[:READ]):,} source images: {seen['accuracy']:.4f}")
     if shared := len(seen["duplicates"]):
         lines.append(f"in both domains: {shared} of the {len(source.images):,} and {len(target.images):,} images looked at")
     if unreadable := len(source.unreadable) + len(target.unreadable):
@@ -203,7 +213,9 @@ def advise(seen: dict[str, Any]) -> str:
     """What to do about it, in a paragraph."""
     source, target, auc, shares = seen["source"], seen["target"], seen["auc"], seen["shares"]
     fewest = min(source.classes.values())
+    guessing = None if seen["accuracy"] is None else hardly_better_than_guessing(seen["accuracy"], len(source.classes))
     said = [
+        (guessing is not None, f"On source images the network is {guessing.name}: {guessing.advice}." if guessing else ""),
         (auc is None, "There are too few images to say how far the domains are apart."),
         (auc is not None and auc < 0.6, "The domains hardly differ in what was read: a classifier trained on the source may do."),
         (auc is not None and 0.6 <= auc < 0.9, "The domains differ, and not wholly: this is what adaptation is made for."),
