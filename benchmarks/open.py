@@ -1,9 +1,11 @@
 """Targets that hold unknown classes: seven digits known, three not.
 
     python benchmarks/open.py --methods dance im --seeds 0
+    python benchmarks/open.py --methods dance --known 3 4 5 6 7 8 9 --out runs/open-3-to-9
 
-USPS's digits 0 to 6, labelled, to all ten of MNIST, unlabelled; tested on MNIST's test images with `data.unknown = "class"`. One
-rule holds for the source classifier and for each adapted one: an image whose entropy is above ln(7) / 2 is of no known class.
+USPS's --known digits (0 to 6), labelled, to all ten of MNIST, unlabelled; tested on MNIST's test images with
+`data.unknown = "class"`. One rule holds for the source classifier and for each adapted one: an image whose entropy is above
+ln(7) / 2 is of no known class.
 That threshold is DANCE's, and no label of the target has set it. Each run is a folder under --out, so an interrupted bench goes
 on where it stopped; the table is printed as Markdown.
 """
@@ -11,6 +13,7 @@ on where it stopped; the table is printed as Markdown.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,15 +22,15 @@ from cells import run_cell, where
 from uda.data.datasets.digits import Split, load_digits
 from uda.data.names import data_roots
 
-RECIPE, KNOWN = "usps2mnist", 7
+RECIPE = "usps2mnist"
 
 
-def write_digits(folder: Path, name: str, split: Split, known: bool, images: int | None = None) -> str:
-    """The first `images` of a split as an .npz, of the known digits alone or of all; its path."""
+def write_digits(folder: Path, name: str, split: Split, digits: Sequence[int], images: int | None = None) -> str:
+    """The first `images` of a split as an .npz, of these digits alone; its path."""
     domain = load_digits(name, split, data_roots(None), channels=1)
     pixels, labels = np.asarray(domain.images)[:images, 0], domain.labels.numpy()[:images]
-    rows = labels < KNOWN if known else np.full(len(labels), True)
-    path = folder / f"{name}-{split}{'-known' if known else ''}.npz"
+    rows = np.isin(labels, digits)
+    path = folder / f"{name}-{split}.npz"
     np.savez(path, images=pixels[rows], labels=labels[rows], note=f"{name} {split}, {rows.sum():,} images")
     return str(path.absolute())
 
@@ -35,6 +38,7 @@ def write_digits(folder: Path, name: str, split: Split, known: bool, images: int
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--methods", nargs="+", default=["dance", "im"])
+    parser.add_argument("--known", nargs="+", type=int, default=list(range(7)), help="the digits that are known")
     parser.add_argument("--images", type=int, default=6000, help="target images that are adapted to")
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
@@ -42,10 +46,10 @@ def main() -> None:
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     data = {
-        "data.source": write_digits(given.out, "usps", "train", known=True),
-        "data.source_test": write_digits(given.out, "usps", "test", known=True),
-        "data.target": write_digits(given.out, "mnist", "train", False, given.images),
-        "data.target_test": write_digits(given.out, "mnist", "test", known=False),
+        "data.source": write_digits(given.out, "usps", "train", given.known),
+        "data.source_test": write_digits(given.out, "usps", "test", given.known),
+        "data.target": write_digits(given.out, "mnist", "train", range(10), given.images),
+        "data.target_test": write_digits(given.out, "mnist", "test", range(10)),
         "data.unknown": "class",
     }
 
@@ -65,7 +69,8 @@ def main() -> None:
     print(f"\n| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     for who, seed, *figures in rows:
         print(f"| {who} | {seed} | {' | '.join(f'{figure:.4f}' for figure in figures)} |")
-    print(f"\nUSPS, digits 0 to 6 -> MNIST, all digits, {given.images:,} images; {given.steps} steps\n{where()}")
+    known = " ".join(map(str, given.known))
+    print(f"\nUSPS, digits {known} -> MNIST, all digits, {given.images:,} images; {given.steps} steps\n{where()}")
 
 
 if __name__ == "__main__":
