@@ -51,9 +51,12 @@ def test_labels_stay_with_their_images(small_pair: Pair, fp32: Runtime) -> None:
         assert small_pair.source.labels[matches].tolist() == [label.item()]
 
 
-def test_target_plain_is_the_same_images_unchanged(small_pair: Pair, fp32: Runtime) -> None:
-    batch = Batches(small_pair.source, small_pair.target.without_labels(), 8, 8, Augment(), Augment(invert=1.0), fp32).next()
+def test_the_same_images_as_they_are_stand_beside_the_augmented_ones(small_pair: Pair, fp32: Runtime) -> None:
+    inverted = Augment(invert=1.0)
+    batch = Batches(small_pair.source, small_pair.target.without_labels(), 8, 8, inverted, inverted, fp32).next()
     assert torch.equal(batch.target, -batch.target_weak)
+    assert torch.equal(batch.source, -batch.pixels(source_weak=True)[0])
+    assert torch.equal(batch.source, batch.pixels()[0])
 
 
 def test_positions_say_which_images_of_each_domain_a_batch_holds(small_pair: Pair, fp32: Runtime) -> None:

@@ -54,11 +54,13 @@ def twins(cls: type[M], runtime: Runtime, steps: int = 20, done: int = 0, **opti
 
 
 def drawn_batch(count: int = 6, target_count: int = 8) -> Batch:
-    """Drawn digits, and their negatives as target: more of these, and augmented ones that differ from those as they are."""
+    """Drawn digits, and their negatives as target: more of these; of both, augmented ones that differ from those as they are."""
     source, target = domain("s", count, 0), domain("t", target_count, 1)
     weak = -to_float(target.images)
     positions = torch.arange(count), torch.arange(target_count) + 3
-    return Batch(to_float(source.images), source.labels, positions[0], 0.8 * weak.flip(3), weak, positions[1])
+    images = to_float(source.images)
+    augmented = images, source.labels, positions[0], 0.8 * weak.flip(3)
+    return Batch(*augmented, weak, positions[1], source_weak=0.9 * images.flip(2))
 
 
 def weights(module: nn.Module) -> Tensor:

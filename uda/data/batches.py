@@ -36,6 +36,7 @@ class Batch:
         augment: what made `target` of `target_weak`, for a method that has more images to be seen so.
         augment_source: what made `source`.
         small: source and target images, (B, C, s, s) each, where a body is frozen and the method draws images.
+        source_weak: the same source images as they are; left out, they were not augmented.
     """
 
     source: Tensor
@@ -47,13 +48,15 @@ class Batch:
     augment: Augment = field(default_factory=Augment)
     augment_source: Augment = field(default_factory=Augment)
     small: tuple[Tensor, Tensor] | None = None
+    source_weak: Tensor | None = None
 
-    def pixels(self, count: int | None = None) -> tuple[Tensor, Tensor]:
-        """Source images and target images, these as they are: what a method that draws images takes them from.
+    def pixels(self, count: int | None = None, source_weak: bool = False) -> tuple[Tensor, Tensor]:
+        """Source images, with `source_weak` as they are, and target images as they are: what a method draws images from.
 
         The first `count` of both, of all processes together; left out, all.
         """
-        source, target = self.small or (self.source, self.target_weak)
+        weak = self.source_weak if source_weak and self.source_weak is not None else self.source
+        source, target = self.small or (weak, self.target_weak)
         if count is None:
             return source, target
         own = ranks.share(count, "method.drawn_batch")
@@ -193,17 +196,20 @@ class Batches:
             self.small = source.small, target.small
 
     def next(self) -> Batch:
-        source = target = plain = None
+        source = target = plain_source = plain = None
         labels = picked = target_picked = torch.zeros(0, dtype=torch.int64, device=self.runtime.device)
         if self.source is not None and self.labels is not None:
-            _, source, picked = self.source.next(self.source_augment)
+            plain_source, source, picked = self.source.next(self.source_augment)
             labels = self.labels[picked]
         if self.target is not None:
             plain, target, target_picked = self.target.next(self.target_augment)
         none = next(images[:0] for images in (source, target) if images is not None)
-        source, target, plain = (none if part is None else self.runtime.arrange(part) for part in (source, target, plain))
+        source, target, plain_source, plain = (
+            none if part is None else self.runtime.arrange(part) for part in (source, target, plain_source, plain)
+        )
         small = self.small and (self._drawn_from(self.small[0], picked), self._drawn_from(self.small[1], target_picked))
-        return Batch(source, labels, picked, target, plain, target_picked, self.target_augment, self.source_augment, small)
+        augments = self.target_augment, self.source_augment
+        return Batch(source, labels, picked, target, plain, target_picked, *augments, small, plain_source)
 
     def _drawn_from(self, images: Tensor, positions: Tensor) -> Tensor:
         return self.runtime.arrange(to_float(images[positions.cpu()].to(self.runtime.device)))

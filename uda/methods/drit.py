@@ -99,6 +99,9 @@ class DRITSettings(TeacherSettings):
 
     drawn_batch: PositiveInt | None = None
     """how many source images of a batch are translated, and as many of the target; left out: all of the source"""
+    source_weak: bool = False
+    """whether source images are translated as they are, and only what C learns from is augmented; else G_1 learns to draw
+    augmented ones"""
     draws: PositiveInt = 3
     """translations of each source image that the classifier learns from"""
     draws_augmented: bool = False
@@ -313,7 +316,7 @@ class DRIT(Styled, WithTeacher):
 
     def _pixels(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Source images that are translated, and as many of the target."""
-        source, target = batch.pixels(self.settings.drawn_batch)
+        source, target = batch.pixels(self.settings.drawn_batch, self.settings.source_weak)
         return source, target[: len(source)]
 
     def _generate(self, domain: int, *wanted: tuple[Tensor, Tensor]) -> Tensor:

@@ -15,13 +15,13 @@ class head C_i, the two players of the alternating game minimise
            cycle             sum_i  KL(q_j(z | x^{i->j}) || N(0, I)) + |x_i - x^{i->j->i}|    eq. 5
            translated class  as above
            and back          cross-entropy of C_1(x^{2->1}), the same way, and the class that the mean teacher is sure of
-           statistics        sum_i  |means - means|^2 + |stds - stds|^2, over a batch, of D_i's features of x^{j->i} and of x_i
-                             (of these as D was before its update, in which they were read)
+           statistics        sum_i  |means - means|^2 + |stds - stds|^2, over a batch, of the pixels of x^{j->i} and of x_i
 
 Self-training, the classes of translations, statistics and C_2(x_1) are ours, and need no target label: the published objective
-leaves stem_2 to the adversarial and feature terms alone, and it drifts. Each distance is a sum over an image's (or a feature
-vector's) numbers and a mean over the batch. Of eq. 5's two KL terms the translated code's alone is computed: eq. 3 holds the
-other, so that the paper's weight of it, here, is lambda_1 + lambda_3.
+leaves stem_2 to the adversarial and feature terms alone, and it drifts. Target images are translated as they are; source images
+augmented, or with `source_weak` as they are, too, and C_1 alone learns from augmented ones. Each distance is a sum over an
+image's (or a feature vector's) numbers and a mean over the batch. Of eq. 5's two KL terms the translated code's alone is
+computed: eq. 3 holds the other, so that the paper's weight of it, here, is lambda_1 + lambda_3.
 
 The released code of the digit experiments differs from the paper, and both from our defaults; settings bring either back, and
 `recipes/svhn2mnist-paper.toml` holds the release's. It judges reconstructions, too (`adversarial_on_reconstructions`), weighs D's
@@ -42,6 +42,7 @@ import copy
 from typing import Literal, cast
 
 import torch
+import torch.nn.functional as F
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
@@ -110,6 +111,9 @@ class UNITSettings(AdversarialSettings):
     """how many times as large as pixels (-1..1) codes of pixels begin, beside noise of variance 1"""
     drawn_batch: PositiveInt | None = None
     """how many source images of a batch are translated, and as many of the target; left out: all of the source"""
+    source_weak: bool = False
+    """whether source images are translated as they are, and only what C_1 learns from is augmented; else G_1 learns to draw
+    augmented ones"""
     posterior: Spread = "unit"
     """variance of q(z|x): 1, as in the paper, or learned; softplus, as the released code learns it"""
     slope: NonNegativeFloat = 0.1
@@ -151,7 +155,8 @@ class UNITSettings(AdversarialSettings):
     translated_pseudo_label_weight: NonNegativeFloat = 0.0
     """for E and G: translated target images keep the class that the teacher is sure of"""
     statistics_weight: NonNegativeFloat = 0.0
-    """for E and G: D's features of translations vary from image to image as those of real images do"""
+    """for E and G: pixels of translations, at half the resolution, vary from image to image as those of real images do: of its
+    own G draws all of them light on dark, say, where real ones are either"""
     translated_class_weight_discriminator: NonNegativeFloat = 0.0
     """for D: C_2 learns from translated source images, which makes it more forgiving of bad ones"""
     target_stem_class_weight: NonNegativeFloat = 0.0
@@ -297,14 +302,14 @@ class UNIT(Translating):
         """One update of D with E, G fixed, then one of E, G with D fixed; returns every loss, unweighted."""
         # As many target images as there are source images, as they are: what translations are to look like. Self-training
         # reads the augmented ones, all of them: more than are translated, since those cost little.
-        source, target = batch.pixels(self.settings.drawn_batch)
+        source, target = batch.pixels(self.settings.drawn_batch, self.settings.source_weak)
         target = target[: len(source)]
         with self.runtime.autocast():
             posterior = self.encoders(source, target)
             streams = self.generators(posterior.sample())
             drawn = self._drawn(streams)
-        values, real_features = self._update_discriminators(batch, (source, target), streams, drawn)
-        values |= self._update_generators(batch, (source, target), posterior, streams, drawn, real_features)
+        values = self._update_discriminators(batch, (source, target), streams, drawn)
+        values |= self._update_generators(batch, (source, target), posterior, streams, drawn)
         return self.advance(values)
 
     def _drawn(self, streams: Streams) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -321,8 +326,7 @@ class UNIT(Translating):
         real: tuple[Tensor, Tensor],
         streams: Streams,
         drawn: tuple[dict[str, Tensor], dict[str, Tensor]],
-    ) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor]]:
-        """The losses, and D_1's and D_2's features of real images."""
+    ) -> dict[str, Tensor]:
         s = self.settings
         begun = self.done >= s.self_training_from * self.steps
         self_training = begun and (s.information_weight > 0 or s.pseudo_label_weight > 0)
@@ -330,7 +334,6 @@ class UNIT(Translating):
         fakes = ("translated", "reconstructed") if s.adversarial_on_reconstructions else ("translated",)
         with self.runtime.autocast():
             of_1, of_2 = self._read(batch, real, streams, (drawn_1, drawn_2), self_training)
-            real_features = of_1["real"].detach(), of_2["real"].detach()
             class_head, real_head = self.discriminators.class_head, self.discriminators.real_head
             source_logits, target_logits = class_head(of_1["labelled"]), class_head(of_2["augmented"])
             translated_logits = class_head(torch.cat([of_2["translated"], *_popped(of_2, "translated augmented")]))
@@ -370,7 +373,7 @@ class UNIT(Translating):
             values["feature"] = of_source + of_target
             total = total + s.feature_weight * values["feature"]
         self.players.step("discriminators", total)
-        return values, real_features
+        return values
 
     def _read(
         self,
@@ -406,7 +409,6 @@ class UNIT(Translating):
         posterior: Posterior,
         streams: Streams,
         drawn: tuple[dict[str, Tensor], dict[str, Tensor]],
-        real_features: tuple[Tensor, Tensor],
     ) -> dict[str, Tensor]:
         s, count = self.settings, len(real[SOURCE])
         judged = ("translated", "reconstructed") if s.adversarial_on_reconstructions else ("translated",)
@@ -440,8 +442,10 @@ class UNIT(Translating):
             values["generator_pseudo_label"] = losses.pseudo_label(told, teacher, s.confidence)
             total = total + s.translated_pseudo_label_weight * values["generator_pseudo_label"]
         if s.statistics_weight:
-            apart = map(losses.statistics_distance, (of_1["translated"], of_2["translated"]), real_features)
-            values["statistics"] = torch.stack([*apart]).sum()
+            x_1, x_2, drawn_1, drawn_2 = (
+                F.avg_pool2d(x.float(), 2) for x in (*real, streams.target_source, streams.source_target)
+            )
+            values["statistics"] = losses.statistics_distance(drawn_1, x_1) + losses.statistics_distance(drawn_2, x_2)
             total = total + s.statistics_weight * values["statistics"]
         if s.cycle_weight or s.cycle_kl_weight:
             with self.runtime.autocast():
