@@ -86,6 +86,24 @@ def test_a_network_with_trained_weights_is_tested_on_source_images(folders: Path
     assert f"the network's accuracy on 96 source images: {expected:.4f}" in figures(seen)
 
 
+def test_classes_come_in_the_order_of_the_networks_outputs_where_that_is_given(folders: Path) -> None:
+    backwards = [str(digit) for digit in range(9, -1, -1)]
+    where = str(folders / "source"), str(folders / "target"), (), QUIET
+    side = inspect(*where, {"data.classes": backwards})["source"]
+    assert list(side.classes) == backwards
+    assert [backwards[label] for label in side.labels] == [Path(name).parts[0] for name in side.names]
+    with pytest.raises(UserError, match="7, 8, 9"):
+        inspect(*where, {"data.classes": backwards[3:]})
+
+
+def test_a_network_of_other_outputs_is_answered_with_the_classes_found(folders: Path, tmp_path: Path) -> None:
+    shutil.copytree(folders / "source", tmp_path / "source")
+    shutil.rmtree(tmp_path / "source" / "3")
+    network = {"classifier.backbone": f"{NETS}:SmallResNet", "classifier.weights": str(folders / "net.pt"), "data.channels": 1}
+    with pytest.raises(UserError, match="the classes found are 0, 1, 2, 4"):
+        inspect(str(tmp_path / "source"), str(folders / "target"), (), QUIET, network, "cpu")
+
+
 @pytest.mark.parametrize(("accuracy", "remarked"), [(0.12, True), (0.9, False), (None, False)])
 def test_a_network_that_cannot_read_its_source_is_remarked(folders: Path, accuracy: float | None, remarked: bool) -> None:
     seen = inspect(str(folders / "source"), str(folders / "target"), (), QUIET)

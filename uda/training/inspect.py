@@ -14,17 +14,18 @@ from torch import Tensor
 
 from uda.console import Display
 from uda.data.augment import to_float
-from uda.data.folders import Found, class_names, peek
+from uda.data.folders import Found, peek
 from uda.data.frame import Frame
-from uda.data.load import Role, find_all, load_named, resolve_frame
+from uda.data.load import Role, check_all_classes, find_all, load_named, resolve_frame
 from uda.errors import UserError
 from uda.evaluation.diagnostics import hardly_better_than_guessing, to_look_at
 from uda.evaluation.domains import FOLDS, class_shares, domain_auc, statistics
 from uda.evaluation.outputs import accuracy
 from uda.recipe.load import resolve
 from uda.recipe.schema import Recipe
-from uda.runs.build import build_networks, channels_taken, published_frame
+from uda.runs.build import build_networks, channels_taken, naming_classes, published_frame
 from uda.runtime import Runtime, choose_runtime
+from uda.training.check import classes_of
 
 LOOKED, READ = 1000, 250  # images of each domain that are decoded; that a network reads
 SMALL = 200  # target images below which little can be learned
@@ -93,15 +94,18 @@ def inspect(
     found = find_all(recipe.data, roots)
     published = published_frame(recipe.classifier) if network else None
     frame = resolve_frame(recipe.data, found.get("source"), found.get("target"), published, channels_taken(recipe))
+    classes = classes_of(recipe.data, found)
+    check_all_classes({role: part for role, part in found.items() if role == "source"}, classes)
     roles: tuple[tuple[Role, str], ...] = ("source", source), ("target", target)
     sides = [
-        _look(role, name, found[role], frame, display) if role in found else _look_at_known(role, name, roots, frame)
+        _look(role, name, found[role], classes, frame, display) if role in found else _look_at_known(role, name, roots, frame)
         for role, name in roles
     ]
     features, logits, labels = [statistics(side.images) for side in sides], None, sides[0].labels
     if network:
         runtime, read = choose_runtime(device, "fp32"), [side.images[:READ] for side in sides]
-        features, logits = _features(recipe.with_frame(frame), read, runtime, len(sides[0].classes))
+        with naming_classes(classes, sides[0].note):
+            features, logits = _features(recipe.with_frame(frame), read, runtime, len(classes))
     result: dict[str, Any] = {
         "source": sides[0],
         "target": sides[1],
@@ -112,13 +116,13 @@ def inspect(
         "accuracy": None,
     }
     if network and labels is not None:
-        result["shares"] = class_shares(features[0], labels[:READ], features[1], len(sides[0].classes))
+        result["shares"] = class_shares(features[0], labels[:READ], features[1], len(classes))
     if logits is not None and labels is not None:
         result["accuracy"] = accuracy(logits, labels[:READ])
     return result | {"advice": advise(result)}
 
 
-def _look(role: str, name: str, found: Found, frame: Frame, display: Display) -> Side:
+def _look(role: str, name: str, found: Found, classes: Sequence[str], frame: Frame, display: Display) -> Side:
     """Some of the images at a path, at random, and what can be said of all of them without decoding."""
     picked = np.random.default_rng(0).permutation(len(found))[:LOOKED]
     if found.pixels is None:
@@ -141,7 +145,6 @@ def _look(role: str, name: str, found: Found, frame: Frame, display: Display) ->
     side = Side(name, found.note, len(found), torch.cat(blocks), names, sorted(set(sizes)), grey, unreadable, {}, None)
     if role == "target" or found.labels is None:
         return side
-    classes = class_names(found)
     number = {label: place for place, label in enumerate(classes)}
     labels = torch.tensor([number[str(label)] for label in found.labels])
     return _labelled(side, classes, labels, labels[torch.from_numpy(picked[kept])])
