@@ -28,6 +28,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "xy: discriminator": {"method.coordinates": "discriminator"},
     "xy: both": {"method.coordinates": "both"},
     "trunk not tied": {"method.tied_trunk": False},
+    "augmented source images translated": {"method.source_weak": False},
+    "statistics off": {"method.statistics_weight": 0.0},
     "cycle on": {"method.cycle_weight": 0.01, "method.cycle_kl_weight": 1e-4},
     "source inversion the other way": {"augment.source.invert": None},  # filled in: 0.5 where it is off, 0 where it is on
     "no warm start": {"method.warm_start": False},
@@ -39,7 +41,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     ),
     "neither": A_OFF | B_OFF,
     ALONE: {
-        **{f"method.{term}_weight": 0.0 for term in ("adversarial", "feature", "reconstruction", "kl", "cycle", "cycle_kl")},
+        **{
+            f"method.{term}_weight": 0.0
+            for term in ("adversarial", "feature", "reconstruction", "kl", "cycle", "cycle_kl", "statistics")
+        },
         **B_OFF,
         "method.self_training_from": 0.0,
         "method.width": 1,  # generators that learn nothing need not be wide

@@ -40,8 +40,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "fixmatch": {"confidence": 0.01},
     "shot": {"confidence": 0.0, "refresh": 2},
     "latent_mapping": {"confidence": 0.0, "vae_share": 0.2},
-    "unit": {"confidence": 0.0},
-    "drit": {"confidence": 0.0, "drawn_batch": 4, "discriminator_scales": 2, "mode_seeking_weight": 1.0},
+    "unit": {"confidence": 0.0, "statistics_weight": 0.4, "source_weak": True},
+    "drit": {"confidence": 0.0, "source_weak": True, "drawn_batch": 4, "discriminator_scales": 2, "mode_seeking_weight": 1.0},
 }
 TRAINED = [name for name in METHODS if name != "adabn"]
 """adabn trains nothing"""

@@ -91,7 +91,7 @@ def are_fake(outputs: list[Tensor]) -> Tensor:
 def translator_by_hand(twin: DRIT, batch: Batch) -> dict[str, Tensor]:
     """D_c (`content_updates` times) and D, then E, A and G: the losses, after one step of each."""
     hand, count, s, d_c = ByHand(twin), len(batch.source), twin.settings, twin.content_discriminator
-    x_1, x_2 = batch.source, batch.target_weak[:count]
+    x_1, x_2 = batch.source_weak if s.source_weak else batch.source, batch.target_weak[:count]
     r, other = torch.randn(count, s.style_dim), torch.randn(count, s.style_dim)
     c_1, c_2 = hand.e(x_1, 1), hand.e(x_2, 2)
     q_1, q_2 = hand.q(x_1, 1), hand.q(x_2, 2)
@@ -154,8 +154,9 @@ def translator_by_hand(twin: DRIT, batch: Batch) -> dict[str, Tensor]:
         {"encoder": "backbone"},
         {"styles": "layers", "blocks": 2},
         {"discriminator_scales": 2, "content_weight": 0.0},
+        {"source_weak": True},
     ],
-    ids=["map", "backbone", "styles at every layer", "two scales without a content discriminator"],
+    ids=["map", "backbone", "styles at every layer", "two scales without a content discriminator", "source images as they are"],
 )
 def test_a_step_by_hand(form: dict[str, Any], fp32: Runtime, batch: Batch) -> None:
     """The translator's objective, every term of it; beside it C learns from the source alone."""
@@ -175,12 +176,13 @@ def test_a_step_by_hand(form: dict[str, Any], fp32: Runtime, batch: Batch) -> No
 
 
 @pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")  # the translator's steps are taken as done
-def test_the_classifiers_step_by_hand(fp32: Runtime, batch: Batch) -> None:
+@pytest.mark.parametrize("source_weak", [False, True])
+def test_the_classifiers_step_by_hand(source_weak: bool, fp32: Runtime, batch: Batch) -> None:
     """With a finished translator: C learns from the source, two draws of each image, and its teacher."""
     sizes = {"width": 4, "style_dim": 3, "blocks": 1, "draws": 2, "translator_share": 0.5, "draws_from": 0.5}
-    method, twin = twins(DRIT, fp32, done=10, **sizes, **CLASSIFIER_WEIGHTS)
+    method, twin = twins(DRIT, fp32, done=10, source_weak=source_weak, **sizes, **CLASSIFIER_WEIGHTS)
     hand, translator = ByHand(twin), twin.translator
-    contents = translator.encoders.tied(translator.encoders.private[0](batch.source))
+    contents = translator.encoders.tied(translator.encoders.private[0](batch.source_weak if source_weak else batch.source))
     styles = torch.randn(2, 2**16, 3, generator=torch.Generator().manual_seed(0))
     drawn = [hand.g(contents, style[batch.source_positions], 2, translator).detach() for style in styles]
     logits, teacher = twin.network(batch.target), twin.teacher(batch.target_weak).detach()

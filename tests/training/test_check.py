@@ -10,9 +10,11 @@ import pytest
 
 from tests.conftest import NETS
 from uda import UserError
+from uda.console import Display
 from uda.data.settings import DataSettings
 from uda.recipe.load import load_recipe
 from uda.training.check import check, few_images, same_images
+from uda.training.fit import fit
 
 
 def run(folders: Path, **overrides: object) -> list[str]:
@@ -92,3 +94,20 @@ def test_one_set_as_both_domains_is_remarked(folders: Path, tmp_path: Path) -> N
         ("shards/{0..9}.tar", "shards/{0..9}.tar", True),
     ):
         assert bool(same_images(DataSettings(source=source, target=target))) == same, (source, target)
+    assert not same_images(DataSettings(source="digits", target="digits", target_inverted_copies=True))
+
+
+def test_a_dry_run_and_a_run_remark_one_set_as_both_domains(folders: Path, tiny: Path, tmp_path: Path) -> None:
+    both = {"data.source": str(folders / "source"), "data.target": str(folders / "source")}
+    assert any("the same images" in line for line in run(folders, **both))
+    said: list[str] = []
+    display = Display(quiet=True)
+    display.say = said.append  # type: ignore[method-assign, assignment]
+    few = {
+        "training.steps": 1,
+        "classifier.steps": 1,
+        "data.source_test": str(folders / "test"),
+        "data.target_test": str(folders / "test"),
+    }
+    fit(tiny, overrides=both | few, out=tmp_path / "run", display=display, report=False)
+    assert any("note: source and target are the same images" in line for line in said)

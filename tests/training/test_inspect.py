@@ -83,7 +83,7 @@ def test_a_network_with_trained_weights_is_tested_on_source_images(folders: Path
     with torch.no_grad():
         expected = (own(seen["source"].images / 255).argmax(1) == seen["source"].labels).float().mean()
     assert seen["accuracy"] == pytest.approx(float(expected))
-    assert f"the network's accuracy on 96 source images: {expected:.4f}" in figures(seen)
+    assert f"the network's accuracy on 96 source images, which may have taught it: {expected:.4f}" in figures(seen)
 
 
 def test_classes_come_in_the_order_of_the_networks_outputs_where_that_is_given(folders: Path) -> None:
@@ -152,6 +152,26 @@ def test_figures_are_what_was_counted_and_measured(folders: Path) -> None:
     assert lines[4] == "in both domains: 1 of the 96 and 96 images looked at"
     assert len(lines) == 5
     assert len(figures(seen | {"auc": None, "shares": None, "duplicates": []})) == 2
+
+
+def test_the_page_says_what_the_network_reads_right(folders: Path, tmp_path: Path) -> None:
+    seen = inspect(str(folders / "source"), str(folders / "target"), (), QUIET)
+    text = write_inspection(seen | {"accuracy": 0.875}, tmp_path / "page.html").read_text()
+    assert "87.5&nbsp;%" in text
+    assert "read right" not in write_inspection(seen, tmp_path / "page.html").read_text()
+
+
+@pytest.mark.parametrize("flag", ["weights", "backbone_weights"])
+def test_weights_without_their_network_are_refused(folders: Path, flag: str) -> None:
+    with pytest.raises(UserError, match=f"--{flag.replace('_', '-')} is of a network; give that, too: --model"):
+        inspect(str(folders / "source"), str(folders / "target"), (), QUIET, {f"classifier.{flag}": str(folders / "net.pt")})
+
+
+def test_a_missing_file_of_weights_is_named_before_any_image_is_read(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("uda.training.inspect._look", lambda *_: pytest.fail("an image was read"))
+    network = {"classifier.backbone": f"{NETS}:SmallResNet", "classifier.weights": "nowhere.pt"}
+    with pytest.raises(UserError, match="no weights at"):
+        inspect(str(folders / "source"), str(folders / "target"), (), QUIET, network, "cpu")
 
 
 def test_the_page_is_one_file_and_class_names_are_text(folders: Path, tmp_path: Path) -> None:

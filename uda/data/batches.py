@@ -204,9 +204,8 @@ class Batches:
         if self.target is not None:
             plain, target, target_picked = self.target.next(self.target_augment)
         none = next(images[:0] for images in (source, target) if images is not None)
-        source, target, plain_source, plain = (
-            none if part is None else self.runtime.arrange(part) for part in (source, target, plain_source, plain)
-        )
+        plain_source = None if plain_source is None or plain_source is source else self.runtime.arrange(plain_source)
+        source, target, plain = (none if part is None else self.runtime.arrange(part) for part in (source, target, plain))
         small = self.small and (self._drawn_from(self.small[0], picked), self._drawn_from(self.small[1], target_picked))
         augments = self.target_augment, self.source_augment
         return Batch(source, labels, picked, target, plain, target_picked, *augments, small, plain_source)

@@ -25,7 +25,8 @@ their own, and keeps contents small by 0.01 of their mean square. As in that cod
 (`styles = "layers"`), and D can read an image at several sizes (`discriminator_scales`), whose terms are summed. Without
 `content_weight` there is no D_c.
 
-Behind a frozen body E, A, G and D work on small images; C reads their translations, and whole images, through the body.
+Target images are translated as they are, source images augmented, or with `source_weak` as they are, too; C learns from augmented
+ones. Behind a frozen body E, A, G and D work on small images; C reads their translations, and whole images, through the body.
 
 The paper's adaptation (its section 5) translates each source image `draws` times and trains C on them: every source image keeps
 the styles that it was given. Its code was not released.

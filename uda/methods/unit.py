@@ -15,12 +15,13 @@ class head C_i, the two players of the alternating game minimise
            cycle             sum_i  KL(q_j(z | x^{i->j}) || N(0, I)) + |x_i - x^{i->j->i}|    eq. 5
            translated class  as above
            and back          cross-entropy of C_1(x^{2->1}), the same way, and the class that the mean teacher is sure of
-           statistics        sum_i  |means - means|^2 + |stds - stds|^2, over a batch, of the pixels of x^{j->i} and of x_i
+           statistics        sum_i  |means - means|^2 + |stds - stds|^2, over a batch, of pixels of x^{j->i} and of x_i, at half
+                             the resolution
 
 Self-training, the classes of translations, statistics and C_2(x_1) are ours, and need no target label: the published objective
 leaves stem_2 to the adversarial and feature terms alone, and it drifts. Target images are translated as they are; source images
-augmented, or with `source_weak` as they are, too, and C_1 alone learns from augmented ones. Each distance is a sum over an
-image's (or a feature vector's) numbers and a mean over the batch. Of eq. 5's two KL terms the translated code's alone is
+augmented, or with `source_weak` as they are, too, and the class head alone learns from augmented ones. Each distance is a sum
+over an image's (or a feature vector's) numbers and a mean over the batch. Of eq. 5's two KL terms the translated code's alone is
 computed: eq. 3 holds the other, so that the paper's weight of it, here, is lambda_1 + lambda_3.
 
 The released code of the digit experiments differs from the paper, and both from our defaults; settings bring either back, and
@@ -112,8 +113,8 @@ class UNITSettings(AdversarialSettings):
     drawn_batch: PositiveInt | None = None
     """how many source images of a batch are translated, and as many of the target; left out: all of the source"""
     source_weak: bool = False
-    """whether source images are translated as they are, and only what C_1 learns from is augmented; else G_1 learns to draw
-    augmented ones"""
+    """whether source images are translated as they are, and only what the class head learns from is augmented; else G_1 learns to
+    draw augmented ones"""
     posterior: Spread = "unit"
     """variance of q(z|x): 1, as in the paper, or learned; softplus, as the released code learns it"""
     slope: NonNegativeFloat = 0.1
@@ -257,6 +258,7 @@ class UNIT(Translating):
             self._make_target_grey(shape[0])
         if s.initial_weights == "published":
             self._draw_published_weights()
+        self.counted = slice(1 if s.grey_target else None)  # of the target's channels: those of a grey one are equal
         self.noisy = draws_noise(self.discriminators.stems) or draws_noise(self.discriminators.trunks)
         # With weights averaged over the last steps: the teacher, which classifies in the end, and the translator.
         self.teacher = copy.deepcopy(self.discriminators.target_classifier()).requires_grad_(False).eval()
@@ -445,7 +447,8 @@ class UNIT(Translating):
             x_1, x_2, drawn_1, drawn_2 = (
                 F.avg_pool2d(x.float(), 2) for x in (*real, streams.target_source, streams.source_target)
             )
-            values["statistics"] = losses.statistics_distance(drawn_1, x_1) + losses.statistics_distance(drawn_2, x_2)
+            of_target = losses.statistics_distance(drawn_2[:, self.counted], x_2[:, self.counted])
+            values["statistics"] = losses.statistics_distance(drawn_1, x_1) + of_target
             total = total + s.statistics_weight * values["statistics"]
         if s.cycle_weight or s.cycle_kl_weight:
             with self.runtime.autocast():
@@ -463,9 +466,9 @@ class UNIT(Translating):
         return self.seen(self.runtime.arrange(batch.augment(translated.float())))
 
     def _distance(self, x_1: Tensor, x_2: Tensor, drawn_1: Tensor, drawn_2: Tensor) -> Tensor:
-        """sum_i |x_i - drawn_i|; of a grey target's channels, which are equal, one counts."""
-        norm, counted = self.settings.reconstruction_norm, slice(1 if self.settings.grey_target else None)
-        return losses.distance(drawn_1, x_1, norm) + losses.distance(drawn_2[:, counted], x_2[:, counted], norm)
+        """sum_i |x_i - drawn_i|."""
+        norm = self.settings.reconstruction_norm
+        return losses.distance(drawn_1, x_1, norm) + losses.distance(drawn_2[:, self.counted], x_2[:, self.counted], norm)
 
     def classifier(self) -> nn.Module:
         """The teacher: C_2 with weights averaged over the last steps."""

@@ -32,7 +32,7 @@ FEW = 20  # target images; of fewer, an interval spans half of what is possible
 
 
 def check(recipe: Recipe, data_root: str | Path | None, device: str, precision: str) -> Iterator[str]:
-    """A line for each thing that is right.
+    """A line for each thing that is right, or worth a remark.
 
     Args:
         recipe: a resolved one.
@@ -96,7 +96,9 @@ def same_images(wanted: DataSettings) -> str:
     """What is to be said where both domains are the same files or data set; else nothing."""
     here = is_path(wanted.source) and is_path(wanted.target) and os.path.exists(wanted.source) and os.path.exists(wanted.target)
     same = os.path.samefile(wanted.source, wanted.target) if here else wanted.source == wanted.target
-    return "source and target are the same images, so there is nothing to adapt to; give other ones as --target" if same else ""
+    if not same or wanted.target_inverted_copies:
+        return ""
+    return "source and target are the same images, so there is nothing to adapt to; give other ones as --target"
 
 
 def classes_of(wanted: DataSettings, found: dict[Role, Found]) -> tuple[str, ...]:

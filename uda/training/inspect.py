@@ -23,7 +23,14 @@ from uda.evaluation.domains import FOLDS, class_shares, domain_auc, statistics
 from uda.evaluation.outputs import accuracy
 from uda.recipe.load import resolve
 from uda.recipe.schema import Recipe
-from uda.runs.build import build_networks, channels_taken, naming_classes, published_frame
+from uda.runs.build import (
+    build_networks,
+    channels_taken,
+    check_files,
+    naming_classes,
+    published_frame,
+    starts_published,
+)
 from uda.runtime import Runtime, choose_runtime
 from uda.training.check import classes_of
 
@@ -90,8 +97,13 @@ def inspect(
     """
     given = {"data.source": source, "data.target": target, **(overrides or {})}
     network = "classifier.backbone" in given
+    if not network and (files := [key for key in ("weights", "backbone_weights") if f"classifier.{key}" in given]):
+        raise UserError(f"--{files[0].replace('_', '-')} is of a network; give that, too: --model")
     recipe = resolve("photos", {**given, "classifier.trainable": "head", "classifier.bottleneck": 0}).recipe
     found = find_all(recipe.data, roots)
+    if network:
+        starts_published(recipe.classifier)  # which says what contradicts itself
+        check_files(recipe.classifier)
     published = published_frame(recipe.classifier) if network else None
     frame = resolve_frame(recipe.data, found.get("source"), found.get("target"), published, channels_taken(recipe))
     classes = classes_of(recipe.data, found)
@@ -204,7 +216,8 @@ def figures(seen: dict[str, Any]) -> list[str]:
     if shares is not None:
         lines.append(f"the target's classes, estimated: {shares.describe(tuple(source.classes))}")
     if seen["accuracy"] is not None:
-        lines.append(f"the network's accuracy on {len(source.images[:READ]):,} source images: {seen['accuracy']:.4f}")
+        count = len(source.images[:READ])
+        lines.append(f"the network's accuracy on {count:,} source images, which may have taught it: {seen['accuracy']:.4f}")
     if shared := len(seen["duplicates"]):
         lines.append(f"in both domains: {shared} of the {len(source.images):,} and {len(target.images):,} images looked at")
     if unreadable := len(source.unreadable) + len(target.unreadable):
@@ -216,7 +229,8 @@ def advise(seen: dict[str, Any]) -> str:
     """What to do about it, in a paragraph."""
     source, target, auc, shares = seen["source"], seen["target"], seen["auc"], seen["shares"]
     fewest = min(source.classes.values())
-    guessing = None if seen["accuracy"] is None else hardly_better_than_guessing(seen["accuracy"], len(source.classes))
+    read = seen["accuracy"] is not None and len(source.classes) > 1
+    guessing = hardly_better_than_guessing(seen["accuracy"], len(source.classes)) if read else None
     said = [
         (guessing is not None, f"On source images the network is {guessing.name}: {guessing.advice}." if guessing else ""),
         (auc is None, "There are too few images to say how far the domains are apart."),
