@@ -55,8 +55,7 @@ def check(recipe: Recipe, data_root: str | Path | None, device: str, precision: 
             if state.startswith(DAMAGED):
                 raise UserError(note)
             yield f"{role}: {name}, {state}"
-    notes = few_images(len(found["target"])) if recipe.classifies and "target" in found else "", same_images(wanted)
-    yield from filter(None, notes)
+    yield from remarks(recipe, len(found["target"]) if "target" in found else None)
     published_as, taken = published_frame(recipe.classifier), channels_taken(recipe)
     frame = resolve_frame(wanted, found.get("source"), found.get("target"), published_as, taken)
     classes = classes_of(wanted, found)
@@ -80,6 +79,12 @@ def check(recipe: Recipe, data_root: str | Path | None, device: str, precision: 
     if built is not None and published:
         built.classifier.start = f"the published weights of {classifier.backbone}, which a run downloads unless it has them"
     yield _describe_networks(untrained, built)
+
+
+def remarks(recipe: Recipe, count: int | None) -> list[str]:
+    """What is to be said before anything is trained, of a target of `count` images; None where they have not been counted."""
+    few = few_images(count) if recipe.classifies and count is not None else ""
+    return [line for line in (few, same_images(recipe.data)) if line]
 
 
 def few_images(count: int) -> str:

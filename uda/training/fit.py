@@ -31,7 +31,7 @@ from uda.runs.memory import check_memory
 from uda.runs.run import Run
 from uda.runtime import Runtime, choose_runtime, scoped_seed, training
 from uda.text import counted
-from uda.training.check import few_images, same_images
+from uda.training.check import remarks
 from uda.training.deeper import go_deeper
 from uda.training.loop import Checkpoints, Loop, Metrics, Observer, Progress, Signals, resumable
 from uda.training.stages import Job, adapt, keep_inputs, keep_target, labelled_images, measure, predict_last, train_source
@@ -302,9 +302,8 @@ def introduce(job: Job) -> None:
     kinds = ("labelled ", " without labels") if recipe.classifies else ("", "")
     say(f"  source {pair.source.name}: {counted(len(pair.source), f'{kinds[0]}image')} ({pair.source.note})")
     say(f"  target {pair.target.name}: {counted(len(pair.target), 'image')}{kinds[1]} ({pair.target.note})")
-    for note in (few_images(len(pair.target)) if recipe.classifies else "", same_images(recipe.data)):
-        if note:
-            say(f"  note: {note}")
+    for remark in remarks(recipe, len(pair.target)):
+        say(f"  note: {remark}")
     if aside := count_kept_aside(len(pair.target), recipe.kept_aside):
         say(f"  {aside:,} of the target's images are kept aside: no method trains on them; label-free figures read them alone")
     if pair.target_test is not None and pair.target_test.note != pair.target.note:

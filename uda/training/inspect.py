@@ -228,11 +228,11 @@ def figures(seen: dict[str, Any]) -> list[str]:
 def advise(seen: dict[str, Any]) -> str:
     """What to do about it, in a paragraph."""
     source, target, auc, shares = seen["source"], seen["target"], seen["auc"], seen["shares"]
-    fewest = min(source.classes.values())
-    read = seen["accuracy"] is not None and len(source.classes) > 1
-    guessing = hardly_better_than_guessing(seen["accuracy"], len(source.classes)) if read else None
+    fewest, right, classes = min(source.classes.values()), seen["accuracy"], len(source.classes)
+    guessing = hardly_better_than_guessing(right, classes) if right is not None and classes > 1 else None
+    unread = f"On source images the network is {guessing.name}: {guessing.advice}." if guessing else ""
     said = [
-        (guessing is not None, f"On source images the network is {guessing.name}: {guessing.advice}." if guessing else ""),
+        (bool(unread), unread),
         (auc is None, "There are too few images to say how far the domains are apart."),
         (auc is not None and auc < 0.6, "The domains hardly differ in what was read: a classifier trained on the source may do."),
         (auc is not None and 0.6 <= auc < 0.9, "The domains differ, and not wholly: this is what adaptation is made for."),
