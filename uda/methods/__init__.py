@@ -22,6 +22,7 @@ from uda.methods.dirt_t import DIRTT
 from uda.methods.drit import DRIT
 from uda.methods.fixmatch import FixMatch
 from uda.methods.im import InformationMaximization
+from uda.methods.label_propagation import LabelPropagation
 from uda.methods.latent_mapping import LatentMapping
 from uda.methods.mcc import MCC
 from uda.methods.mcd import MCD
@@ -40,7 +41,7 @@ METHODS: dict[str, type[Method]] = {
     method.__module__.rpartition(".")[2]: method
     for method in (
         SourceOnly, TargetOnly, AdaBN, DANN, CDAN, SDAT, DAN, DeepCORAL, MCD, MCC, MeanTeacher, VADA, DIRTT, SHOT, AaD, SupCon,
-        InformationMaximization, FixMatch, MIC, DANCE, UNIT, DRIT, LatentMapping, CoGAN, UNITTranslation,
+        InformationMaximization, FixMatch, MIC, DANCE, LabelPropagation, UNIT, DRIT, LatentMapping, CoGAN, UNITTranslation,
     )
 }  # fmt: skip
 """the shipped methods, by the names of their files"""

@@ -1,0 +1,66 @@
+"""Label propagation: what spreads over a line of images, and a step by hand."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from tests.methods import reference as by_hand
+from tests.methods.reference import adamw, assert_losses, assert_same_update, descend, made, twins
+from uda.data.batches import Batch
+from uda.methods.label_propagation import NO_CLASS, LabelPropagation, spread
+from uda.methods.neighbours import NeighbourBank
+from uda.runtime import Runtime
+
+SURE, DOUBTFUL = [8.0, 0, 0, 0], [0.4, 0.3, 0, 0]
+
+
+def two_heaps(first: list[list[float]], second: list[list[float]]) -> NeighbourBank:
+    """Images in two directions, the members of each a little apart, and what the source classifier says of them."""
+    angles = [*(0.01 * i for i in range(len(first))), *(1.5 + 0.01 * i for i in range(len(second)))]
+    bank = NeighbourBank(2, 4)
+    bank.fill([(torch.tensor([[math.cos(a), math.sin(a)] for a in angles]), torch.tensor([*first, *second]))])
+    return bank
+
+
+def test_an_image_is_what_those_around_it_are_whatever_the_source_classifier_says_of_it(fp32: Runtime) -> None:
+    other = SURE[1:] + SURE[:1]
+    bank = two_heaps([SURE, SURE, DOUBTFUL, other, SURE], [DOUBTFUL, DOUBTFUL, SURE, DOUBTFUL])
+    found = made(LabelPropagation, fp32, neighbours=3).propagate(bank)
+    assert found.tolist() == [0] * 5 + [NO_CLASS] * 4
+
+
+def test_without_listening_each_image_is_what_the_source_classifier_says(fp32: Runtime) -> None:
+    bank = two_heaps([SURE, SURE, DOUBTFUL], [SURE[1:] + SURE[:1], DOUBTFUL])
+    found = made(LabelPropagation, fp32, neighbours=2, alpha=0.0).propagate(bank)
+    assert found.tolist() == [0, 0, NO_CLASS, 3, NO_CLASS]
+
+
+def test_many_rounds_come_to_the_papers_limit() -> None:
+    torch.manual_seed(0)
+    start, nearest = torch.rand(12, 5), torch.stack([torch.randperm(12)[:3] for _ in range(12)])
+    mean_of_nearest = torch.zeros(12, 12).scatter(1, nearest, 1 / 3)
+    limit = 0.2 * torch.linalg.solve(torch.eye(12) - 0.8 * mean_of_nearest, start)
+    assert torch.allclose(spread(start, nearest, 0.8, 100), limit, atol=1e-5)
+    assert torch.allclose(spread(start, nearest, 0.8, 1), 0.8 * start[nearest].mean(1) + 0.2 * start)
+
+
+def test_a_step_by_hand(batch: Batch, fp32: Runtime) -> None:
+    """Known images learn their class, unknown ones even shares; both means are over the whole batch."""
+    method, twin = twins(LabelPropagation, fp32, weight=0.7)
+    found = torch.tensor([3, NO_CLASS, 0, 9, NO_CLASS, NO_CLASS, 1, 2])
+    method.found[batch.target_positions] = found
+    logits = twin.network(batch.target)
+    log_p = by_hand.log_probabilities(logits)
+    propagated = -sum(log_p[row, label] for row, label in enumerate(found.tolist()) if label != NO_CLASS) / 8
+    no_class = -sum(log_p[row].sum() / 10 for row, label in enumerate(found.tolist()) if label == NO_CLASS) / 8
+    class_loss = by_hand.cross_entropy(twin.network(batch.source), batch.source_labels)
+    total = class_loss + 0.7 * (propagated + no_class)
+    descend(adamw(twin.network.parameters(), twin.settings), total)
+    expected = {
+        "class": class_loss, "propagated_class": propagated, "no_class": no_class,
+        "target_entropy": by_hand.entropy(logits), "total": total,
+    }  # fmt: skip
+    assert_losses(method.step(batch), expected)
+    assert_same_update(method, twin)

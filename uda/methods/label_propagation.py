@@ -1,0 +1,103 @@
+"""Label propagation: Zhou et al., "Learning with Local and Global Consistency", NIPS 2003. For targets with unknown classes.
+
+What the source classifier says of each target image, and how much it doubts that, spreads among images that lie together:
+
+    y_0 = (p, H(p) / ln K),   y <- alpha x mean of y over the k nearest + (1 - alpha) x y_0,   for some rounds
+
+Those so come to be of one class, or of none: an image whose doubt has ended above 1/2 is of no known class
+(`uda.evaluation.unknown`). That is done once, before the first step; the network then learns from it:
+
+    total = cross-entropy(source) + weight x mean over the target of [ -log p(class it was found to be)
+                                                                       or, of no class: cross-entropy(even shares, p) ]
+
+The nearest, by the cosine of features, are of all target images. Not in the paper, which spreads a few known labels by distances
+over all images: doubt spreads too, each image listens to its k nearest alone, and a network learns from the end.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from pydantic import NonNegativeFloat, PositiveInt
+from torch import Tensor
+
+from uda import losses
+from uda.data.batches import Batch
+from uda.data.domain import Domain
+from uda.methods.base import Method, OneNetwork, OptimizerSettings
+from uda.methods.neighbours import NeighbourBank, inputs_of
+from uda.players import Players
+from uda.types import UnitInterval
+
+BLOCK = 1000
+"""images whose neighbours are looked for at once"""
+NO_CLASS = -1
+
+
+class LabelPropagationSettings(OptimizerSettings):
+    """Label propagation's settings."""
+
+    name: str = "label_propagation"
+    weight: NonNegativeFloat = 1.0
+    """of what is learned from the target"""
+    neighbours: PositiveInt = 10
+    """k: to how many others each image listens"""
+    alpha: UnitInterval = 0.95
+    """how much it listens to them, instead of to the source classifier; 0.99 in the paper, by which doubt leaks between classes here"""
+    rounds: PositiveInt = 100
+    """how often all listen"""
+
+
+class LabelPropagation(OneNetwork):
+    """Target images are of the class that those around them are of, or of none."""
+
+    Settings = LabelPropagationSettings
+    settings: LabelPropagationSettings
+    default_training = Method.default_training.model_copy(update={"batch": 64, "target_batch": 64, "class_shares": "own"})
+
+    found: Tensor
+    """the class of each target image, int64 (N,), or `NO_CLASS`"""
+
+    def setup(self, target: Domain, players: Players) -> None:
+        super().setup(target, players)
+        bank = NeighbourBank(self.network.backbone.feature_dim, self.network.classes)
+        bank.fill(self.outputs(inputs_of(target)))
+        self.found = self.propagate(bank)
+
+    def propagate(self, bank: NeighbourBank) -> Tensor:
+        """The class of each of a bank's N images, or `NO_CLASS`: int64 (N,)."""
+        s, p = self.settings, bank.probabilities
+        positions = torch.arange(len(p), device=p.device)
+        nearest = torch.cat([bank.neighbours(part, s.neighbours) for part in positions.split(BLOCK)])
+        doubt = torch.special.entr(p).sum(1, keepdim=True) / math.log(p.shape[1])
+        said = spread(torch.cat([p, doubt], 1), nearest, s.alpha, s.rounds)
+        return said[:, :-1].argmax(1).masked_fill(said[:, -1] > 0.5, NO_CLASS)
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        _, _, source_logits, target_logits = self.read(batch)
+        class_loss = losses.cross_entropy(source_logits, batch.source_labels)
+        found = self.found[batch.target_positions]
+        log_p = F.log_softmax(target_logits, 1)
+        propagated = F.nll_loss(log_p, found, ignore_index=NO_CLASS, reduction="sum") / len(found)
+        no_class = -(log_p.mean(1) * (found == NO_CLASS)).mean()
+        return {
+            "class": class_loss,
+            "propagated_class": propagated,
+            "no_class": no_class,
+            "target_entropy": losses.entropy(target_logits),
+            "total": class_loss + self.settings.weight * (propagated + no_class),
+        }
+
+
+def spread(start: Tensor, nearest: Tensor, alpha: float, rounds: int) -> Tensor:
+    """What N images say, (N, D), after rounds of listening to their k nearest, int64 (N, k): as much as `alpha`, else to `start`.
+
+    It nears (1 - alpha) (I - alpha S)^-1 start, S the mean over the nearest. Source: Zhou et al. 2003, section 2.
+    """
+    said = start
+    for _ in range(rounds):
+        heard = torch.stack([said[others] for others in nearest.T]).mean(0)
+        said = alpha * heard + (1 - alpha) * start
+    return said
