@@ -45,7 +45,7 @@ class LabelPropagationSettings(OptimizerSettings):
     neighbours: PositiveInt = 10
     """k: to how many others each image listens"""
     alpha: UnitInterval = 0.95
-    """how much it listens to them, instead of to the source classifier; 0.99 in the paper, by which doubt leaks between classes here"""
+    """how much it listens to them, instead of to the source classifier; the paper's 0.99 lets doubt leak into other classes"""
     rounds: PositiveInt = 100
     """how often all listen"""
 
