@@ -37,13 +37,23 @@ def test_without_listening_each_image_is_what_the_source_classifier_says(fp32: R
     assert found.tolist() == [0, 0, NO_CLASS, 3, NO_CLASS]
 
 
+def test_the_very_nearest_count_most(fp32: Runtime) -> None:
+    """The doubtful third lies near to two sure images, and far from three doubtful ones."""
+    angles = torch.tensor([0.0, 0.05, 0.1, 1.1, 1.12, 1.14])
+    bank = NeighbourBank(2, 4)
+    bank.fill([(torch.stack([angles.cos(), angles.sin()], 1), torch.tensor([SURE] * 2 + [DOUBTFUL] * 4))])
+    found = [made(LabelPropagation, fp32, neighbours=5, temperature=t).propagate(bank)[2] for t in (0.05, 9.0)]
+    assert found == [0, NO_CLASS]
+
+
 def test_many_rounds_come_to_the_papers_limit() -> None:
     torch.manual_seed(0)
     start, nearest = torch.rand(12, 5), torch.stack([torch.randperm(12)[:3] for _ in range(12)])
-    mean_of_nearest = torch.zeros(12, 12).scatter(1, nearest, 1 / 3)
-    limit = 0.2 * torch.linalg.solve(torch.eye(12) - 0.8 * mean_of_nearest, start)
-    assert torch.allclose(spread(start, nearest, 0.8, 100), limit, atol=1e-5)
-    assert torch.allclose(spread(start, nearest, 0.8, 1), 0.8 * start[nearest].mean(1) + 0.2 * start)
+    weights = torch.rand(12, 3).softmax(1)
+    weighted = torch.zeros(12, 12).scatter(1, nearest, weights)
+    limit = 0.2 * torch.linalg.solve(torch.eye(12) - 0.8 * weighted, start)
+    assert torch.allclose(spread(start, nearest, weights, 0.8, 100), limit, atol=1e-5)
+    assert torch.allclose(spread(start, nearest, weights, 0.8, 1), 0.8 * weighted @ start + 0.2 * start)
 
 
 def test_a_step_by_hand(batch: Batch, fp32: Runtime) -> None:

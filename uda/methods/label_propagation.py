@@ -2,7 +2,8 @@
 
 What the source classifier says of each target image, and how much it doubts that, spreads among images that lie together:
 
-    y_0 = (p, H(p) / ln K),   y <- alpha x mean of y over the k nearest + (1 - alpha) x y_0,   for some rounds
+    y_0 = (p, H(p) / ln K),   y <- alpha x sum over the k nearest of w_j y_j + (1 - alpha) x y_0,   for some rounds
+    w = softmax over the k nearest of cosine / temperature
 
 Those so come to be of one class, or of none: an image whose doubt has ended above 1/2 is of no known class
 (`uda.evaluation.unknown`). That is done once, before the first step; the network then learns from it:
@@ -10,8 +11,9 @@ Those so come to be of one class, or of none: an image whose doubt has ended abo
     total = cross-entropy(source) + weight x mean over the target of [ -log p(class it was found to be)
                                                                        or, of no class: cross-entropy(even shares, p) ]
 
-The nearest, by the cosine of features, are of all target images. Not in the paper, which spreads a few known labels by distances
-over all images: doubt spreads too, each image listens to its k nearest alone, and a network learns from the end.
+The nearest are those of all target images, by features; w is the paper's Gaussian of distances, since features have length 1. Not in
+the paper, which spreads a few known labels: doubt spreads, too, each image listens to its k nearest alone, and a network learns from
+what was found.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from pydantic import NonNegativeFloat, PositiveInt
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from uda import losses
@@ -44,7 +46,9 @@ class LabelPropagationSettings(OptimizerSettings):
     """of what is learned from the target"""
     neighbours: PositiveInt = 10
     """k: to how many others each image listens"""
-    alpha: UnitInterval = 0.95
+    temperature: PositiveFloat = 0.05
+    """of cosines: the lower, the more it listens to the very nearest; as in DANCE"""
+    alpha: UnitInterval = 0.9
     """how much it listens to them, instead of to the source classifier; the paper's 0.99 lets doubt leak into other classes"""
     rounds: PositiveInt = 100
     """how often all listen"""
@@ -69,10 +73,10 @@ class LabelPropagation(OneNetwork):
     def propagate(self, bank: NeighbourBank) -> Tensor:
         """The class of each of a bank's N images, or `NO_CLASS`: int64 (N,)."""
         s, p = self.settings, bank.probabilities
-        positions = torch.arange(len(p), device=p.device)
-        nearest = torch.cat([bank.neighbours(part, s.neighbours) for part in positions.split(BLOCK)])
+        found = [bank.neighbours(part, s.neighbours) for part in torch.arange(len(p), device=p.device).split(BLOCK)]
+        cosines, nearest = (torch.cat(parts) for parts in zip(*found, strict=True))
         doubt = torch.special.entr(p).sum(1, keepdim=True) / math.log(p.shape[1])
-        said = spread(torch.cat([p, doubt], 1), nearest, s.alpha, s.rounds)
+        said = spread(torch.cat([p, doubt], 1), nearest, (cosines / s.temperature).softmax(1), s.alpha, s.rounds)
         return said[:, :-1].argmax(1).masked_fill(said[:, -1] > 0.5, NO_CLASS)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
@@ -91,13 +95,14 @@ class LabelPropagation(OneNetwork):
         }
 
 
-def spread(start: Tensor, nearest: Tensor, alpha: float, rounds: int) -> Tensor:
-    """What N images say, (N, D), after rounds of listening to their k nearest, int64 (N, k): as much as `alpha`, else to `start`.
+def spread(start: Tensor, nearest: Tensor, weights: Tensor, alpha: float, rounds: int) -> Tensor:
+    """What N images say, (N, D), after rounds of listening to their k nearest, as much as `alpha`, and else to `start`.
 
-    It nears (1 - alpha) (I - alpha S)^-1 start, S the mean over the nearest. Source: Zhou et al. 2003, section 2.
+    `nearest`: their positions, int64 (N, k); `weights`: how much each is listened to, (N, k), of sum 1 in each row. With these in a
+    matrix S it nears (1 - alpha) (I - alpha S)^-1 start. Source: Zhou et al. 2003, section 2.
     """
     said = start
     for _ in range(rounds):
-        heard = torch.stack([said[others] for others in nearest.T]).mean(0)
+        heard = sum(weight[:, None] * said[others] for weight, others in zip(weights.T, nearest.T, strict=True))
         said = alpha * heard + (1 - alpha) * start
     return said

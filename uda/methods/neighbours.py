@@ -59,18 +59,19 @@ class NeighbourBank(nn.Module):
         self.features[positions] = F.normalize(features.detach().float(), dim=1)
         self.probabilities[positions] = logits.detach().float().softmax(1)
 
-    def neighbours(self, positions: Tensor, count: int) -> Tensor:
-        """Positions (B, count) of the images that are nearest by cosine to those at these positions, themselves left out.
+    def neighbours(self, positions: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """Cosines and positions, (B, count) each, of the images nearest to those at these positions, themselves left out.
 
         Where the bank holds no more than `count` images, all others: (B, N - 1).
         """
         cosines = self.features[positions] @ self.features.T
         cosines[torch.arange(len(positions), device=positions.device), positions] = -torch.inf
-        return cosines.topk(min(count, len(self.features) - 1)).indices
+        nearest = cosines.topk(min(count, len(self.features) - 1))
+        return nearest.values, nearest.indices
 
     def nearest(self, positions: Tensor, count: int) -> Tensor:
         """Probabilities (B, count, K) of these neighbours."""
-        return self.probabilities[self.neighbours(positions, count)]
+        return self.probabilities[self.neighbours(positions, count)[1]]
 
 
 def _take_length(bank: nn.Module, state: dict[str, Any], prefix: str, *_: object) -> None:
