@@ -11,9 +11,8 @@ Those so come to be of one class, or of none: an image whose doubt has ended abo
     total = cross-entropy(source) + weight x mean over the target of [ -log p(class it was found to be)
                                                                        or, of no class: cross-entropy(even shares, p) ]
 
-The nearest are those of all target images, by features; w is the paper's Gaussian of distances, since features have length 1. Not in
-the paper, which spreads a few known labels: doubt spreads, too, each image listens to its k nearest alone, and a network learns from
-what was found.
+The nearest are of all target images, by features; w is the paper's Gaussian of distances, since features have length 1. Not in the
+paper, which spreads a few known labels: doubt spreads, each image listens to its k nearest alone, and a network learns from it all.
 """
 
 from __future__ import annotations
@@ -98,7 +97,7 @@ class LabelPropagation(OneNetwork):
 def spread(start: Tensor, nearest: Tensor, weights: Tensor, alpha: float, rounds: int) -> Tensor:
     """What N images say, (N, D), after rounds of listening to their k nearest, as much as `alpha`, and else to `start`.
 
-    `nearest`: their positions, int64 (N, k); `weights`: how much each is listened to, (N, k), of sum 1 in each row. With these in a
+    `nearest`: their positions, int64 (N, k); `weights`: how much each is listened to, (N, k), of sum 1 in a row. With these in a
     matrix S it nears (1 - alpha) (I - alpha S)^-1 start. Source: Zhou et al. 2003, section 2.
     """
     said = start
