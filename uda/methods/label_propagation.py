@@ -11,8 +11,8 @@ Those so come to be of one class, or of none: an image whose doubt has ended abo
     total = cross-entropy(source) + weight x mean over the target of [ -log p(class it was found to be)
                                                                        or, of no class: cross-entropy(even shares, p) ]
 
-The nearest are of all target images, by features; w is the paper's Gaussian of distances, since features have length 1. Not in the
-paper, which spreads a few known labels: doubt spreads, each image listens to its k nearest alone, and a network learns from it all.
+The nearest are of all target images, by features, and w is the paper's Gaussian of distances: features have length 1 here. Not in
+the paper, which spreads a few known labels: doubt spreads, each image listens to k others, and a network learns from it all.
 """
 
 from __future__ import annotations
