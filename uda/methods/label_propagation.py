@@ -45,9 +45,9 @@ class LabelPropagationSettings(OptimizerSettings):
     """of what is learned from the target"""
     neighbours: PositiveInt = 10
     """k: to how many others each image listens"""
-    temperature: PositiveFloat = 0.05
-    """of cosines: the lower, the more it listens to the very nearest; as in DANCE"""
-    alpha: UnitInterval = 0.9
+    temperature: PositiveFloat = 0.03
+    """of cosines: the lower, the more it listens to the very nearest"""
+    alpha: UnitInterval = 0.95
     """how much it listens to them, instead of to the source classifier; the paper's 0.99 lets doubt leak into other classes"""
     rounds: PositiveInt = 100
     """how often all listen"""
