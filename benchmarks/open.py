@@ -108,7 +108,7 @@ def main() -> None:
     for shift in shifts or [digits(given.out, given.known, given.images, given.steps)]:
         for seed in given.seeds:
             for method in given.methods:
-                overrides = shift.overrides | {"seed": seed, "method.name": method}
+                overrides = shift.overrides | {"data.unknown": "class", "seed": seed, "method.name": method}
                 trained = sorted(given.out.glob(f"*-{shift.name}-{seed}/weights/source.safetensors"))  # by the first run
                 overrides |= {"classifier.weights": str(trained[0].absolute())} if trained else {}
                 result = run_cell(given.out / f"{method}-{shift.name}-{seed}", shift.recipe, overrides)
