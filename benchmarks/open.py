@@ -109,8 +109,6 @@ def main() -> None:
         for seed in given.seeds:
             for method in given.methods:
                 overrides = shift.overrides | {"data.unknown": "class", "seed": seed, "method.name": method}
-                trained = sorted(given.out.glob(f"*-{shift.name}-{seed}/weights/source.safetensors"))  # by the first run
-                overrides |= {"classifier.weights": str(trained[0].absolute())} if trained else {}
                 result = run_cell(given.out / f"{method}-{shift.name}-{seed}", shift.recipe, overrides)
                 for name in ("source_only", "last"):
                     told, who = result["open_set"][name], "source classifier" if name == "source_only" else method
