@@ -55,8 +55,9 @@ def check_files(wanted: SourceClassifierSettings) -> None:
     """Whether the files are there that a network is made of: a wrong name is known before minutes are spent on images.
 
     Raises:
-        UserError: where one is missing or damaged, or the code in it cannot be imported.
+        UserError: where one is missing or damaged, the code in it cannot be imported, or two contradict each other.
     """
+    starts_published(wanted)
     for weights in (wanted.weights, wanted.backbone_weights):
         if weights is not None:
             read_state(Path(weights))

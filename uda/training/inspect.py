@@ -29,7 +29,6 @@ from uda.runs.build import (
     check_files,
     naming_classes,
     published_frame,
-    starts_published,
 )
 from uda.runtime import Runtime, choose_runtime
 from uda.training.check import classes_of
@@ -102,7 +101,6 @@ def inspect(
     recipe = resolve("photos", {**given, "classifier.trainable": "head", "classifier.bottleneck": 0}).recipe
     found = find_all(recipe.data, roots)
     if network:
-        starts_published(recipe.classifier)  # which says what contradicts itself
         check_files(recipe.classifier)
     published = published_frame(recipe.classifier) if network else None
     frame = resolve_frame(recipe.data, found.get("source"), found.get("target"), published, channels_taken(recipe))
