@@ -16,6 +16,7 @@ from uda.evaluation.calibration import expected_calibration_error, fit_temperatu
 from uda.evaluation.evaluator import predict
 from uda.evaluation.results import _without_labels, evaluations, select
 from uda.evaluation.study import shipped
+from uda.evaluation.unknown import FEWEST, looks_unknown
 from uda.evaluation.witnesses import witnesses
 
 
@@ -64,6 +65,24 @@ def test_where_no_prediction_changed_both_estimates_are_one(run: uda.Run):
     assert result["estimated"]["accuracy"] == result["estimated"]["source_only"]
     assert result["estimated"]["interval"] == result["estimated"]["source_only_interval"]
     assert result["recommended_because"].startswith("it gives every target image the class that the source classifier gives")
+
+
+def test_where_doubt_is_meant_all_that_is_told_without_labels_is_of_the_images_that_are_named(run: uda.Run):
+    """Every second image left in doubt takes nothing from the estimate, and is no reason for a warning."""
+    few = run.outputs("source_only")
+    before = replace(few, target_features=few.target_features.repeat(9, 1), target_logits=few.target_logits.repeat(9, 1))
+    logits, left_out = 99 * before.target_logits, torch.arange(len(before.target_logits)) % 2 == 0
+    named = ~left_out & ~looks_unknown(logits)
+    assert named.sum() > FEWEST
+    after = replace(before, target_logits=torch.where(left_out[:, None], torch.zeros(()), logits))
+    result = _without_labels(before, after, run.classes, trains=True, shares=None, leaves_unknown=True)
+    found = shipped().judge(witnesses(before.of(named), after.of(named)))
+    assert result["estimated"]["accuracy"] == found.accuracy
+    assert result["estimated"]["named"] == pytest.approx(float(named.float().mean()))
+    assert "unsure" not in [warning["name"] for warning in result["warnings"]]
+    other = _without_labels(before, after, run.classes, trains=True, shares=None)
+    assert "named" not in other["estimated"]
+    assert "unsure" in [warning["name"] for warning in other["warnings"]]
 
 
 def test_mean_ranks_of_several_scores_select(run: uda.Run):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from uda.evaluation.unknown import doubt, looks_unknown, open_set
+from uda.evaluation.unknown import FEWEST, doubt, looks_unknown, named, open_set
 
 SURE, TORN, LOST = [9.0, 0, 0, 0], [9.0, 9.0, 0, 0], [0.0, 0, 0, 0]
 
@@ -14,6 +14,12 @@ def test_doubt_is_a_share_of_the_highest_entropy():
 
 def test_what_is_lost_between_more_than_half_of_the_classes_looks_unknown():
     assert looks_unknown(torch.tensor([SURE, [9.0, 8.0, 0, 0], [9.0, 9.0, 9.0, 0], LOST])).tolist() == [False, False, True, True]
+
+
+def test_all_images_count_as_named_where_too_few_are():
+    logits = torch.tensor([SURE] * FEWEST + [LOST])
+    assert named(logits).tolist() == [True] * FEWEST + [False]
+    assert named(logits[1:]).all()
 
 
 def test_figures_by_hand():

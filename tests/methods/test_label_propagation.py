@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import math
 
+import pytest
 import torch
 
+from tests.conftest import domain
 from tests.methods import reference as by_hand
 from tests.methods.reference import adamw, assert_losses, assert_same_update, descend, made, twins
+from uda.data.augment import to_float
 from uda.data.batches import Batch
+from uda.methods import label_propagation
 from uda.methods.label_propagation import NO_CLASS, LabelPropagation, spread
 from uda.methods.neighbours import NeighbourBank
-from uda.runtime import Runtime
+from uda.runtime import Runtime, evaluating
 
 SURE, DOUBTFUL = [8.0, 0, 0, 0], [0.4, 0.3, 0, 0]
+TORN = [9.0, 9.0, 0, 0]
+"""an entropy of half of ln 4 and a little more, but below 1"""
 
 
 def two_heaps(first: list[list[float]], second: list[list[float]]) -> NeighbourBank:
@@ -29,6 +35,33 @@ def test_an_image_is_what_those_around_it_are_whatever_the_source_classifier_say
     bank = two_heaps([SURE, SURE, DOUBTFUL, other, SURE], [DOUBTFUL, DOUBTFUL, SURE, DOUBTFUL])
     found = made(LabelPropagation, fp32, neighbours=3).propagate(bank)
     assert found.tolist() == [0] * 5 + [NO_CLASS] * 4
+
+
+def test_doubt_is_a_share_of_the_highest_entropy_and_no_class_of_its_own(fp32: Runtime) -> None:
+    bank = two_heaps([TORN, TORN, TORN], [SURE, [3.4, 0, 0, 0], SURE])
+    assert made(LabelPropagation, fp32, neighbours=2).propagate(bank).tolist() == [NO_CLASS] * 3 + [0] * 3
+    below = two_heaps([[2.0, 0, 0, -9.0]] * 3, [SURE] * 3)  # p = 0.78, a doubt of 0.49
+    assert made(LabelPropagation, fp32, neighbours=2).propagate(below).tolist() == [0] * 6
+
+
+def test_blocks_of_images_are_one_after_the_other(fp32: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    bank = two_heaps([SURE, DOUBTFUL, SURE, SURE, DOUBTFUL], [DOUBTFUL] * 6)
+    whole = made(LabelPropagation, fp32, neighbours=3).propagate(bank)
+    monkeypatch.setattr(label_propagation, "BLOCK", 2)
+    assert made(LabelPropagation, fp32, neighbours=3).propagate(bank).equal(whole)
+
+
+def test_it_spreads_what_the_network_says_of_the_target_in_the_targets_order(fp32: Runtime) -> None:
+    target = domain("t", 24, 1).without_labels()
+    method = made(LabelPropagation, fp32, target=target, alpha=0.0)
+    with evaluating(method.network), torch.no_grad():
+        logits = method.network(to_float(target.images))
+    assert method.found.tolist() == logits.argmax(1).masked_fill(by_hand.entropies(logits) > math.log(10) / 2, NO_CLASS).tolist()
+
+
+def test_a_single_image_is_what_is_said_of_it(fp32: Runtime) -> None:
+    for logits, expected in (SURE, 0), (DOUBTFUL, NO_CLASS):
+        assert made(LabelPropagation, fp32).propagate(two_heaps([logits], [])).tolist() == [expected]
 
 
 def test_without_listening_each_image_is_what_the_source_classifier_says(fp32: Runtime) -> None:

@@ -48,6 +48,22 @@ def test_where_some_images_are_of_unknown_classes_the_estimate_is_said_to_count_
     assert "of all target images, those of unknown classes, too (0.70 .. 0.90)" in estimated_rows(result | {"open_set": {}})[0][2]
 
 
+def test_an_estimate_of_named_images_says_how_many_these_are() -> None:
+    result: Any = {"estimated": {"accuracy": 0.8, "interval": (0.7, 0.9), "named": 0.64}, "open_set": {}}
+    assert "of the 64% of the target images that the adapted one names (0.70 .. 0.90)" in estimated_rows(result)[0][2]
+
+
+def test_where_classes_are_unknown_labels_contradict_a_recommendation_by_the_harmonic_mean() -> None:
+    told = {name: {"harmonic_mean": mean} for name, mean in (("source_only", 0.9), ("last", 0.7))}
+    result: Any = {
+        "estimated": {"accuracy": 0.8, "interval": (0.7, 0.9)}, "accuracy": {"source_only": 0.8, "last": 0.9},
+        "recommended": "adapted", "recommended_because": "why", "open_set": told,
+    }  # fmt: skip
+    assert estimated_rows(result)[-1][2].endswith("say -20.0 of the harmonic mean")
+    told["last"]["harmonic_mean"] = 0.95
+    assert estimated_rows(result)[-1][2] == "why"
+
+
 def test_the_source_accuracy_says_where_the_classifier_may_have_seen_the_images(own_run: Run) -> None:
     assert own_run.result["source"]["seen"] == "perhaps", "its weights were given, and a tenth of the folder is tested on"
     assert meanings(own_run.result)["source"].endswith("which its weights may have been trained on")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -76,6 +76,10 @@ class Outputs:
         return Outputs(
             **{name: value.clamp(-most, most).half() if name.endswith("features") else value for name, value in tensors.items()}
         )
+
+    def of(self, rows: Tensor) -> Outputs:
+        """The same with these of the M target images alone, bool (M,)."""
+        return replace(self, target_features=self.target_features[rows], target_logits=self.target_logits[rows])
 
     @property
     def source(self) -> tuple[Tensor, Tensor]:

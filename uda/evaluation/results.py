@@ -26,7 +26,7 @@ from uda.evaluation.outputs import Outputs, confusion, per_class_accuracy
 from uda.evaluation.selection import best
 from uda.evaluation.shares import Shares
 from uda.evaluation.study import shipped
-from uda.evaluation.unknown import OpenSet, open_set
+from uda.evaluation.unknown import OpenSet, named, open_set
 from uda.evaluation.witnesses import witnesses
 
 OF_A_CLASSIFIER = "classes", "accuracy", "selection", "estimated", "calibration", "warnings"
@@ -117,6 +117,8 @@ class Estimated(TypedDict):
     source_only_interval: NotRequired[tuple[float, float]]
     unlike: NotRequired[bool]
     """whether no run of the study was like this one"""
+    named: NotRequired[float]
+    """the share of the target images that this and the recommendation are of: those that a method for unknown classes names"""
 
 
 class ClassShares(TypedDict):
@@ -259,6 +261,7 @@ def classifier_results(
     scores: Sequence[str],
     trains: bool,
     shares: Shares | None = None,
+    leaves_unknown: bool = False,
 ) -> dict[str, Any]:
     """The accuracies and what stands beside them.
 
@@ -271,13 +274,14 @@ def classifier_results(
         scores: the label-free scores that select.
         trains: whether the method was to change the classifier at all.
         shares: of the target's classes, where the method expected them so.
+        leaves_unknown: whether the method makes the adapted classifier doubtful of what is of no known class.
     """
     selected = select(rows)
     result: dict[str, Any] = {
         "classes": list(pair.target.classes),
         "accuracy": {"source": source, "source_only": None, "last": None, "selected": None, "oracle": None},
         "selection": {"score": " + ".join(scores), "selected_step": selected["step"]},
-        **_without_labels(before, after, pair.target.classes, trains, shares),
+        **_without_labels(before, after, pair.target.classes, trains, shares, leaves_unknown),
     }
     if before.test is not None and after.test is not None:
         oracle = max(evaluations(rows), key=lambda row: row["target_test_accuracy"])
@@ -298,9 +302,13 @@ def classifier_results(
 
 
 def _without_labels(
-    before: Outputs, after: Outputs, classes: tuple[str, ...], trains: bool, shares: Shares | None
+    before: Outputs, after: Outputs, classes: tuple[str, ...], trains: bool, shares: Shares | None, leaves_unknown: bool = False
 ) -> dict[str, Any]:
     """What is said of the adapted classifier (`after`) from target images without labels, and held-out source images with."""
+    of: dict[str, float] = {}
+    if leaves_unknown:  # doubt that was meant is no sign of mistakes
+        rows = named(after.target_logits)
+        before, after, of = before.of(rows), after.of(rows), {"named": float(rows.float().mean())}
     found = shipped().judge(witnesses(before, after))
     of_study = [worse_than_before(found), unlike_the_study(found, len(after.target_logits))] if trains else []
     signs = [*(sign for sign in of_study if sign is not None), *diagnose(before, after, classes, trains, shares)]
@@ -312,6 +320,7 @@ def _without_labels(
             "source_only": found.source_only,
             "source_only_interval": found.source_only_interval,
             "unlike": found.unlike,
+            **of,
         },
         "recommended": found.recommended if trains else "adapted",
         "recommended_because": found.reason if trains else "the method leaves the source classifier as it is",

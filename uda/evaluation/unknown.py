@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
+
+FEWEST = 20  # named images that an estimate can be of
 
 
 class OpenSet(TypedDict):
@@ -33,6 +36,12 @@ def looks_unknown(logits: Tensor) -> Tensor:
     Source: Saito et al. 2020 (DANCE), section 3.3; for K of at least 2.
     """
     return doubt(logits) > 0.5
+
+
+def named(logits: Tensor) -> Tensor:
+    """Which images do not look to be of no known class, bool (N,); all of them where these are too few to tell anything by."""
+    found = ~looks_unknown(logits)
+    return found if found.sum() >= FEWEST else torch.ones_like(found)
 
 
 def open_set(known_logits: Tensor, known_labels: Tensor, unknown_logits: Tensor) -> OpenSet:

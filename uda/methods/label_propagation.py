@@ -5,14 +5,17 @@ What the source classifier says of each target image, and how much it doubts tha
     y_0 = (p, H(p) / ln K),   y <- alpha x sum over the k nearest of w_j y_j + (1 - alpha) x y_0,   for some rounds
     w = softmax over the k nearest of cosine / temperature
 
-Those so come to be of one class, or of none: an image whose doubt has ended above 1/2 is of no known class
+Images that lie together so come to be of one class, or of none: one whose doubt has ended above 1/2 is of no known class
 (`uda.evaluation.unknown`). That is done once, before the first step; the network then learns from it:
 
-    total = cross-entropy(source) + weight x mean over the target of [ -log p(class it was found to be)
-                                                                       or, of no class: cross-entropy(even shares, p) ]
+    total = cross-entropy(source) + weight x mean over the target of [ -log p(class that was found), of an image of a class
+                                                                       cross-entropy(even shares, p), of one of no class ]
+
+A known class that the source classifier doubts as a whole is so taken for an unknown one.
 
 The nearest are of all target images, by features, and w is the paper's Gaussian of distances: features have length 1 here. Not in
-the paper, which spreads a few known labels: doubt spreads, each image listens to k others, and a network learns from it all.
+the paper, which spreads a few known labels by a symmetric matrix (scikit-learn's LabelSpreading): doubt spreads, too, each image
+listens to k others, whose weights have sum 1, and a network learns from it all.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from uda import losses
@@ -30,11 +33,11 @@ from uda.data.domain import Domain
 from uda.methods.base import Method, OneNetwork, OptimizerSettings
 from uda.methods.neighbours import NeighbourBank, inputs_of
 from uda.players import Players
-from uda.types import UnitInterval
 
 BLOCK = 1000
 """images whose neighbours are looked for at once"""
 NO_CLASS = -1
+"""of a target image: to be left unnamed"""
 
 
 class LabelPropagationSettings(OptimizerSettings):
@@ -47,10 +50,10 @@ class LabelPropagationSettings(OptimizerSettings):
     """k: to how many others each image listens"""
     temperature: PositiveFloat = 0.03
     """of cosines: the lower, the more it listens to the very nearest"""
-    alpha: UnitInterval = 0.95
+    alpha: float = Field(0.95, ge=0, lt=1)
     """how much it listens to them, instead of to the source classifier; the paper's 0.99 lets doubt leak into other classes"""
     rounds: PositiveInt = 100
-    """how often all listen"""
+    """how often all listen; after 100 rounds of 0.95 the end is nearer than a hundredth"""
 
 
 class LabelPropagation(OneNetwork):
@@ -58,6 +61,7 @@ class LabelPropagation(OneNetwork):
 
     Settings = LabelPropagationSettings
     settings: LabelPropagationSettings
+    leaves_unknown = True
     default_training = Method.default_training.model_copy(update={"batch": 64, "target_batch": 64, "class_shares": "own"})
 
     found: Tensor
@@ -95,12 +99,14 @@ class LabelPropagation(OneNetwork):
 
 
 def spread(start: Tensor, nearest: Tensor, weights: Tensor, alpha: float, rounds: int) -> Tensor:
-    """What N images say, (N, D), after rounds of listening to their k nearest, as much as `alpha`, and else to `start`.
+    """What N images say, (N, D), after rounds of listening to their k nearest, as much as `alpha`, and else to `start` (N, D).
 
     `nearest`: their positions, int64 (N, k); `weights`: how much each is listened to, (N, k), of sum 1 in a row. With these in a
     matrix S it nears (1 - alpha) (I - alpha S)^-1 start. Source: Zhou et al. 2003, section 2.
     """
     said = start
+    if not nearest.numel():  # a single image
+        return said
     for _ in range(rounds):
         heard = sum(weight[:, None] * said[others] for weight, others in zip(weights.T, nearest.T, strict=True))
         said = alpha * heard + (1 - alpha) * start

@@ -171,7 +171,11 @@ def _advice(result: Result, checked: Checked | None) -> list[str]:
         steps.append(
             f"Look at {told} of the target with uda check RUN, which chooses and shows them: no estimate is worth as much."
         )
-    elif accuracy["last"] is not None and abs(result["estimated"]["accuracy"] - accuracy["last"]) > 0.05:
+    elif (
+        accuracy["last"] is not None
+        and "open_set" not in result  # then the one is of known classes alone
+        and abs(result["estimated"]["accuracy"] - accuracy["last"]) > 0.05
+    ):
         steps.append(
             "The estimate without labels is far from the true accuracy here: do not trust it on other targets of this kind."
         )

@@ -87,8 +87,11 @@ def estimated_rows(result: Result) -> list[tuple[str, str, str]]:
     found = [("estimated", estimated["accuracy"], estimated["interval"])]
     if "source_only" in estimated:  # runs from before the study have no such estimate
         found.append(("estimated before", estimated["source_only"], estimated["source_only_interval"]))
-    # Nobody can leave the unknown ones out without labels; `last` is of images of known classes alone.
-    of = "; of all target images, those of unknown classes, too" if "open_set" in result else ""
+    of = ""
+    if "named" in estimated:
+        of = f"; of the {estimated['named']:.0%} of the target images that the adapted one names"
+    elif "open_set" in result:  # nobody can leave these out without labels; `last` is of images of known classes alone
+        of = "; of all target images, those of unknown classes, too"
     rows = [(name, f"{value:.2f}", f"{MEANINGS[name]}{of} ({low:.2f} .. {high:.2f})") for name, value, (low, high) in found]
     if "recommended" in result:
         rows.append(("recommended", result["recommended"], result["recommended_because"] + _contradicted(result)))
@@ -97,10 +100,13 @@ def estimated_rows(result: Result) -> list[tuple[str, str, str]]:
 
 def _contradicted(result: Result) -> str:
     """What labelled target test images say, where there are some and they say the opposite of what is recommended."""
-    before, after = result["accuracy"]["source_only"], result["accuracy"]["last"]
+    before, after, what = result["accuracy"]["source_only"], result["accuracy"]["last"], ""
+    if "open_set" in result:
+        before, after = (result["open_set"][name]["harmonic_mean"] for name in ("source_only", "last"))
+        what = " of the harmonic mean"
     if before is None or after is None or before == after or (after > before) == (result["recommended"] == "adapted"):
         return ""
-    return f"; the labelled target test images, which it does not read, say {100 * (after - before):+.1f}"
+    return f"; the labelled target test images, which it does not read, say {100 * (after - before):+.1f}{what}"
 
 
 def checked_rows(checked: Checked | None) -> list[tuple[str, str, str]]:

@@ -387,6 +387,7 @@ def _measure_classifier(
         scores=recipe.selection.score,
         trains=method.adapts,
         shares=None if method.target_shares is None else source.shares,
+        leaves_unknown=method.leaves_unknown,
     )
     examples = job.evaluator.examples(after, temperature=figures["calibration"]["temperature"])
     folder.write_examples(examples)
