@@ -69,7 +69,7 @@ def write_digits(folder: Path, name: str, split: Split, wanted: Sequence[int], i
 
 
 def photographs(folder: Path, pair: str, body: Path | None) -> Shift:
-    """Office-31's shared classes to these and as many that only the target has."""
+    """Office-31's ten shared classes to these and eleven that only the target has."""
     source, _, target = pair.partition("-")
     known, all_classes = write_photographs(folder, source, SHARED), write_photographs(folder, target, SHARED + UNSHARED)
     overrides = {"data.source": known, "data.target": all_classes, "data.target_test": all_classes, "data.held_out": False}
@@ -114,7 +114,7 @@ def main() -> None:
                     told, who = result["open_set"][name], "source classifier" if name == "source_only" else method
                     closed = result["accuracy"][name]
                     rows.append([shift.name, who, seed, closed, told["known"], told["unknown"], told["harmonic_mean"]])
-    columns = ("known", "classifier", "seed", "accuracy on known, nothing left out", "known", "unknown", "harmonic mean")
+    columns = ("shift", "classifier", "seed", "accuracy on known, nothing left out", "known", "unknown", "harmonic mean")
     print(f"\n| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     for shift_name, who, seed, *figures in rows:
         print(f"| {shift_name} | {who} | {seed} | {' | '.join(f'{figure:.4f}' for figure in figures)} |")

@@ -212,8 +212,8 @@ def unsure(logits: Tensor) -> Diagnostic | None:
         "unsure",
         f"{share:.0%} of the target images get no class with a probability of {UNSURE} or more",
         "the target may hold classes that the source does not have, or be framed otherwise (inverted, cropped, turned)",
-        "compare some images of both; match their framing with the recipe's [data] and [augment]; for unknown classes fit with "
-        "--method label_propagation, and predict with --unknown",
+        "compare some images of both; match their framing with the recipe's [data] and [augment]; where you know that it "
+        "holds other classes, fit with --method label_propagation, and predict with --unknown",
     )
 
 
