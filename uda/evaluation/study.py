@@ -88,7 +88,8 @@ class Verdict:
         low, high = self.gain_interval
         if low == high == 0.0:
             return "it gives every target image the class that the source classifier gives it, and is as good"
-        points = f"{100 * self.gain:+.0f} points of accuracy ({100 * low:+.0f} .. {100 * high:+.0f})"
+        gain, least, best = (round(100 * share) for share in (self.gain, low, high))
+        points = f"{gain:+d} points of accuracy ({least:+d} .. {best:+d})"
         return f"without labels, adaptation seems to bring {points}"
 
 

@@ -97,7 +97,7 @@ def inspect(
     given = {"data.source": source, "data.target": target, **(overrides or {})}
     network = "classifier.backbone" in given
     if not network and (files := [key for key in ("weights", "backbone_weights") if f"classifier.{key}" in given]):
-        raise UserError(f"--{files[0].replace('_', '-')} is of a network; give that, too: --model")
+        raise UserError(f"--{files[0].replace('_', '-')} is of a network; give that, too: --model NET, or --model timm:NAME")
     recipe = resolve("photos", {**given, "classifier.trainable": "head", "classifier.bottleneck": 0}).recipe
     found = find_all(recipe.data, roots)
     if network:
