@@ -58,9 +58,8 @@ def test_the_gain_is_the_difference_of_the_estimates_and_its_reason_says_how_far
     low, high = verdict.gain_interval
     assert low < verdict.gain < high
     assert verdict.recommended == "source"
-    assert verdict.reason.endswith(
-        f"{round(100 * verdict.gain):+d} points of accuracy ({round(100 * low):+d} .. {round(100 * high):+d})"
-    )
+    gain, least, best = (round(100 * share) for share in (verdict.gain, low, high))
+    assert verdict.reason.endswith(f"{gain:+d} points of accuracy ({least:+d} .. {best:+d})")
 
 
 def test_runs_are_left_out_with_all_that_share_their_target(study: Study) -> None:
