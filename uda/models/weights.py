@@ -118,7 +118,10 @@ def _check_fit(state: dict[str, Tensor], own: dict[str, Tensor], needed: Iterabl
     if missing or extra or shapes:
         other = [f"{name} is {tuple(state[name].shape)}, not {tuple(own[name].shape)}" for name in shapes]
         parts = [_few("missing", missing), _few("not in the network", extra), _few("of another shape", other)]
-        hint = "give weights that were saved from the network that --model names, as torch.save(net.state_dict(), FILE) does"
+        hint = (
+            "give weights that were saved from the network that --model names, or else the recipe (photographs: --recipe "
+            "photos), as torch.save(net.state_dict(), FILE) does"
+        )
         if not missing and not extra:
             hint += "; where its head alone is another one, give it as --backbone-weights"
         raise UserError(f"{origin} is of another network: {'; '.join(part for part in parts if part)}; {hint}")
