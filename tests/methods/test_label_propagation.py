@@ -1,4 +1,4 @@
-"""Label propagation: what spreads over a line of images, and a step by hand."""
+"""Label propagation: what spreads among images that lie together, and a step by hand."""
 
 from __future__ import annotations
 
