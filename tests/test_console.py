@@ -3,6 +3,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from uda import console as display
-from uda.console import Display, duration
+from uda.console import Display, duration, next_steps
 from uda.report.tables import result_table
 from uda.text import printable
 
@@ -169,3 +170,11 @@ def test_output_that_cannot_be_written_ends_no_long_work(lasting: bool, code: in
     with open("/dev/full", "w") as full:
         work = subprocess.run([sys.executable, "-c", said], stdout=full, stderr=subprocess.PIPE, check=False)
     assert (work.returncode, work.stderr == b"done") == (code, lasting)
+
+
+def test_next_comes_what_tells_how_good_a_run_is_and_what_it_is_good_for() -> None:
+    run, seen = Path("runs/my run"), f"look at {Path('runs/my run/report.html')}"
+    use, check = "then use it: uda predict 'runs/my run' IMAGES", "fifty images that you look at tell how good it is: uda check"
+    assert next_steps(run, classifies=True, labelled=True) == f"{seen}; {use}"
+    assert next_steps(run, classifies=True, labelled=False) == f"{seen}; {check} 'runs/my run'; {use}"
+    assert next_steps(run, classifies=False, labelled=False) == f"{seen}; then use it: uda translate 'runs/my run' IMAGES"

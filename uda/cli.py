@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from uda.console import Display
     from uda.inference.check import Answers, Drawn
     from uda.report.compare import Group
+    from uda.runs.run import Run
     from uda.types import Section
 
 app = typer.Typer(
@@ -193,7 +194,7 @@ def fit(
 
 
 def _fit(recipe: str, seeds: int | None, **settings: Any) -> None:
-    from uda.console import Display, next_steps
+    from uda.console import Display
     from uda.training.fit import fit as run_fit
     from uda.training.seeds import fit_seeds
 
@@ -203,11 +204,18 @@ def _fit(recipe: str, seeds: int | None, **settings: Any) -> None:
             _show(fit_seeds(recipe, seeds, display=display, **settings), display)
         else:
             run = run_fit(recipe, display=display, **settings)
-            display.say(next_steps(run.path, run.recipe.classifies))
+            _say_next(run, display)
+
+
+def _say_next(run: Run, display: Display) -> None:
+    from uda.console import next_steps
+
+    classifies = run.recipe.classifies
+    display.say(next_steps(run.path, classifies, labelled=classifies and run.target_accuracy is not None))
 
 
 def _resume(path: Path, trust: bool) -> None:
-    from uda.console import Display, next_steps
+    from uda.console import Display
     from uda.report.compare import is_group
     from uda.training.fit import resume as run_resume
     from uda.training.seeds import resume_seeds
@@ -218,7 +226,7 @@ def _resume(path: Path, trust: bool) -> None:
             _show(resume_seeds(path, display, trust=trust), display)
         else:
             run = run_resume(path, display, trust=trust)
-            display.say(next_steps(run.path, run.recipe.classifies))
+            _say_next(run, display)
 
 
 def _check_flags(out: Path | None, seeds: int | None, track: Sequence[str]) -> None:

@@ -15,9 +15,9 @@ from uda.evaluation.witnesses import (
     nearest_labelled,
     nearest_mean,
     neighbours_agree,
-    standardised,
     witnesses,
 )
+from uda.neighbours import standardised
 
 CLASSES = 3
 

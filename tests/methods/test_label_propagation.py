@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import pytest
 import torch
 
 from tests.conftest import domain
@@ -12,8 +11,7 @@ from tests.methods import reference as by_hand
 from tests.methods.reference import adamw, assert_losses, assert_same_update, descend, made, twins
 from uda.data.augment import to_float
 from uda.data.batches import Batch
-from uda.methods import label_propagation
-from uda.methods.label_propagation import NO_CLASS, LabelPropagation, spread
+from uda.methods.label_propagation import NO_CLASS, LabelPropagation
 from uda.methods.neighbours import NeighbourBank
 from uda.runtime import Runtime, evaluating
 
@@ -44,13 +42,6 @@ def test_doubt_is_a_share_of_the_highest_entropy_and_no_class_of_its_own(fp32: R
     assert made(LabelPropagation, fp32, neighbours=2).propagate(below).tolist() == [0] * 6
 
 
-def test_blocks_of_images_are_one_after_the_other(fp32: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
-    bank = two_heaps([SURE, DOUBTFUL, SURE, SURE, DOUBTFUL], [DOUBTFUL] * 6)
-    whole = made(LabelPropagation, fp32, neighbours=3).propagate(bank)
-    monkeypatch.setattr(label_propagation, "BLOCK", 2)
-    assert made(LabelPropagation, fp32, neighbours=3).propagate(bank).equal(whole)
-
-
 def test_it_spreads_what_the_network_says_of_the_target_in_the_targets_order(fp32: Runtime) -> None:
     target = domain("t", 24, 1).without_labels()
     method = made(LabelPropagation, fp32, target=target, alpha=0.0)
@@ -77,16 +68,6 @@ def test_the_very_nearest_count_most(fp32: Runtime) -> None:
     bank.fill([(torch.stack([angles.cos(), angles.sin()], 1), torch.tensor([SURE] * 2 + [DOUBTFUL] * 4))])
     found = [made(LabelPropagation, fp32, neighbours=5, temperature=t).propagate(bank)[2] for t in (0.03, 9.0)]
     assert found == [0, NO_CLASS]
-
-
-def test_many_rounds_come_to_the_papers_limit() -> None:
-    torch.manual_seed(0)
-    start, nearest = torch.rand(12, 5), torch.stack([torch.randperm(12)[:3] for _ in range(12)])
-    weights = torch.rand(12, 3).softmax(1)
-    weighted = torch.zeros(12, 12).scatter(1, nearest, weights)
-    limit = 0.2 * torch.linalg.solve(torch.eye(12) - 0.8 * weighted, start)
-    assert torch.allclose(spread(start, nearest, weights, 0.8, 100), limit, atol=1e-5)
-    assert torch.allclose(spread(start, nearest, weights, 0.8, 1), 0.8 * weighted @ start + 0.2 * start)
 
 
 def test_a_step_by_hand(batch: Batch, fp32: Runtime) -> None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from uda.neighbours import standardised
+
 
 @dataclass(frozen=True)
 class Outputs:
@@ -87,6 +89,12 @@ class Outputs:
         assert self.source_logits is not None
         assert self.source_labels is not None
         return self.source_logits, self.source_labels
+
+    @property
+    def standardised_features(self) -> tuple[Tensor, Tensor]:
+        """Features of the source images (N, D), where they were read, and of the target's (M, D), each domain `standardised`."""
+        assert self.source_features is not None
+        return standardised(self.source_features), standardised(self.target_features)
 
     @property
     def test(self) -> tuple[Tensor, Tensor] | None:

@@ -17,8 +17,7 @@ from uda.evaluation.estimation import agreement, average_thresholded_confidence,
 from uda.evaluation.outputs import Outputs
 from uda.evaluation.selection import batch_nuclear_norm, diversity, source_accuracy
 from uda.evaluation.shares import distance, histogram
-
-NEIGHBOURS = 10
+from uda.neighbours import NEAREST, nearest
 
 
 def witnesses(before: Outputs, after: Outputs) -> dict[str, float]:
@@ -31,8 +30,8 @@ def witnesses(before: Outputs, after: Outputs) -> dict[str, float]:
     labels, classes = before.source[1].cpu(), before.target_logits.shape[1]
     first, last = before.target_logits.float().cpu(), after.target_logits.float().cpu()
     predicted = last.argmax(1)
-    of_source, of_target = standardised(before.source_features), standardised(before.target_features)
-    of_source_after, of_target_after = standardised(after.source_features), standardised(after.target_features)
+    of_source, of_target = before.standardised_features
+    of_source_after, of_target_after = after.standardised_features
     heads = [
         nearest_mean(of_source, labels, of_target, classes),
         nearest_labelled(of_source, labels, of_target, classes),
@@ -72,8 +71,8 @@ def witnesses(before: Outputs, after: Outputs) -> dict[str, float]:
 
 def contradiction(before: Outputs) -> float:
     """How often a linear head on the source classifier's features, standardised by domain, contradicts it on the target: 0..1."""
-    features = standardised(before.source_features), standardised(before.target_features)
-    head = linear_head(features[0], before.source[1].cpu(), features[1])
+    of_source, of_target = before.standardised_features
+    head = linear_head(of_source, before.source[1].cpu(), of_target)
     return 1 - agree(head, before.target_logits.cpu().argmax(1))
 
 
@@ -82,24 +81,15 @@ def agree(first: Tensor, second: Tensor) -> float:
     return float((first == second).float().mean())
 
 
-def standardised(features: Tensor | None) -> Tensor:
-    """Features (N, D) of one domain with mean 0 and deviation 1 in each column, then of length 1."""
-    assert features is not None
-    features = features.float().cpu()
-    return F.normalize((features - features.mean(0)) / features.std(0, correction=0).clamp_min(1e-6), dim=1)
-
-
-def neighbours_agree(features: Tensor, predicted: Tensor, count: int = NEIGHBOURS) -> float:
+def neighbours_agree(features: Tensor, predicted: Tensor, count: int = NEAREST) -> float:
     """The mean share of an image's nearest ones, by cosine, that get its class; 1 for a single image.
 
     Shapes: (M, D) of length 1, (M,).
     """
     if len(features) == 1:
         return 1.0
-    similarity = features @ features.T
-    similarity.fill_diagonal_(-torch.inf)
-    nearest = similarity.topk(min(count, len(features) - 1)).indices
-    return float((predicted[nearest] == predicted[:, None]).float().mean())
+    positions = nearest(features, torch.arange(len(features)), count)[1]
+    return float((predicted[positions] == predicted[:, None]).float().mean())
 
 
 def nearest_mean(features: Tensor, labels: Tensor, target: Tensor, classes: int) -> Tensor:
@@ -112,8 +102,8 @@ def nearest_mean(features: Tensor, labels: Tensor, target: Tensor, classes: int)
 
 def nearest_labelled(features: Tensor, labels: Tensor, target: Tensor, classes: int) -> Tensor:
     """The class (M,) that most of the nearest labelled features (N, D) have, for each of the target's (M, D)."""
-    nearest = (target @ features.T).topk(min(NEIGHBOURS, len(features)))
-    votes = torch.zeros(len(target), classes).scatter_add(1, labels[nearest.indices], nearest.values.clamp_min(0))
+    found = (target @ features.T).topk(min(NEAREST, len(features)))
+    votes = torch.zeros(len(target), classes).scatter_add(1, labels[found.indices], found.values.clamp_min(0))
     return votes.argmax(1)
 
 

@@ -2,8 +2,7 @@
 
 What the source classifier says of each target image, and how much it doubts that, spreads among images that lie together:
 
-    y_0 = (p, H(p) / ln K),   y <- alpha x sum over the k nearest of w_j y_j + (1 - alpha) x y_0,   for some rounds
-    w = softmax over the k nearest of cosine / temperature
+    y_0 = (p, H(p) / ln K),   y = what these say after some rounds of listening to the k nearest    `uda.neighbours`
 
 Images that lie together so come to be of one class, or of none: one whose doubt has ended above 1/2 is of no known class
 (`uda.evaluation.unknown`). That is done once, before the first step; the network then learns from it:
@@ -13,9 +12,7 @@ Images that lie together so come to be of one class, or of none: one whose doubt
 
 A known class that the source classifier doubts as a whole is so taken for an unknown one.
 
-The nearest are of all target images, by features, and w is the paper's Gaussian of distances: features have length 1 here. Not in
-the paper, which spreads a few known labels by a symmetric matrix (scikit-learn's LabelSpreading): doubt spreads, too, each image
-listens to k others, whose weights have sum 1, and a network learns from it all.
+The nearest are of all target images, by features. Not in the paper: doubt spreads, too, and a network learns from it all.
 """
 
 from __future__ import annotations
@@ -32,10 +29,9 @@ from uda.data.batches import Batch
 from uda.data.domain import Domain
 from uda.methods.base import Method, OneNetwork, OptimizerSettings
 from uda.methods.neighbours import NeighbourBank, inputs_of
+from uda.neighbours import ALPHA, NEAREST, ROUNDS, TEMPERATURE, propagate
 from uda.players import Players
 
-BLOCK = 1000
-"""images whose neighbours are looked for at once"""
 NO_CLASS = -1
 """of a target image: to be left unnamed"""
 
@@ -46,13 +42,13 @@ class LabelPropagationSettings(OptimizerSettings):
     name: str = "label_propagation"
     weight: NonNegativeFloat = 1.0
     """of what is learned from the target"""
-    neighbours: PositiveInt = 10
+    neighbours: PositiveInt = NEAREST
     """k: to how many others each image listens"""
-    temperature: PositiveFloat = 0.03
+    temperature: PositiveFloat = TEMPERATURE
     """of cosines: the lower, the more it listens to the very nearest"""
-    alpha: float = Field(0.95, ge=0, lt=1)
+    alpha: float = Field(ALPHA, ge=0, lt=1)
     """how much it listens to them, instead of to the source classifier; the paper's 0.99 lets doubt leak into other classes"""
-    rounds: PositiveInt = 100
+    rounds: PositiveInt = ROUNDS
     """how often all listen; after 100 rounds of 0.95 the end is nearer than a hundredth"""
 
 
@@ -76,10 +72,8 @@ class LabelPropagation(OneNetwork):
     def propagate(self, bank: NeighbourBank) -> Tensor:
         """The class of each of a bank's N images, or `NO_CLASS`: int64 (N,)."""
         s, p = self.settings, bank.probabilities
-        found = [bank.neighbours(part, s.neighbours) for part in torch.arange(len(p), device=p.device).split(BLOCK)]
-        cosines, nearest = (torch.cat(parts) for parts in zip(*found, strict=True))
         doubt = torch.special.entr(p).sum(1, keepdim=True) / math.log(p.shape[1])
-        said = spread(torch.cat([p, doubt], 1), nearest, (cosines / s.temperature).softmax(1), s.alpha, s.rounds)
+        said = propagate(torch.cat([p, doubt], 1), bank.features, s.neighbours, s.temperature, s.alpha, s.rounds)
         return said[:, :-1].argmax(1).masked_fill(said[:, -1] > 0.5, NO_CLASS)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
@@ -96,18 +90,3 @@ class LabelPropagation(OneNetwork):
             "target_entropy": losses.entropy(target_logits),
             "total": class_loss + self.settings.weight * (propagated + no_class),
         }
-
-
-def spread(start: Tensor, nearest: Tensor, weights: Tensor, alpha: float, rounds: int) -> Tensor:
-    """What N images say, (N, D), after rounds of listening to their k nearest, as much as `alpha`, and else to `start` (N, D).
-
-    `nearest`: their positions, int64 (N, k); `weights`: how much each is listened to, (N, k), of sum 1 in a row. With these in a
-    matrix S it nears (1 - alpha) (I - alpha S)^-1 start. Source: Zhou et al. 2003, section 2.
-    """
-    said = start
-    if not nearest.numel():  # a single image
-        return said
-    for _ in range(rounds):
-        heard = sum(weight[:, None] * said[others] for weight, others in zip(weights.T, nearest.T, strict=True))
-        said = alpha * heard + (1 - alpha) * start
-    return said

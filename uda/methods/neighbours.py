@@ -16,6 +16,7 @@ from uda.collectives import gather
 from uda.data.augment import to_float
 from uda.data.domain import Domain
 from uda.data.files import in_order, read
+from uda.neighbours import nearest
 
 
 def inputs_of(domain: Domain) -> Iterator[Tensor]:
@@ -64,10 +65,7 @@ class NeighbourBank(nn.Module):
 
         Where the bank holds no more than `count` images, all others: (B, N - 1).
         """
-        cosines = self.features[positions] @ self.features.T
-        cosines[torch.arange(len(positions), device=positions.device), positions] = -torch.inf
-        nearest = cosines.topk(min(count, len(self.features) - 1))
-        return nearest.values, nearest.indices
+        return nearest(self.features, positions, count)
 
     def nearest(self, positions: Tensor, count: int) -> Tensor:
         """Probabilities (B, count, K) of these neighbours."""

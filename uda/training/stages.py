@@ -192,7 +192,7 @@ def train_source(job: Job) -> SourceStage | None:
         else:
             folder.read_weights("refined", classifier)
         refined = job.evaluator.target_accuracy(classifier)
-    shares = estimate_shares(*before.source, before.target_logits, contradiction(before))
+    shares = estimate_shares(before, contradiction(before))
     return SourceStage(accuracy, before, ranks.agreed(shares), refined)
 
 
