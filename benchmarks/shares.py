@@ -25,7 +25,6 @@ from uda.data.domain import LabelledDomain
 from uda.evaluation.calibration import fit_temperature
 from uda.evaluation.outputs import Outputs
 from uda.evaluation.shares import distance, estimate_shares, histogram
-from uda.evaluation.witnesses import contradiction
 from uda.runs.folder import RunFolder
 
 ROUNDS = 100
@@ -65,7 +64,7 @@ def look(shift: Shift, out: Path, weights: Path, seed: int) -> Found | None:
     target = recipe_and_pair(shift, finished[0], seed, weights)[1].target
     assert isinstance(target, LabelledDomain)
     classes = before.target_logits.shape[1]
-    true, found = histogram(target.labels, classes), estimate_shares(before, contradiction(before))
+    true, found = histogram(target.labels, classes), estimate_shares(before)
     estimates = {
         "even": torch.full((classes,), 1 / classes, dtype=torch.float64),
         "counted": histogram(before.target_logits.argmax(1), classes),

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from uda.evaluation.outputs import Outputs
+
 BINS = 15
 
 
@@ -50,6 +52,11 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
         (slope,) = torch.autograd.grad(F.cross_entropy(logits.cpu() * inverse, labels.cpu()), inverse)
         low, high = (middle, high) if slope < 0 else (low, middle)
     return math.exp(-(low + high) / 2)
+
+
+def calibrated(outputs: Outputs) -> Tensor:
+    """Probabilities (M, K) of the target images, float32 on the CPU, at the temperature that fits the held-out source images."""
+    return (outputs.target_logits.cpu() / fit_temperature(*outputs.source)).float().softmax(1)
 
 
 def match_confidence(logits: Tensor, accuracy: float) -> float:

@@ -6,14 +6,16 @@ import math
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from uda.evaluation.calibration import fit_temperature
+from uda.evaluation.calibration import calibrated
+from uda.evaluation.heads import simple_heads
 from uda.evaluation.outputs import Outputs
-from uda.neighbours import propagate, standardised
+from uda.neighbours import propagate
 
 UNEVEN = 0.15  # of the images: shares nearer than this to even ones are taken for even
-OPTIMISM = 1.5  # a classifier calibrated on the source is wrong so many times as often on another domain as it says
+BELIEF = 0.75  # how much of the estimate methods are to expect; of all of it, they would give up what is rare
 LEAST = 0.1  # of an even share, which every class is granted: an estimate of nothing is no proof of nothing
 
 
@@ -65,16 +67,16 @@ class Shares:
 
         Mistakes on a share of the images move them by no more than it; chance, by what `chance` says.
         """
-        return max(UNEVEN, OPTIMISM * self.doubt + chance(len(self.estimated), self.images))
+        return max(UNEVEN, self.doubt + chance(len(self.estimated), self.images))
 
     @property
     def expected(self) -> Tensor:
-        """What a method is to expect, float32 (K,): between the estimate and even shares, in the geometric mean.
+        """What a method is to expect, float32 (K,): the weighted geometric mean of the estimate and even shares.
 
-        Expecting the estimate, methods give up what is rare. No class has less than `LEAST` of an even share.
+        No class has less than `LEAST` of an even share.
         """
         even = 1 / len(self.estimated)
-        shares = (self.estimated.float() * even).sqrt().clamp_min(LEAST * even)
+        shares = (self.estimated.float().pow(BELIEF) * even ** (1 - BELIEF)).clamp_min(LEAST * even)
         return shares / shares.sum()
 
     def describe(self, classes: tuple[str, ...]) -> str:
@@ -87,15 +89,18 @@ class Shares:
         return f"{seen}, more than mistakes and chance explain" + (f"; hardly any of {shown}" if rare else "")
 
 
-def estimate_shares(before: Outputs, doubt: float = 0.0) -> Shares:
-    """Of what a classifier, calibrated on the source, says of each target image once it has spread among near images.
+def estimate_shares(before: Outputs) -> Shares:
+    """What a classifier, calibrated on the source, and simple heads on its features take target images for, once it has spread.
 
-    Where images of one class lie together, those that it takes for another are outvoted by the rest. Expectation maximisation
+    Where images of one class lie together, those that are taken for another are outvoted by the rest. Expectation maximisation
     (Saerens et al. 2002) holds only where a class looks alike in both domains, and was farther from the truth on digits and on
-    photographs (benchmarks/RESULTS.md, "Uneven and partial targets").
-
-    `doubt` (0..1) is how often another witness contradicts the classifier, for it may be sure and wrong.
+    photographs (benchmarks/RESULTS.md, "Uneven and partial targets"). The linear head is heard of the doubt, too, since a
+    classifier may be sure and wrong.
     """
-    target = (before.target_logits.double().cpu() / fit_temperature(*before.source)).softmax(1)
-    spread = propagate(target.float(), standardised(before.target_features))
-    return Shares(histogram(spread.argmax(1), target.shape[1]), max(doubt, 1 - float(target.amax(1).mean())), len(target))
+    likely, (of_source, of_target) = calibrated(before), before.standardised_features
+    classes = likely.shape[1]
+    heads = simple_heads(of_source, before.source[1].cpu(), of_target, classes)
+    said = torch.stack([likely, *(F.one_hot(taken, classes).float() for taken in heads)]).mean(0)
+    shares = histogram(propagate(said, of_target).argmax(1), classes)
+    contradicted = float((heads[-1] != likely.argmax(1)).float().mean())
+    return Shares(shares, max(contradicted, 1 - float(likely.amax(1).mean())), len(likely))
