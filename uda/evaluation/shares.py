@@ -76,7 +76,7 @@ class Shares:
         No class has less than `LEAST` of an even share.
         """
         even = 1 / len(self.estimated)
-        shares = (self.estimated.float().pow(BELIEF) * even ** (1 - BELIEF)).clamp_min(LEAST * even)
+        shares: Tensor = (self.estimated.float().pow(BELIEF) * even ** (1 - BELIEF)).clamp_min(LEAST * even)
         return shares / shares.sum()
 
     def describe(self, classes: tuple[str, ...]) -> str:

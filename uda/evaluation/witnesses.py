@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from uda.evaluation.calibration import calibrated
@@ -35,6 +36,7 @@ def witnesses(before: Outputs, after: Outputs) -> dict[str, float]:
     of_source_after, of_target_after = after.standardised_features
     heads = simple_heads(of_source, labels, of_target, classes)
     neighbourly = propagate(calibrated(before), of_target).argmax(1)
+    adapted = F.normalize(after.target_features.float().cpu(), dim=1)  # as they are: these have been trained on the target
     return {
         "source_accuracy_before": source_accuracy(*before.source),
         "source_accuracy_after": source_accuracy(*after.source),
@@ -59,8 +61,8 @@ def witnesses(before: Outputs, after: Outputs) -> dict[str, float]:
         "mean_head_after": agree(nearest_mean(of_source_after, labels, of_target_after, classes), predicted),
         "neighbourly": agree(neighbourly, predicted),
         "neighbourly_before": agree(neighbourly, first.argmax(1)),
-        "neighbourly_in_adapted": agree(propagate(calibrated(before), of_target_after).argmax(1), predicted),
-        "neighbourly_after": agree(propagate(last.softmax(1), of_target_after).argmax(1), predicted),
+        "neighbourly_in_adapted": agree(propagate(calibrated(before), adapted).argmax(1), predicted),
+        "neighbourly_after": agree(propagate(last.softmax(1), adapted).argmax(1), predicted),
         "heads": float(torch.stack([heads[a] == heads[b] for a, b in ((0, 1), (0, 2), (1, 2))]).float().mean()),
         "all_agree": float(torch.stack([head == predicted for head in (*heads, first.argmax(1))]).all(0).float().mean()),
         "evenness_before": diversity(first) / math.log(classes),
