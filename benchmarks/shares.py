@@ -24,7 +24,8 @@ from trust import Shift, all_shifts, methods_of, recipe_and_pair
 from uda.data.domain import LabelledDomain
 from uda.evaluation.calibration import fit_temperature
 from uda.evaluation.outputs import Outputs
-from uda.evaluation.shares import distance, estimate_shares, histogram
+from uda.evaluation.shares import FEW, distance, estimate_shares, histogram
+from uda.evaluation.witnesses import contradiction
 from uda.runs.folder import RunFolder
 
 ROUNDS = 100
@@ -34,6 +35,7 @@ class Found(NamedTuple):
     """Of a shift: how good its source classifier is, how far each estimate is from the truth, and what a run takes it for."""
 
     shift: Shift
+    images: int
     accuracy: float
     away: dict[str, float]
     uneven: bool
@@ -64,7 +66,7 @@ def look(shift: Shift, out: Path, weights: Path, seed: int) -> Found | None:
     target = recipe_and_pair(shift, finished[0], seed, weights)[1].target
     assert isinstance(target, LabelledDomain)
     classes = before.target_logits.shape[1]
-    true, found = histogram(target.labels, classes), estimate_shares(before)
+    true, found = histogram(target.labels, classes), estimate_shares(before, contradiction(before))
     estimates = {
         "even": torch.full((classes,), 1 / classes, dtype=torch.float64),
         "counted": histogram(before.target_logits.argmax(1), classes),
@@ -74,7 +76,7 @@ def look(shift: Shift, out: Path, weights: Path, seed: int) -> Found | None:
     }
     away = {name: distance(estimate, true) for name, estimate in estimates.items()}
     accuracy = json.loads((folder / "result.json").read_text())["accuracy"]["source_only"]
-    return Found(shift, accuracy, away, found.uneven)
+    return Found(shift, found.images, accuracy, away, found.uneven)
 
 
 def main() -> None:
@@ -85,12 +87,16 @@ def main() -> None:
     given = parser.parse_args()
     looked = [look(shift, given.out, given.backbone_weights, given.seed) for shift in all_shifts()]
     found = [each for each in looked if each is not None]
+    if not found:
+        raise SystemExit(f"no finished run at {given.out}; make them with benchmarks/trust.py run")
     kinds: dict[str, Callable[[Found], bool]] = {
         "all": lambda each: True,
         "accuracy above 0.6": lambda each: each.accuracy > 0.6,
         "of these, photographs": lambda each: each.accuracy > 0.6 and "/" in each.shift.source,
-        "digits": lambda each: each.accuracy > 0.6 and "/" not in each.shift.source,
-        "uneven, or without classes": lambda each: each.accuracy > 0.6 and each.shift.change in ("uneven", "lacks"),
+        "of these, digits": lambda each: each.accuracy > 0.6 and "/" not in each.shift.source,
+        "of these, uneven or without classes": lambda each: each.accuracy > 0.6 and each.shift.change in ("uneven", "lacks"),
+        f"of these, of fewer than {FEW} images": lambda each: each.accuracy > 0.6 and each.images < FEW,
+        f"of these, of {FEW} to 1,000 images": lambda each: each.accuracy > 0.6 and FEW <= each.images <= 1000,
         "taken for uneven": lambda each: each.uneven,
     }
     names = list(found[0].away)
@@ -98,6 +104,8 @@ def main() -> None:
     print("|---|---|" + "---|" * (len(names) + 1))
     for kind, belongs in kinds.items():
         of = [each for each in found if belongs(each)]
+        if not of:
+            continue
         nearer = sum(each.away["expected"] < each.away["even"] for each in of)
         means = [f"{np.mean([each.away[name] for each in of]):.3f}" for name in names]
         print(f"| {kind} | {len(of)} | {' | '.join(means)} | {nearer} |")

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from uda.evaluation.outputs import Outputs
-from uda.evaluation.shares import BELIEF, LEAST, UNEVEN, Shares, distance, estimate_shares, histogram
+from uda.evaluation.shares import BELIEF, FEW, LEAST, OPTIMISM, UNEVEN, Shares, distance, estimate_shares, histogram
 
 MANY = 10**9  # images: so many that chance does nothing
 CLASSES = ("a", "b", "c", "d")
@@ -26,7 +26,7 @@ def test_shares_are_found_where_counting_predictions_does_not_find_them(counts: 
     outputs = heaps(counts, mistaken=0.3)
     true, counted = torch.tensor(counts) / sum(counts), histogram(outputs.target_logits.argmax(1), 4)
     assert distance(counted, true) > 0.25 * counts[0] / sum(counts)
-    assert distance(estimate_shares(outputs).estimated, true) < 0.6 * distance(counted, true)
+    assert distance(estimate_shares(outputs).estimated, true) < 0.01
 
 
 def test_the_doubt_is_how_often_a_calibrated_classifier_is_wrong() -> None:
@@ -39,22 +39,22 @@ def test_the_doubt_is_how_often_a_calibrated_classifier_is_wrong() -> None:
     assert abs(found.doubt - wrong) < 0.03
 
 
-def test_a_sure_classifier_is_doubted_as_often_as_a_linear_head_contradicts_it() -> None:
-    assert estimate_shares(heaps((400, 200, 200, 200), mistaken=0.0)).doubt < 0.01
-    assert estimate_shares(heaps((400, 200, 200, 200), mistaken=0.5)).doubt == pytest.approx(0.2, abs=0.02)
+def test_another_witness_may_doubt_more() -> None:
+    assert estimate_shares(heaps((50, 50, 50, 50), mistaken=0.0), doubt=0.4).doubt == 0.4
 
 
-@pytest.mark.parametrize("images", [1, 2])
-def test_shares_of_hardly_any_images_are_those_of_their_classes(images: int) -> None:
-    outputs = heaps((50, 50, 50, 50), mistaken=0.0).of(torch.arange(200) < images)
-    assert estimate_shares(outputs).estimated.tolist() == [1, 0, 0, 0]
+@pytest.mark.parametrize("images", [1, 2, FEW - 1])
+def test_of_few_images_the_classifiers_word_is_taken_for_each(images: int) -> None:
+    outputs = heaps((60, 60, 60, 60), mistaken=0.3)
+    few = outputs.of(torch.randperm(240, generator=torch.Generator().manual_seed(1)) < images)
+    assert estimate_shares(few).estimated.tolist() == histogram(few.target_logits.argmax(1), 4).tolist()
 
 
 def test_uneven_is_what_mistakes_cannot_explain():
     shares = torch.tensor([0.45, 0.25, 0.25, 0.05], dtype=torch.float64)
     assert Shares(shares, 0.0, MANY).unevenness == pytest.approx(0.2)
-    assert Shares(shares, 0.19, MANY).uneven
-    assert not Shares(shares, 0.21, MANY).uneven
+    assert Shares(shares, 0.19 / OPTIMISM, MANY).uneven
+    assert not Shares(shares, 0.21 / OPTIMISM, MANY).uneven
     nearly = torch.tensor([0.25 + UNEVEN - 0.01, 0.25, 0.25, 0.25 - UNEVEN + 0.01], dtype=torch.float64)
     assert not Shares(nearly, 0.0, MANY).uneven
 
@@ -64,7 +64,7 @@ def test_a_draw_from_even_classes_is_as_far_off_as_is_allowed_for(images: int):
     draws = torch.randint(4, (2000, images), generator=torch.Generator().manual_seed(0))
     counted = F.one_hot(draws, 4).double().mean(1)
     off = (counted - 0.25).abs().sum(1).mean() / 2
-    assert Shares(counted[0], 0.2, images).explained - 0.2 == pytest.approx(float(off), rel=0.2)
+    assert Shares(counted[0], 0.2, images).explained - 0.2 * OPTIMISM == pytest.approx(float(off), rel=0.2)
 
 
 def test_what_is_expected_lies_between_the_estimate_and_even_shares_and_grants_every_class_a_little():
@@ -78,5 +78,6 @@ def test_it_is_said_what_was_found():
     said = "50% of the images would have to change their class for even ones"
     assert absent.describe(CLASSES) == f"{said}, more than mistakes and chance explain; hardly any of c, d"
     assert (
-        Shares(absent.estimated, 0.6, MANY).describe(CLASSES) == f"{said}, and mistakes and chance can make it look so up to 60%"
+        Shares(absent.estimated, 0.6 / OPTIMISM, MANY).describe(CLASSES)
+        == f"{said}, and mistakes and chance can make it look so up to 60%"
     )

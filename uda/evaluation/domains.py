@@ -12,6 +12,7 @@ from torch import Tensor
 
 from uda.evaluation.outputs import Outputs
 from uda.evaluation.shares import Shares, estimate_shares
+from uda.evaluation.witnesses import contradiction
 from uda.neighbours import standardised
 
 FOLDS = 5
@@ -66,8 +67,8 @@ def class_shares(source: Tensor, labels: Tensor, target: Tensor, classes: int) -
     for number in range(folds):
         inside = fold == number
         held_out[inside] = _read(own[~inside], numbers[~inside], own[inside], len(known))
-    before = Outputs(other, _read(own, numbers, other, len(known)), own, held_out, numbers)
-    found = estimate_shares(before)
+    before = Outputs(target, _read(own, numbers, other, len(known)), source, held_out, numbers)
+    found = estimate_shares(before, contradiction(before))
     estimated = torch.full((classes,), 1 / classes, dtype=torch.float64)
     estimated[known] = found.estimated * (len(known) / classes)
     return replace(found, estimated=estimated)

@@ -6,17 +6,18 @@ import math
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from uda.evaluation.calibration import calibrated
-from uda.evaluation.heads import simple_heads
 from uda.evaluation.outputs import Outputs
-from uda.neighbours import propagate
+from uda.neighbours import propagate, standardised
 
 UNEVEN = 0.15  # of the images: shares nearer than this to even ones are taken for even
-BELIEF = 0.75  # how much of the estimate methods are to expect; of all of it, they would give up what is rare
-LEAST = 0.1  # of an even share, which every class is granted: an estimate of nothing is no proof of nothing
+OPTIMISM = 1.25  # a classifier calibrated on the source is wrong so many times as often on another domain as it says
+BELIEF = 0.75  # how much of the estimate methods are to expect: of all of it, they would give up what is rare
+LEAST = 0.3  # of an even share, which every class is granted: else a class that is rare, or that the estimate has missed, is lost
+RARE = 0.1  # of an even share: of a class that comes less often there is hardly any
+FEW = 100  # images; the nearest of fewer are of several classes, and do not tell what an image is
 
 
 def histogram(labels: Tensor, classes: int) -> Tensor:
@@ -65,9 +66,9 @@ class Shares:
     def explained(self) -> float:
         """How far from even they may look where the target is even: 0..1, or above 1.
 
-        Mistakes on a share of the images move them by no more than it; chance, by what `chance` says.
+        Mistakes on a share of the images move their counts by no more than it; chance, by what `chance` says.
         """
-        return max(UNEVEN, self.doubt + chance(len(self.estimated), self.images))
+        return max(UNEVEN, OPTIMISM * self.doubt + chance(len(self.estimated), self.images))
 
     @property
     def expected(self) -> Tensor:
@@ -84,23 +85,20 @@ class Shares:
         seen = f"{self.unevenness:.0%} of the images would have to change their class for even ones"
         if not self.uneven:
             return f"{seen}, and mistakes and chance can make it look so up to {min(self.explained, 1):.0%}"
-        rare = [name for name, share in zip(classes, self.estimated.tolist(), strict=True) if share < LEAST / len(classes)]
+        rare = [name for name, share in zip(classes, self.estimated.tolist(), strict=True) if share < RARE / len(classes)]
         shown = ", ".join(rare[:8]) + (", ..." if len(rare) > 8 else "")
         return f"{seen}, more than mistakes and chance explain" + (f"; hardly any of {shown}" if rare else "")
 
 
-def estimate_shares(before: Outputs) -> Shares:
-    """What a classifier, calibrated on the source, and simple heads on its features take target images for, once it has spread.
+def estimate_shares(before: Outputs, doubt: float = 0.0) -> Shares:
+    """Of the classes that a classifier, calibrated on the source, gives target images once its words have spread among near ones.
 
-    Where images of one class lie together, those that are taken for another are outvoted by the rest. Expectation maximisation
-    (Saerens et al. 2002) holds only where a class looks alike in both domains, and was farther from the truth on digits and on
-    photographs (benchmarks/RESULTS.md, "Uneven and partial targets"). The linear head is heard of the doubt, too, since a
-    classifier may be sure and wrong.
+    Where images of one class lie together, those that it takes for another are outvoted by the rest. Expectation maximisation
+    (Saerens et al. 2002) holds only where a class looks alike in both domains, and was farther from the truth (figures, and how
+    the constants above were chosen: benchmarks/RESULTS.md, "Uneven and partial targets").
+
+    `doubt` (0..1) is how often another witness contradicts the classifier, for it may be sure and wrong.
     """
-    likely, (of_source, of_target) = calibrated(before), before.standardised_features
-    classes = likely.shape[1]
-    heads = simple_heads(of_source, before.source[1].cpu(), of_target, classes)
-    said = torch.stack([likely, *(F.one_hot(taken, classes).float() for taken in heads)]).mean(0)
-    shares = histogram(propagate(said, of_target).argmax(1), classes)
-    contradicted = float((heads[-1] != likely.argmax(1)).float().mean())
-    return Shares(shares, max(contradicted, 1 - float(likely.amax(1).mean())), len(likely))
+    said = calibrated(before)
+    spread = said if len(said) < FEW else propagate(said, standardised(before.target_features))
+    return Shares(histogram(spread.argmax(1), said.shape[1]), max(doubt, 1 - float(said.amax(1).mean())), len(said))

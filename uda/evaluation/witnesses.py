@@ -1,8 +1,8 @@
 """Witnesses: what can be told of an adapted classifier without target labels, each a number, for the estimate to weigh.
 
 An adapted classifier's own confidence says little, for it has been trained to be sure. So others are heard as well: the source
-classifier, which has not seen the target; neighbours of target images in either classifier's features, and what comes of its
-words where near images outvote each other (`uda.neighbours`); and simple heads on features, which were not adapted.
+classifier, which has not seen the target; the target's neighbours in the source classifier's features; and simple heads on
+these, which were not adapted.
 """
 
 from __future__ import annotations
@@ -13,13 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from uda.evaluation.calibration import calibrated
 from uda.evaluation.estimation import agreement, average_thresholded_confidence, mean_confidence
-from uda.evaluation.heads import nearest_mean, simple_heads
 from uda.evaluation.outputs import Outputs
 from uda.evaluation.selection import batch_nuclear_norm, diversity, source_accuracy
 from uda.evaluation.shares import distance, histogram
-from uda.neighbours import NEAREST, nearest, propagate
+from uda.neighbours import NEAREST, nearest
 
 
 def witnesses(before: Outputs, after: Outputs) -> dict[str, float]:
@@ -34,9 +32,11 @@ def witnesses(before: Outputs, after: Outputs) -> dict[str, float]:
     predicted = last.argmax(1)
     of_source, of_target = before.standardised_features
     of_source_after, of_target_after = after.standardised_features
-    heads = simple_heads(of_source, labels, of_target, classes)
-    neighbourly = propagate(calibrated(before), of_target).argmax(1)
-    adapted = F.normalize(after.target_features.float().cpu(), dim=1)  # as they are: these have been trained on the target
+    heads = [
+        nearest_mean(of_source, labels, of_target, classes),
+        nearest_labelled(of_source, labels, of_target, classes),
+        linear_head(of_source, labels, of_target),
+    ]
     return {
         "source_accuracy_before": source_accuracy(*before.source),
         "source_accuracy_after": source_accuracy(*after.source),
@@ -59,10 +59,6 @@ def witnesses(before: Outputs, after: Outputs) -> dict[str, float]:
         "labelled_head_before": agree(heads[1], first.argmax(1)),
         "linear_head_before": agree(heads[2], first.argmax(1)),
         "mean_head_after": agree(nearest_mean(of_source_after, labels, of_target_after, classes), predicted),
-        "neighbourly": agree(neighbourly, predicted),
-        "neighbourly_before": agree(neighbourly, first.argmax(1)),
-        "neighbourly_in_adapted": agree(propagate(calibrated(before), adapted).argmax(1), predicted),
-        "neighbourly_after": agree(propagate(last.softmax(1), adapted).argmax(1), predicted),
         "heads": float(torch.stack([heads[a] == heads[b] for a, b in ((0, 1), (0, 2), (1, 2))]).float().mean()),
         "all_agree": float(torch.stack([head == predicted for head in (*heads, first.argmax(1))]).all(0).float().mean()),
         "evenness_before": diversity(first) / math.log(classes),
@@ -71,6 +67,13 @@ def witnesses(before: Outputs, after: Outputs) -> dict[str, float]:
         "log_classes": math.log(classes),
         "log_images": math.log(len(first)),
     }
+
+
+def contradiction(before: Outputs) -> float:
+    """How often a linear head on the source classifier's features, standardised by domain, contradicts it on the target: 0..1."""
+    of_source, of_target = before.standardised_features
+    head = linear_head(of_source, before.source[1].cpu(), of_target)
+    return 1 - agree(head, before.target_logits.cpu().argmax(1))
 
 
 def agree(first: Tensor, second: Tensor) -> float:
@@ -87,3 +90,27 @@ def neighbours_agree(features: Tensor, predicted: Tensor, count: int = NEAREST) 
         return 1.0
     positions = nearest(features, torch.arange(len(features)), count)[1]
     return float((predicted[positions] == predicted[:, None]).float().mean())
+
+
+def nearest_mean(features: Tensor, labels: Tensor, target: Tensor, classes: int) -> Tensor:
+    """The class (M,) whose mean of labelled features (N, D) is nearest to each of the target's (M, D)."""
+    sums = torch.zeros(classes, features.shape[1]).index_add(0, labels, features)
+    there = labels.bincount(minlength=classes) > 0
+    similarity = target @ F.normalize(sums, dim=1).T
+    return similarity.masked_fill(~there, -torch.inf).argmax(1)
+
+
+def nearest_labelled(features: Tensor, labels: Tensor, target: Tensor, classes: int) -> Tensor:
+    """The class (M,) that most of the nearest labelled features (N, D) have, for each of the target's (M, D)."""
+    found = (target @ features.T).topk(min(NEAREST, len(features)))
+    votes = torch.zeros(len(target), classes).scatter_add(1, labels[found.indices], found.values.clamp_min(0))
+    return votes.argmax(1)
+
+
+def linear_head(features: Tensor, labels: Tensor, target: Tensor, ridge: float = 0.1) -> Tensor:
+    """The class (M,) by a ridge regression of one-hot labels on labelled features (N, D), for each of the target's (M, D)."""
+    x, wanted = features.double(), F.one_hot(labels).double()
+    mean = wanted.mean(0)
+    inner = x.T @ x + ridge * len(x) / x.shape[1] * torch.eye(x.shape[1], dtype=x.dtype)
+    weights: Tensor = torch.linalg.solve(inner, x.T @ (wanted - mean))
+    return (target.double() @ weights + mean).argmax(1)

@@ -28,6 +28,7 @@ from uda.evaluation.results import Result, Row, classifier_results, describe, se
 from uda.evaluation.selection import entropy, information_maximization, label_free
 from uda.evaluation.shares import Shares, estimate_shares
 from uda.evaluation.translation import evaluate_translation, judge_by_source, judge_without_labels
+from uda.evaluation.witnesses import contradiction
 from uda.methods import find_method
 from uda.methods.base import Method
 from uda.methods.source_only import SourceOnly
@@ -191,8 +192,8 @@ def train_source(job: Job) -> SourceStage | None:
         else:
             folder.read_weights("refined", classifier)
         refined = job.evaluator.target_accuracy(classifier)
-    shares = estimate_shares(before)
-    return SourceStage(accuracy, before, ranks.agreed(shares), refined)
+    shares = ranks.from_first(lambda: estimate_shares(before, contradiction(before)))
+    return SourceStage(accuracy, before, shares, refined)
 
 
 def _kept_or_trained(job: Job, classifier: Classifier) -> None:
