@@ -187,6 +187,17 @@ def test_a_fit_ends_with_what_to_do_next(
     assert out.splitlines()[-1] == f"look at {run / 'report.html'}; then use it: uda predict {run} IMAGES"
 
 
+def test_a_fit_without_target_labels_ends_with_how_to_see_how_good_it_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tiny: Path, tmp_path: Path
+) -> None:
+    images, run = tmp_path / "target.npz", tmp_path / "run"
+    np.savez(images, images=np.random.default_rng(0).integers(0, 256, (24, 16, 16), dtype=np.uint8))
+    few = ["--set", "training.steps=1", "--set", "classifier.steps=1", "--target", str(images), "-o", str(run)]
+    _, out, _ = uda(capsys, monkeypatch, "fit", "--recipe", str(tiny), *few)
+    seen = f"look at {run / 'report.html'}, and at every image to see how good it is (uda check {run})"
+    assert out.splitlines()[-1] == f"{seen}; then use it: uda predict {run} IMAGES"
+
+
 def test_seeds_need_no_folder_of_data_where_none_is_read(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

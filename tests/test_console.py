@@ -174,7 +174,7 @@ def test_output_that_cannot_be_written_ends_no_long_work(lasting: bool, code: in
 
 def test_next_comes_what_tells_how_good_a_run_is_and_what_it_is_good_for() -> None:
     run, seen = Path("runs/my run"), f"look at {Path('runs/my run/report.html')}"
-    use, check = "then use it: uda predict 'runs/my run' IMAGES", "fifty images that you look at tell how good it is: uda check"
-    assert next_steps(run, classifies=True, labelled=True) == f"{seen}; {use}"
-    assert next_steps(run, classifies=True, labelled=False) == f"{seen}; {check} 'runs/my run'; {use}"
-    assert next_steps(run, classifies=False, labelled=False) == f"{seen}; then use it: uda translate 'runs/my run' IMAGES"
+    use, check = "then use it: uda predict 'runs/my run' IMAGES", "to see how good it is (uda check 'runs/my run')"
+    assert next_steps(run, classifies=True) == f"{seen}; {use}"
+    assert next_steps(run, classifies=True, look_at="fifty images") == f"{seen}, and at fifty images {check}; {use}"
+    assert next_steps(run, classifies=False) == f"{seen}; then use it: uda translate 'runs/my run' IMAGES"

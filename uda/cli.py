@@ -209,9 +209,11 @@ def _fit(recipe: str, seeds: int | None, **settings: Any) -> None:
 
 def _say_next(run: Run, display: Display) -> None:
     from uda.console import next_steps
+    from uda.evaluation.diagnostics import to_look_at
 
     classifies = run.recipe.classifies
-    display.say(next_steps(run.path, classifies, labelled=classifies and run.target_accuracy is not None))
+    unknown = classifies and run.target_accuracy is None
+    display.say(next_steps(run.path, classifies, to_look_at(run.result["target"]["train"]) if unknown else ""))
 
 
 def _resume(path: Path, trust: bool) -> None:

@@ -32,12 +32,11 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def next_steps(run: Path, classifies: bool, labelled: bool) -> str:
-    """What a finished run is good for, with the command; and where no label tells how good it is, what does."""
-    if not classifies:
-        return f"look at {run / 'report.html'}; then use it: uda translate {quote(str(run))} IMAGES"
-    check = "" if labelled else f"; fifty images that you look at tell how good it is: uda check {quote(str(run))}"
-    return f"look at {run / 'report.html'}{check}; then use it: {predict_with(run)}"
+def next_steps(run: Path, classifies: bool, look_at: str = "") -> str:
+    """What a finished run is good for, with the command; and at which images to look where no label tells how good it is."""
+    use = predict_with(run) if classifies else f"uda translate {quote(str(run))} IMAGES"
+    check = f", and at {look_at} to see how good it is (uda check {quote(str(run))})" if look_at else ""
+    return f"look at {run / 'report.html'}{check}; then use it: {use}"
 
 
 def predict_with(run: Path) -> str:
