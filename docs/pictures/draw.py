@@ -33,6 +33,7 @@ HOLDS = {
     "runtime": "device, precision, seeds",
     "plugins": "users' own Python files",
     "losses": "formulas",
+    "neighbours": "which images are near",
     "console": "progress",
     "atomic": "file writes",
     "paths": "outputs",
