@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# How far words spread: chosen for the method `label_propagation`; class shares are estimated and witnesses heard by them, too.
+# How far words spread, as chosen for the method `label_propagation`; class shares are estimated so, too.
 NEAREST = 10
 TEMPERATURE = 0.03
 ALPHA = 0.95
