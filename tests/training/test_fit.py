@@ -321,7 +321,7 @@ def test_a_target_that_lacks_classes_is_noticed_and_expected(tiny: Path, tmp_pat
         np.savez(tmp_path / f"{split}.npz", images=domain.images.numpy()[few, 0], labels=domain.labels.numpy()[few])
     said = io.StringIO()
     data = {"data.source": "digits", "data.target": str(tmp_path / "train.npz"), "data.target_test": str(tmp_path / "test.npz")}
-    few_steps = data | {"classifier.steps": 60, "classifier.batch": 64, "method.name": "im", "training.steps": 2}
+    few_steps = data | {"classifier.steps": 150, "classifier.batch": 64, "method.name": "im", "training.steps": 2}
     auto = run(tiny, tmp_path / "auto", overrides=few_steps, display=Display(console=Console(file=said, width=200)), report=False)
     even = run(tiny, tmp_path / "even", overrides=few_steps | {"training.target_shares": "even"}, report=False)
     (line,) = [text for text in said.getvalue().splitlines() if "class shares of the target" in text]
