@@ -1,6 +1,6 @@
 """How near estimated class shares come to a target's true ones, on the shifts of `trust.py`, whose runs must lie there.
 
-    python benchmarks/trust.py run --only '[!p]*' --backbone-weights tf_efficientnet_lite0.safetensors --out runs/trust
+    python benchmarks/trust.py run --backbone-weights tf_efficientnet_lite0.safetensors --out runs/trust
     python benchmarks/shares.py --backbone-weights tf_efficientnet_lite0.safetensors --out runs/trust
 
 Of each shift's source classifier: its predictions, counted; expectation maximisation on its calibrated probabilities (Saerens,
@@ -24,7 +24,7 @@ from trust import Shift, all_shifts, methods_of, recipe_and_pair
 from uda.data.domain import LabelledDomain
 from uda.evaluation.calibration import fit_temperature
 from uda.evaluation.outputs import Outputs
-from uda.evaluation.shares import FEW, distance, estimate_shares, histogram
+from uda.evaluation.shares import distance, estimate_shares, histogram
 from uda.evaluation.witnesses import contradiction
 from uda.runs.folder import RunFolder
 
@@ -95,8 +95,8 @@ def main() -> None:
         "of these, photographs": lambda each: each.accuracy > 0.6 and "/" in each.shift.source,
         "of these, digits": lambda each: each.accuracy > 0.6 and "/" not in each.shift.source,
         "of these, uneven or without classes": lambda each: each.accuracy > 0.6 and each.shift.change in ("uneven", "lacks"),
-        f"of these, of fewer than {FEW} images": lambda each: each.accuracy > 0.6 and each.images < FEW,
-        f"of these, of {FEW} to 1,000 images": lambda each: each.accuracy > 0.6 and FEW <= each.images <= 1000,
+        "of these, of fewer than 100 images": lambda each: each.accuracy > 0.6 and each.images < 100,
+        "of these, of 100 to 1,000 images": lambda each: each.accuracy > 0.6 and 100 <= each.images <= 1000,
         "taken for uneven": lambda each: each.uneven,
     }
     names = list(found[0].away)

@@ -5,8 +5,10 @@ import torch
 import torch.nn.functional as F
 
 from uda.evaluation.outputs import Outputs
-from uda.evaluation.shares import BELIEF, FEW, LEAST, OPTIMISM, UNEVEN, Shares, distance, estimate_shares, histogram
+from uda.evaluation.shares import BELIEF, LEAST, OPTIMISM, UNEVEN, Shares, distance, estimate_shares, histogram
+from uda.neighbours import NEAREST
 
+ENOUGH = 4 * NEAREST  # target images of four classes
 MANY = 10**9  # images: so many that chance does nothing
 CLASSES = ("a", "b", "c", "d")
 
@@ -43,11 +45,18 @@ def test_another_witness_may_doubt_more() -> None:
     assert estimate_shares(heaps((50, 50, 50, 50), mistaken=0.0), doubt=0.4).doubt == 0.4
 
 
-@pytest.mark.parametrize("images", [1, 2, FEW - 1])
+@pytest.mark.parametrize("images", [1, 20, ENOUGH - 1])
 def test_of_few_images_the_classifiers_word_is_taken_for_each(images: int) -> None:
-    outputs = heaps((60, 60, 60, 60), mistaken=0.3)
-    few = outputs.of(torch.randperm(240, generator=torch.Generator().manual_seed(1)) < images)
-    assert estimate_shares(few).estimated.tolist() == histogram(few.target_logits.argmax(1), 4).tolist()
+    assert estimate_shares(some(images)).estimated.tolist() == histogram(some(images).target_logits.argmax(1), 4).tolist()
+
+
+def test_of_more_it_spreads() -> None:
+    assert estimate_shares(some(ENOUGH)).estimated.tolist() != histogram(some(ENOUGH).target_logits.argmax(1), 4).tolist()
+
+
+def some(images: int) -> Outputs:
+    """So many of four heaps' target images, three in ten of one heap taken for another's."""
+    return heaps((60, 60, 60, 60), mistaken=0.3).of(torch.randperm(240, generator=torch.Generator().manual_seed(1)) < images)
 
 
 def test_uneven_is_what_mistakes_cannot_explain():

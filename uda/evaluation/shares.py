@@ -10,14 +10,13 @@ from torch import Tensor
 
 from uda.evaluation.calibration import calibrated
 from uda.evaluation.outputs import Outputs
-from uda.neighbours import propagate, standardised
+from uda.neighbours import NEAREST, propagate, standardised
 
 UNEVEN = 0.15  # of the images: shares nearer than this to even ones are taken for even
 OPTIMISM = 1.25  # a classifier calibrated on the source is wrong so many times as often on another domain as it says
 BELIEF = 0.75  # how much of the estimate methods are to expect: of all of it, they would give up what is rare
 LEAST = 0.3  # of an even share, which every class is granted: else a class that is rare, or that the estimate has missed, is lost
 RARE = 0.1  # of an even share: of a class that comes less often there is hardly any
-FEW = 100  # images; the nearest of fewer are of several classes, and do not tell what an image is
 
 
 def histogram(labels: Tensor, classes: int) -> Tensor:
@@ -66,7 +65,8 @@ class Shares:
     def explained(self) -> float:
         """How far from even they may look where the target is even: 0..1, or above 1.
 
-        Mistakes on a share of the images move their counts by no more than it; chance, by what `chance` says.
+        A rule of thumb: mistakes on a share of the images move their counts by no more than it, and spreading corrects more than
+        it makes; chance moves them by what `chance` says.
         """
         return max(UNEVEN, OPTIMISM * self.doubt + chance(len(self.estimated), self.images))
 
@@ -74,7 +74,7 @@ class Shares:
     def expected(self) -> Tensor:
         """What a method is to expect, float32 (K,): the weighted geometric mean of the estimate and even shares.
 
-        No class has less than `LEAST` of an even share.
+        No class has less than about `LEAST` of an even share.
         """
         even = 1 / len(self.estimated)
         shares: Tensor = (self.estimated.float().pow(BELIEF) * even ** (1 - BELIEF)).clamp_min(LEAST * even)
@@ -97,8 +97,10 @@ def estimate_shares(before: Outputs, doubt: float = 0.0) -> Shares:
     (Saerens et al. 2002) holds only where a class looks alike in both domains, and was farther from the truth (figures, and how
     the constants above were chosen: benchmarks/RESULTS.md, "Uneven and partial targets").
 
+    Words do not spread where classes have fewer images than each image listens to, which are then of several classes.
     `doubt` (0..1) is how often another witness contradicts the classifier, for it may be sure and wrong.
     """
     said = calibrated(before)
-    spread = said if len(said) < FEW else propagate(said, standardised(before.target_features))
-    return Shares(histogram(spread.argmax(1), said.shape[1]), max(doubt, 1 - float(said.amax(1).mean())), len(said))
+    images, classes = said.shape
+    spread = propagate(said, standardised(before.target_features)) if images >= NEAREST * classes else said
+    return Shares(histogram(spread.argmax(1), classes), max(doubt, 1 - float(said.amax(1).mean())), images)
