@@ -133,7 +133,8 @@ def run(task: str, seed: int, given: argparse.Namespace, runtime: Runtime, roots
     repeat("classifier", trained.steps, lambda: supervised.step(lessons.next()))
 
     asked = {name: getattr(given, name) for name in ASKED}
-    settings = LatentMappingSettings(**asked | (AS_PUBLISHED if given.as_published else {}))
+    # Its figures were made before rebuilt pixels were to vary as real ones do.
+    settings = LatentMappingSettings(**asked | {"statistics_weight": 0.0} | (AS_PUBLISHED if given.as_published else {}))
     method = LatentMapping(settings, classifier, shape, given.steps, runtime)
     runtime.place(method)
     method.setup(target.without_labels(), Players(runtime, given.steps))

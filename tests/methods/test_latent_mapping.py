@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -44,6 +45,7 @@ WEIGHTS: dict[str, Any] = {
     "information_weight": 1.3,
     "pseudo_label_weight": 1.1,
     "rebuilt_class_weight": 1.7,
+    "statistics_weight": 0.9,
     "confidence": 0.168,
 }
 
@@ -71,11 +73,12 @@ def adam(networks: nn.Module, *others: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.Adam(parameters, lr=1e-3, betas=(0.5, 0.999))
 
 
-def test_a_step_of_the_vaes_by_hand(fp32: Runtime, batch: Batch) -> None:
-    method, twin = twins(LatentMapping, fp32, done=9, **WEIGHTS)
-    x = {1: batch.source, 2: batch.target_weak[: len(batch.source)]}
+@pytest.mark.parametrize("source_weak", [False, True])
+def test_a_step_of_the_vaes_by_hand(source_weak: bool, fp32: Runtime, batch: Batch) -> None:
+    method, twin = twins(LatentMapping, fp32, done=9, source_weak=source_weak, **WEIGHTS)
+    x = {1: batch.source_weak if source_weak else batch.source, 2: batch.target_weak[: len(batch.source)]}
     torch.manual_seed(5)
-    reconstruction, divergence, posteriors, rebuilt = torch.zeros(()), torch.zeros(()), [], []
+    reconstruction, divergence, statistics, posteriors, rebuilt = *(torch.zeros(()) for _ in range(3)), [], []
     for i in (1, 2):
         vae = twin.vaes[i - 1]
         mean, log_variance = vae.encoder(x[i]).chunk(2, 1)
@@ -83,14 +86,24 @@ def test_a_step_of_the_vaes_by_hand(fp32: Runtime, batch: Batch) -> None:
         rebuilt.append(vae.decoder(z))
         reconstruction = reconstruction + by_hand.l2(rebuilt[-1], x[i])
         divergence = divergence + by_hand.kl_to_normal(mean, log_variance)
+        drawn, real = (F.avg_pool2d(images, 2).flatten(1) for images in (rebuilt[-1], x[i]))
+        for of_drawn, of_real in (
+            (drawn.mean(0), real.mean(0)),
+            *[[(images.var(0, correction=0) + 1e-6).sqrt() for images in (drawn, real)]],
+        ):
+            statistics = statistics + ((of_drawn - of_real) ** 2).sum()
         posteriors.append((mean, log_variance))
     mean, log_variance = posteriors[0]
     z_1 = mean + torch.randn_like(mean) * (log_variance / 2).exp()
     of_class = by_hand.cross_entropy(twin.code_head(z_1), batch.source_labels)
     shown = torch.cat([rebuilt[0], batch.augment_source(rebuilt[0])])
     reading = by_hand.cross_entropy(twin.teacher(shown), torch.cat([batch.source_labels, batch.source_labels]))
-    descend(adam(twin.vaes, twin.code_head), reconstruction + 0.7 * divergence + 13 * of_class + 1.7 * reading)
-    expected = {"reconstruction": reconstruction, "kl": divergence, "code_class": of_class, "rebuilt_class": reading}
+    total = reconstruction + 0.7 * divergence + 13 * of_class + 0.9 * statistics + 1.7 * reading
+    descend(adam(twin.vaes, twin.code_head), total)
+    expected = {
+        "reconstruction": reconstruction, "kl": divergence, "code_class": of_class, "statistics": statistics,
+        "rebuilt_class": reading,
+    }  # fmt: skip
     expected |= classifier_by_hand(twin, batch, None)
     follow(twin.teacher, twin.network, remembered=10 / 19)
 
@@ -157,16 +170,18 @@ def test_a_step_of_the_mapping_by_hand(updates: int, negatives: bool, fp32: Runt
     assert_same_update(method, twin)
 
 
-def test_a_step_after_the_vaes_are_done_by_hand(fp32: Runtime, batch: Batch) -> None:
+@pytest.mark.parametrize("source_weak", [False, True])
+def test_a_step_after_the_vaes_are_done_by_hand(source_weak: bool, fp32: Runtime, batch: Batch) -> None:
     """Classes of target images are the teacher's."""
     labelled = dataclasses.replace(batch, source_labels=torch.tensor([7, 7, 3, 0, 3, 5]))
-    method, twin = twins(LatentMapping, fp32, done=10, mapping_updates=1, **WEIGHTS)
+    method, twin = twins(LatentMapping, fp32, done=10, mapping_updates=1, source_weak=source_weak, **WEIGHTS)
+    source = batch.source_weak if source_weak else batch.source
     count = len(batch.source)
     target = batch.target_weak[:count]
     sure, label = by_hand.log_probabilities(twin.teacher(target)).exp().max(1)
     of_target = torch.where(sure > 0.168, label, -1)
     torch.manual_seed(5)
-    codes = codes_by_hand(twin, batch.source, target)
+    codes = codes_by_hand(twin, source, target)
     expected = mapping_by_hand(twin, codes, [labelled.source_labels, of_target], 1)
     e = torch.randn(count, 8)
     mapped = e + twin.mappers[0].move(torch.cat([codes[0], e], 1))

@@ -7,6 +7,8 @@ g_2(G_1(f_1(x_1), e)). With a pair discriminator D_2 for the codes of domain 2 (
     f, g:  VAE        sum_i  |x_i - g_i(z_i)|^2 + kl_weight x KL(q_i(z_i | x_i) || N(0, I))
            class      cross-entropy of a linear head on z_1 and the source labels (ours: VAEs of street numbers hold colours
                       and neighbours, and hardly the digit, so that no mapping can know which class to go to)
+           statistics |means - means|^2 + |stds - stds|^2, over a batch, of pixels of g_i(z_i) and x_i, at half the resolution
+                      (ours: by squares alone g_1 draws pale, and all street numbers alike)
            reading    cross-entropy of what the classifier's mean teacher reads in g_1(z_1), as it is and augmented, and the
                       source labels (ours: by squares alone g_1 draws street numbers too blurred for anyone to read)
     D_2:   pairs      -log D_2(z_1, z_2) - log(1 - D_2(z_1, G_1(z_1, e))) - log(1 - D_2(z_1, e)),  z_2 a code that matches z_1
@@ -16,7 +18,8 @@ g_2(G_1(f_1(x_1), e)). With a pair discriminator D_2 for the codes of domain 2 (
            closeness  |e - G_1(z_1, e)|^2 / n: the noise is not to be moved farther than it must
 
 Codes match where their images are of one class. The paper knows the classes of both domains. Here the target's are those that a
-mean teacher is sure of, and the classifier learns from translated source images with their labels:
+mean teacher is sure of, and the classifier learns from translated source images with their labels. VAEs and mapping see source
+images as they are (`source_weak`), the classifier augmented ones and translations of the former:
 
     C:     class      cross-entropy of the source, and of its translations, with the source labels
            self-training  information maximisation and the teacher's pseudo-labels on the target
@@ -30,6 +33,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, cast
 
 import torch
+import torch.nn.functional as F
 from pydantic import NonNegativeFloat, PositiveInt, field_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -59,7 +63,7 @@ class LatentMappingSettings(TeacherSettings):
     vaes: str | None = None
     """``weights/method.safetensors`` of an earlier run of this method, whose VAEs are used; left out: they are trained. Kept as
     an absolute path, so that a run goes on wherever it is resumed"""
-    vae_share: UnitInterval = 0.5
+    vae_share: UnitInterval = 0.6
     """the share of the steps in which VAEs are trained; the mapping has the rest"""
     encoder: Literal["backbone", "convolutional"] = "backbone"
     """of the source's VAE: the source classifier's own network, to start from, or convolutions that start afresh"""
@@ -72,6 +76,10 @@ class LatentMappingSettings(TeacherSettings):
     """of what the source's codes are to say of the class"""
     rebuilt_class_weight: NonNegativeFloat = 100.0
     """of what the classifier is to read in rebuilt source images"""
+    source_weak: bool = True
+    """whether VAEs and mapping learn from source images as they are; else g_1 learns to draw augmented ones"""
+    statistics_weight: NonNegativeFloat = 3.0
+    """of what rebuilt pixels' means and standard deviations over a batch are off, at half the resolution"""
     hidden: PositiveInt = 512
     """width of generators and discriminators of codes"""
     mapping_updates: PositiveInt = 3
@@ -155,7 +163,7 @@ class LatentMapping(Drawing, WithTeacher):
 
     Settings = LatentMappingSettings
     settings: LatentMappingSettings
-    default_training = Method.default_training.model_copy(update={"steps": 800, "class_shares": "own"})
+    default_training = Method.default_training.model_copy(update={"steps": 1100, "class_shares": "own"})
 
     def __init__(
         self, settings: LatentMappingSettings, classifier: Classifier, shape: Shape, steps: int, runtime: Runtime
@@ -199,13 +207,14 @@ class LatentMapping(Drawing, WithTeacher):
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """One update of the VAEs, or later of the mapping; then one of the classifier. Returns every loss, unweighted."""
-        target = batch.target_weak[: len(batch.source)]
+        source, target = batch.pixels(source_weak=self.settings.source_weak)
+        target = target[: len(source)]
         if self.done < self.vae_steps:
-            values = self.update_vaes(batch.source, batch.source_labels, target, batch.augment_source)
+            values = self.update_vaes(source, batch.source_labels, target, batch.augment_source)
         else:
             sure, found = self.teacher_outputs(target)[1].softmax(1).max(1)
             target_labels = torch.where(sure > self.settings.confidence, found, -1)
-            values = self.update_mapping(batch.source, batch.source_labels, target, target_labels)
+            values = self.update_mapping(source, batch.source_labels, target, target_labels)
         return values | super().step(batch)
 
     def update_vaes(self, source: Tensor, source_labels: Tensor, target: Tensor, augment: Augment) -> dict[str, Tensor]:
@@ -229,6 +238,10 @@ class LatentMapping(Drawing, WithTeacher):
             "code_class": losses.cross_entropy(code_logits, source_labels),
         }
         total = values["reconstruction"] + s.kl_weight * values["kl"] + s.code_class_weight * values["code_class"]
+        if s.statistics_weight:
+            halved = [[F.avg_pool2d(images.float(), 2) for images in both] for both in zip(rebuilt, originals, strict=True)]
+            values["statistics"] = torch.stack([losses.statistics_distance(*both) for both in halved]).sum()
+            total = total + s.statistics_weight * values["statistics"]
         if s.rebuilt_class_weight:
             drawn = rebuilt[SOURCE].float()
             shown = self.runtime.arrange(torch.cat([drawn, augment(drawn)]))
@@ -303,7 +316,8 @@ class LatentMapping(Drawing, WithTeacher):
         s = self.settings
         parts = [(batch.source, SOURCE), (batch.target, TARGET)]
         if self.done >= self.vae_steps and s.translated_weight:
-            parts.append((self.runtime.arrange(self.translate(batch.source, SOURCE, TARGET)), TARGET))
+            source = batch.pixels(source_weak=s.source_weak)[0]
+            parts.append((self.runtime.arrange(self.translate(source, SOURCE, TARGET)), TARGET))
         (_, source_logits), (_, target_logits), *translated = self.read_all(*parts)
         values = {"class": losses.cross_entropy(source_logits, batch.source_labels)}
         values |= self.self_training(target_logits, batch.target_weak, s.confidence)
