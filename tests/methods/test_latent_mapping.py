@@ -46,6 +46,7 @@ WEIGHTS: dict[str, Any] = {
     "pseudo_label_weight": 1.1,
     "rebuilt_class_weight": 1.7,
     "statistics_weight": 0.9,
+    "vae_share": 0.5,
     "confidence": 0.168,
 }
 
