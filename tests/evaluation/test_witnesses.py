@@ -65,8 +65,21 @@ def test_a_classifier_that_did_not_change_agrees_with_itself_and_one_whose_class
     assert (same["agreement"], same["linear_head"], same["all_agree"]) == (1, 1, 1)
     assert (other["agreement"], other["linear_head"], other["all_agree"]) == (0, 0, 0)
     assert other["neighbours_before"] == same["neighbours_before"] == 1  # which cannot tell
+    assert (same["spread"], same["spread_after"], same["own_spread"]) == (1, 1, 1)
+    assert (other["spread"], other["spread_after"], other["own_spread"]) == (0, 0, 1), "its own words cannot tell, either"
     assert other["linear_head_before"] == other["mean_head_before"] == other["labelled_head_before"] == 1
     assert (same["log_classes"], same["log_images"]) == (math.log(3), math.log(60))
+
+
+def test_an_image_that_each_classifier_takes_for_another_is_outvoted_by_those_near_it() -> None:
+    source, labels = clusters(60, 0)
+    target, truth = clusters(60, 1)
+    wrong = truth.clone()
+    wrong[:6] = (truth[:6] + 1) % CLASSES  # a tenth, of all classes
+    right, mistaken = (outputs(target, 9 * F.one_hot(t, CLASSES).float(), source, labels) for t in (truth, wrong))
+    names = ("spread", "spread_before", "spread_after", "own_spread")
+    assert [witnesses(mistaken, right)[name] for name in names] == pytest.approx([1, 0.9, 1, 1])
+    assert [witnesses(right, mistaken)[name] for name in names] == pytest.approx([0.9, 1, 0.9, 0.9])
 
 
 @settings(max_examples=25)

@@ -14,7 +14,8 @@ from uda import UserError
 from uda.console import Display
 from uda.data.augment import to_float
 from uda.data.frame import Frame, decode
-from uda.inference.predict import Spaced, as_cell, evaluate, evaluation_table, unlike, write_predictions
+from uda.inference.predict import Spaced, as_cell, evaluate, evaluation_table, not_for_unknown, unlike, write_predictions
+from uda.recipe.load import resolve
 from uda.runs.run import Run
 
 QUIET = Display(quiet=True)
@@ -108,6 +109,15 @@ def test_images_of_further_classes_count_as_unknown_where_that_is_asked_for(own_
     left = [row["unnamed"] == "unknown" for row in rows(tmp_path / "p.csv") if row["path"].startswith("further")]
     assert result["open_set"]["unknown"] == pytest.approx(sum(left) / further)
     assert "open set" in str(evaluation_table(result).caption)
+
+
+@pytest.mark.parametrize(
+    ("which", "method", "noted"), [("last", "shot", True), ("last", "dance", False), ("source", "shot", False)]
+)
+def test_a_classifier_that_was_not_made_to_tell_unknown_classes_is_said_not_to_be(own_run: Run, which, method, noted) -> None:
+    run = Run(own_run.path, device="cpu", precision="fp32")
+    run.recipe = resolve(run.recipe, {"method.name": method}).recipe
+    assert bool(not_for_unknown(run, which)) == noted
 
 
 def test_the_most_doubtful_images_are_left_unnamed(own_run: Run, folders: Path, tmp_path: Path) -> None:

@@ -181,6 +181,11 @@ def test_a_misspelt_setting_is_named_before_the_images_that_are_left_open() -> N
         load_recipe("folders", {"training.stepz": 3})
 
 
+def test_a_setting_without_its_table_is_told_which_tables_have_it() -> None:
+    with pytest.raises(UserError, match=r"unknown setting 'steps'; did you mean 'classifier.steps' or 'training.steps'\?"):
+        load_recipe("svhn2mnist", {"steps": 60})
+
+
 def test_a_recipe_without_a_table_of_data_says_how_to_give_images(tmp_path: Path) -> None:
     (tmp_path / "own.toml").write_text('description = "mine"\n[method]\nname = "dann"\n[classifier]\nbackbone = "strided"\n')
     with pytest.raises(UserError, match="give --source DIR --target DIR"):

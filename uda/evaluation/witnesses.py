@@ -1,8 +1,8 @@
 """Witnesses: what can be told of an adapted classifier without target labels, each a number, for the estimate to weigh.
 
 An adapted classifier's own confidence says little, for it has been trained to be sure. So others are heard as well: the source
-classifier, which has not seen the target; the target's neighbours in the source classifier's features; and simple heads on
-these, which were not adapted.
+classifier, which has not seen the target; the target's neighbours in either classifier's features, and what near images say once
+they have outvoted each other (`uda.neighbours`); and simple heads on features, which were not adapted.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from uda.evaluation.calibration import calibrated
 from uda.evaluation.estimation import agreement, average_thresholded_confidence, mean_confidence
 from uda.evaluation.outputs import Outputs
 from uda.evaluation.selection import batch_nuclear_norm, diversity, source_accuracy
 from uda.evaluation.shares import distance, histogram
-from uda.neighbours import NEAREST, nearest
+from uda.neighbours import NEAREST, nearest, propagate
 
 
 def witnesses(before: Outputs, after: Outputs) -> dict[str, float]:
@@ -37,6 +38,11 @@ def witnesses(before: Outputs, after: Outputs) -> dict[str, float]:
         nearest_labelled(of_source, labels, of_target, classes),
         linear_head(of_source, labels, of_target),
     ]
+    said = calibrated(before)
+    spread = propagate(said, of_target).argmax(1)
+    # The adapted classifier's features as they are: these have been trained on the target.
+    adapted = F.normalize(after.target_features.float().cpu(), dim=1)
+    spread_after, own_spread = propagate(torch.cat([said, last.softmax(1)], 1), adapted).split(classes, 1)
     return {
         "source_accuracy_before": source_accuracy(*before.source),
         "source_accuracy_after": source_accuracy(*after.source),
@@ -52,6 +58,10 @@ def witnesses(before: Outputs, after: Outputs) -> dict[str, float]:
         "neighbours_before": neighbours_agree(of_target, predicted),
         "neighbours_after": neighbours_agree(of_target_after, predicted),
         "neighbours_of_source": neighbours_agree(of_target, first.argmax(1)),
+        "spread": agree(spread, predicted),
+        "spread_before": agree(spread, first.argmax(1)),
+        "spread_after": agree(spread_after.argmax(1), predicted),
+        "own_spread": agree(own_spread.argmax(1), predicted),
         "mean_head": agree(heads[0], predicted),
         "labelled_head": agree(heads[1], predicted),
         "linear_head": agree(heads[2], predicted),

@@ -29,6 +29,7 @@ from uda.evaluation.domains import domain_auc
 from uda.evaluation.evaluator import on_labelled, predict
 from uda.evaluation.outputs import accuracy, confusion, per_class_accuracy
 from uda.evaluation.unknown import looks_unknown, open_set
+from uda.methods import find_method
 from uda.report.tables import open_set_told
 from uda.runs.run import Run
 from uda.text import counted
@@ -108,6 +109,8 @@ def write_predictions(
     display.say(f"  {counted(len(found), 'image')}, {found.note}")
     if note := run.note_on(which):
         display.say(note)
+    if unknown and (note := not_for_unknown(run, which)):
+        display.say(note)
     target = adapted_to(run, which)
     rows = _classified(run, found, which, unknown, seen, display)
     columns = 4 if reject or unknown else 3
@@ -142,6 +145,17 @@ def adapted_to(run: Run, which: str) -> Tensor | None:
     """
     kept = {"last": "last", "source": "source_only"}.get(run.chosen(which))
     return run.outputs(kept).target_logits if kept else None
+
+
+def not_for_unknown(run: Run, which: str) -> str:
+    """What is to be said where a classifier, as for `Run.load_classifier`, was not made for unknown classes; nothing, else."""
+    method = find_method(run.recipe.method.name)
+    if run.chosen(which) == "source" or method.for_unknown or not method.adapts:
+        return ""
+    return (
+        f"  note: {run.recipe.method.name} is not made for unknown classes, and may have made the classifier sure of them; "
+        "fit with --method label_propagation, or take --which source"
+    )
 
 
 def _classified(run: Run, found: Found, which: str, unknown: bool, seen: Seen, display: Display) -> Iterator[Row]:
@@ -248,6 +262,8 @@ def evaluate(
     matrix, told, compared = confusion(logits, labels), {}, Spaced(COMPARED)
     compared.add(logits)
     if further is not None:
+        if note := not_for_unknown(run, which):
+            display.say(note)
         others = load_unlabelled(further, run.classes, run.recipe.data.frame, memory, display).to(run.runtime.device)
         of_others = predict(classifier, others.inputs, run.runtime).cpu()
         compared.add(of_others)

@@ -93,6 +93,8 @@ class Method(nn.Module):
     """whether it makes images of one domain from images of the other: it is a `Translating` then"""
     adapts: ClassVar[bool] = True
     """whether it is to change what the classifier says of the target"""
+    for_unknown: ClassVar[bool] = False
+    """whether it is made for targets that hold unknown classes: others make a classifier sure of these, too"""
     leaves_unknown: ClassVar[bool] = False
     """whether it makes the classifier doubtful of all that is of no known class: what is estimated is of the other images then"""
 

@@ -45,6 +45,7 @@ class DANCE(OneNetwork):
 
     Settings = DANCESettings
     settings: DANCESettings
+    for_unknown = True
     default_training = Method.default_training.model_copy(update={"batch": 64, "target_batch": 64, "class_shares": "own"})
 
     def __init__(self, settings: DANCESettings, classifier: Classifier, shape: Shape, steps: int, runtime: Runtime) -> None:

@@ -57,7 +57,7 @@ class LabelPropagation(OneNetwork):
 
     Settings = LabelPropagationSettings
     settings: LabelPropagationSettings
-    leaves_unknown = True
+    for_unknown = leaves_unknown = True
     default_training = Method.default_training.model_copy(update={"batch": 64, "target_batch": 64, "class_shares": "own"})
 
     found: Tensor

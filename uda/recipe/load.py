@@ -248,6 +248,9 @@ def _in_one_line(error: ValidationError, recipe: str, method: str) -> UserError:
     where = ".".join((*tables, last))
     if first["type"] != "extra_forbidden":
         return UserError(f"setting {where!r}: {first['msg'][0].lower()}{first['msg'][1:]} (got {first['input']!r})")
+    homes = [] if tables else [f"{table}.{last}" for table in Recipe.model_fields if last in _names([table], method)]
+    if homes:
+        return UserError(f"unknown setting {last!r}; did you mean {' or '.join(map(repr, homes))}?")
     cutoff = 0.5 if tables else 0.6  # names of tables are short, and alike by chance
     return UserError.unknown("setting", where, [".".join((*tables, name)) for name in _names(tables, method)], cutoff=cutoff)
 
