@@ -102,6 +102,9 @@ def main() -> None:
     given = parser.parse_args()
     if len(set(given.known)) < len(given.known):
         parser.error("--known takes seven different digits")
+    of_digits_alone = [name for name in ("known", "images", "steps") if getattr(given, name) != parser.get_default(name)]
+    if given.office31 and of_digits_alone:
+        parser.error(f"--{of_digits_alone[0]} is of digits; leave it out with --office31")
     given.out.mkdir(parents=True, exist_ok=True)
     shifts = [photographs(given.out, pair, given.backbone_weights) for pair in given.office31]
     rows = []
