@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from uda.evaluation.diagnostics import (
     class_not_kept,
+    class_not_kept_back,
     diagnose,
     far_class_shares,
     far_from_estimate,
@@ -116,6 +117,15 @@ def test_translations_that_lose_their_class_are_a_sign() -> None:
     assert class_not_kept(by_labels) is None, "what target labels tell is no sign"
     by_source = class_not_kept({"class_consistency": 0.08, "untranslated_consistency": 0.73})
     assert "8% are read as their class, of untranslated ones 73%" in str(by_source)
+
+
+def test_translations_back_that_lose_their_class_are_a_sign() -> None:
+    assert class_not_kept_back({"backward": {"given_consistency": 0.69, "judge_accuracy": 0.9}}) is None
+    sign = class_not_kept_back({"backward": {"given_consistency": 0.67, "judge_accuracy": 0.9}})
+    assert "67% are read as the class that the adapted classifier gives them, of real source images 90%" in str(sign)
+    by_labels = {"class_consistency": 0.1, "judge_accuracy": 0.9, "untranslated_consistency": 0.9}
+    assert class_not_kept_back({"backward": by_labels}) is None, "what target labels tell is no sign"
+    assert class_not_kept_back({}) is None, "older runs did not look back"
 
 
 def drawn(classes: int, images: int, seed: int) -> torch.Tensor:

@@ -158,6 +158,23 @@ def test_the_way_back_is_measured_by_a_judge_of_source_images(
     assert "labelled source images" in found["feature_network"]
 
 
+def test_the_way_back_is_held_to_the_adapted_classifiers_classes_without_target_labels(
+    small_pair: Pair, fp32: Runtime, perfect: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The classifier knows target images by heart, and the judge source images."""
+    learning(monkeypatch, 100)
+    source, target = small_pair.source_test, small_pair.target_test
+    adapted, _ = train_judge(target, target, fp32)
+    right = source.images[[int((source.labels == label).nonzero()[0, 0]) for label in target.sample_labels(10_000)]]
+    unlabelled = replace(small_pair, source=source, target=target.without_labels(), target_test=None)
+    found, wrong = (
+        evaluate_translation(unlabelled, both(perfect, back), fp32, classifier=adapted)["backward"]
+        for back in (right, right.roll(1, 0))
+    )
+    assert found["given_consistency"] > 0.8 > 0.5 > wrong["given_consistency"]
+    assert "class_consistency" not in found
+
+
 def test_a_judge_is_trained_until_it_is_good(small_pair: Pair, fp32: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(translation, "STEPS", 4)
     assert train_judge(small_pair.source, small_pair.source_test, fp32, rounds=3)[1] == 12

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,9 +12,12 @@ from torch import Tensor
 
 from tests.methods import reference as by_hand
 from tests.methods.reference import adam, assert_losses, assert_same_update, descend, drawn_batch, follow, made, twins, weights
+from tests.models.nets import DropoutNet
 from uda.data.batches import Batch
 from uda.methods.cogan import CoGAN
 from uda.models import build_classifier
+from uda.models.backbones import Classifier
+from uda.models.custom import split_network
 from uda.recipe.load import load_recipe
 from uda.runtime import Runtime
 
@@ -151,8 +155,16 @@ def test_the_paper_recipe_is_trained_as_the_release(fp32: Runtime) -> None:
     assert (recipe.training.steps, recipe.training.batch, recipe.data.target_held_out) == (10_000, 64, 0.0)
 
 
-def test_features_of_a_pair_are_compared_without_dropouts_noise(fp32: Runtime, batch: Batch) -> None:
-    classifier = build_classifier("unit", 3, 16, 10, width=4)
+@pytest.mark.parametrize(
+    "network",
+    [lambda: build_classifier("unit", 3, 16, 10, width=4), lambda: split_network(DropoutNet(), 3, 16, 10)],
+    ids=["layers", "a function"],
+)
+def test_features_of_a_pair_are_compared_without_dropouts_noise(
+    network: Callable[[], Classifier], fp32: Runtime, batch: Batch
+) -> None:
+    torch.manual_seed(0)
+    classifier = network()
     method = made(CoGAN, fp32, 10, classifier, width=4, noise_dim=8, feature_weight=1.0)
     assert method.discriminators.training
     assert method.step(batch)["feature"].item() == 0, "both stems and both generators are alike, so all pairs are"

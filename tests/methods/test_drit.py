@@ -264,6 +264,42 @@ def test_a_paper_recipe_weighs_the_translator_as_the_released_code(recipe: str, 
     assert seen["translator"].item() == pytest.approx(expected.item(), rel=1e-6, abs=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")  # every network is held still
+@pytest.mark.parametrize("recipe", ["mnist2mnistm-paper", "folders-drit-paper"])
+def test_a_paper_recipes_discriminators_have_the_released_losses(recipe: str, fp32: Runtime, batch: Batch) -> None:
+    """With every network held still, and the two domains' weights apart.
+
+    Source: `backward_D` and `backward_contentD` in `src/model.py` of github.com/HsinYingLee/DRIT, up to which domain's contents
+    are called real. There one D reads translations by a_i, another those by r; ours reads both, and its loss is the mean of
+    their losses, of the same real images: Adam divides such a factor out.
+    """
+    method = of_paper(recipe, fp32)
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for parameter in method.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    hand, d_c, count = ByHand(method), method.content_discriminator, len(batch.source)
+    seen: dict[str, list[Tensor]] = {}
+    method.players.step = lambda name, loss: seen.setdefault(name, []).append(loss)  # type: ignore[method-assign, assignment]
+    torch.manual_seed(5)
+    method.step(batch)
+
+    torch.manual_seed(5)
+    x_1, x_2 = batch.source, batch.target_weak[:count]
+    r, _ = torch.randn(count, 3), torch.randn(count, 3)
+    c_1, c_2 = hand.e(x_1, 1), hand.e(x_2, 2)
+    a_1, a_2 = (mean + torch.randn_like(mean) * (log / 2).exp() for mean, log in (hand.q(x_1, 1), hand.q(x_2, 2)))
+    of_two = [
+        are_real(hand.d(real, i)) + are_fake(hand.d(hand.g(content, style, i), i))
+        for real, content, own, i in ((x_1, c_2, a_1, 1), (x_2, c_1, a_2, 2))
+        for style in (own, r)
+    ]
+    content = by_hand.is_real(d_c(c_1)) + by_hand.is_fake(d_c(c_2))
+    assert [loss.item() for loss in seen["content"]] == pytest.approx([content.item()] * 3, rel=1e-6, abs=1e-5)
+    (loss,) = seen["discriminators"]
+    assert loss.item() == pytest.approx((sum(of_two) / 2).item(), rel=1e-6, abs=1e-5)
+
+
 def test_the_paper_recipe_for_folders_leaves_the_source_classifier_as_it_is(fp32: Runtime, batch: Batch) -> None:
     method = of_paper("folders-drit-paper", fp32)
     classifier, translator = weights(method.network), weights(method.networks)

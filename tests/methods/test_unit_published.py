@@ -11,11 +11,13 @@ from torch import Tensor, nn
 
 from tests.methods import reference as by_hand
 from tests.methods.reference import made
+from tests.models.nets import DropoutNet
 from uda import UserError
 from uda.data.batches import Batch
 from uda.methods.unit import UNIT, UNITSettings
 from uda.models import build_classifier
 from uda.models.backbones import Classifier
+from uda.models.custom import split_network
 from uda.recipe.load import load_recipe
 from uda.runtime import Runtime
 
@@ -111,6 +113,13 @@ def test_dropout_stands_not_in_feature_matching_behind_a_frozen_body_either(batc
     method.read_drawn = lambda images: 0.7 * images.flip(3)
     values = method.step(dataclasses.replace(batch, small=(batch.source.flip(1), batch.target_weak.flip(1))))
     assert values["feature"].item() == 0
+
+
+def test_dropout_that_is_a_function_of_an_own_network_stands_not_in_feature_matching(batch: Batch, fp32: Runtime) -> None:
+    torch.manual_seed(0)
+    method = made(UNIT, fp32, 20, split_network(DropoutNet(), 3, 16, 10), encoder="convolutional", width=4, code_dim=8)
+    assert method.discriminators.training
+    assert method.step(batch)["feature"].item() == 0, "both stems and both generators are alike, so all pairs are"
 
 
 def test_weights_are_drawn_as_in_the_release_and_for_each_domain_alone(fp32: Runtime) -> None:

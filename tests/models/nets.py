@@ -48,6 +48,18 @@ class LogSoftmaxNet(nn.Module):
         return F.log_softmax(self.fc2(x), 1)
 
 
+class DropoutNet(nn.Module):
+    """A convolution, dropout as a function, and the mean of the map: 16 x 16 in colour."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.conv2, self.fc = nn.Conv2d(3, 8, 3, 2), nn.Conv2d(8, 16, 3, 2), nn.Linear(16, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.dropout(F.relu(self.conv1(x)), 0.5, self.training)
+        return self.fc(F.relu(self.conv2(x)).mean((2, 3)))
+
+
 class Perceptron(nn.Sequential):
     def __init__(self) -> None:
         super().__init__(nn.Flatten(), nn.Linear(256, 32), nn.ReLU(), nn.Linear(32, 10))

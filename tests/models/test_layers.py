@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+import torch.nn.functional as F
 from timm.layers import DropPath
 from torch import nn
 from torchvision.ops import StochasticDepth
@@ -140,19 +141,43 @@ def test_last_layers_draw_one_channel_and_repeat_it() -> None:
     assert torch.equal(drawn[:, 0], drawn[:, 2])
 
 
+class FunctionalDropout(nn.Module):
+    """As users write it, without a layer that says so."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.dropout(x, self.rate, self.training)
+
+
 @pytest.mark.parametrize(
     ("layer", "noise"),
     [
         (nn.Dropout2d(0.1), True),
         (DropPath(0.1), True),
         (StochasticDepth(0.1, "row"), True),
+        (StochasticDepth(1e-6, "batch"), True),
+        (FunctionalDropout(0.1), True),
         (nn.Dropout(0.0), False),
+        (FunctionalDropout(0.0), False),
         (nn.Conv2d(3, 3, 1), False),
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_layers_that_drop_something_are_known(layer: nn.Module, noise: bool) -> None:
-    assert draws_noise(nn.Sequential(nn.ReLU(), layer)) == noise
+def test_what_is_dropped_in_training_is_known(layer: nn.Module, noise: bool) -> None:
+    assert draws_noise(nn.Sequential(nn.ReLU(), layer), torch.zeros(2, 3, 4, 4)) == noise
+
+
+def test_looking_for_noise_leaves_everything_as_it_was() -> None:
+    """A network in evaluation mode, its batch norm, and the numbers that are drawn next."""
+    net = nn.Sequential(nn.BatchNorm2d(3), nn.Dropout(0.5)).eval()
+    before, state = copy.deepcopy(net.state_dict()), torch.get_rng_state()
+    assert draws_noise(net, torch.zeros(2, 3, 4, 4))
+    assert all(torch.equal(now, before[name]) for name, now in net.state_dict().items())
+    assert not any(part.training for part in net.modules())
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 @pytest.mark.parametrize(("count", "as_one"), [(33, [32, 1]), (1, [1])])

@@ -42,6 +42,13 @@ def test_what_the_taught_network_reads_is_shown() -> None:
     assert "(0.900 on target)" in told
 
 
+def test_classes_of_the_way_back_are_shown_where_the_target_has_no_labels() -> None:
+    error = {"source": 0.02, "target": 0.03}
+    (name, figure, told), _ = further_rows({"backward": {"given_consistency": 0.7}, "reconstruction_error": error})
+    assert (name, figure) == ("class consistency, back, no labels", "0.7000")
+    assert "the adapted classifier's class" in told
+
+
 def test_where_some_images_are_of_unknown_classes_the_estimate_is_said_to_count_them() -> None:
     result: Any = {"estimated": {"accuracy": 0.8, "interval": (0.7, 0.9)}}
     assert "unknown" not in estimated_rows(result)[0][2]

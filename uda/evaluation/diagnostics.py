@@ -281,3 +281,23 @@ def class_not_kept(translation: Mapping[str, Any]) -> Diagnostic | None:
         "raise method.translated_class_weight (of latent_mapping method.code_class_weight), or compare the run with one that "
         "does not translate",
     )
+
+
+def class_not_kept_back(translation: Mapping[str, Any]) -> Diagnostic | None:
+    """Target images whose translations are of other classes than the adapted classifier gives them; figures as above.
+
+    Read by a judge that has learned from labelled source images; no target label has a part in it.
+    """
+    back = translation.get("backward", {})
+    judged, bound = back.get("given_consistency"), back.get("judge_accuracy")
+    if judged is None or bound is None or judged >= KEPT * bound:
+        return None
+    return Diagnostic(
+        "translations back lose their class",
+        f"of the target images that are translated to the source {judged:.0%} are read as the class that the adapted classifier "
+        f"gives them, of real source images {bound:.0%}",
+        "pictures of the way back do not show what they are made from, or the classifier is wrong about what that is",
+        "look at the way back (uda translate --to source): where its pictures are wrong, raise "
+        "method.translated_pseudo_label_weight (of latent_mapping method.rebuilt_class_weight), and else look at images (uda "
+        "check)",
+    )

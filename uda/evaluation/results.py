@@ -75,6 +75,7 @@ class Judged(TypedDict):
     feature_network: str
     class_consistency: NotRequired[float]
     judge_accuracy: NotRequired[float]
+    given_consistency: NotRequired[float]
     untranslated_consistency: NotRequired[float]
     feature_distance: NotRequired[float]
     untranslated_distance: NotRequired[float]

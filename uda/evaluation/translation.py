@@ -65,7 +65,13 @@ def pixel_accuracy(translated: Tensor, truth: Tensor, tolerance: int = 16) -> fl
 
 
 def evaluate_translation(
-    pair: Pair, translate: Translate, runtime: Runtime, paired: bool = False, labelled: bool = True, draws: bool = False
+    pair: Pair,
+    translate: Translate,
+    runtime: Runtime,
+    paired: bool = False,
+    labelled: bool = True,
+    draws: bool = False,
+    classifier: torch.nn.Module | None = None,
 ) -> dict[str, Any]:
     """What judges trained on real images say of translated test images: of the source's, and (``backward``) of the target's.
 
@@ -77,6 +83,7 @@ def evaluate_translation(
         paired: whether the n-th test image of the target is what the n-th of the source should become.
         labelled: whether labels may be read at all.
         draws: whether each call of `translate` draws another translation.
+        classifier: the adapted one, whose classes of target images are compared with those of their translations.
 
     Returns:
         Of translated source images what `judge_translations` returns, and under ``backward`` the same of the target's; and
@@ -92,7 +99,17 @@ def evaluate_translation(
     if paired and pair.target_test is not None:
         found["pixel_accuracy"] = pixel_accuracy(forth, pair.target_test.sample(COUNT))
     found["backward"], _ = judge_translations(
-        pair.source, pair.source_test, target_images, translate, SOURCE, runtime, labelled, COUNT_BACK, ROUNDS_BACK, draws
+        pair.source,
+        pair.source_test,
+        target_images,
+        translate,
+        SOURCE,
+        runtime,
+        labelled,
+        COUNT_BACK,
+        ROUNDS_BACK,
+        draws,
+        classifier,
     )
     with scoped_seed(0):
         source, target = (domain.sample(COUNT_RECONSTRUCTED) for domain in (pair.source_test, target_images))
@@ -111,16 +128,18 @@ def judge_translations(
     count: int = COUNT,
     rounds: int = 1,
     draws: bool = False,
+    classifier: torch.nn.Module | None = None,
 ) -> tuple[dict[str, Any], Tensor]:
     """What a judge that is trained on `learned` says of the translations of `given`, beside `real` images of the same domain.
 
     Returns:
         ``class_consistency``: the share of translations that are given the class of their image's label. ``judge_accuracy``: the
-        judge's own on `real` images, which bounds what can be told. ``feature_distance``: `frechet_distance` of its features of
-        translations and of real images, up to `count` of each; ``untranslated_distance``: the same without translation.
-        ``feature_network``: whose features these are. Where `learned` has no labels, the first two are left out, and features are
-        those of the same network with random weights; what needs other labels that are missing is left out, too, and the
-        distances where a side has but one image. With `draws`, its `diversity`. And the translations, uint8.
+        judge's own on `real` images, which bounds what can be told. ``given_consistency``, with a `classifier`: the share that
+        are given the class that it gives their image, which needs no label of `given`. ``feature_distance``: `frechet_distance`
+        of its features of translations and of real images, up to `count` of each; ``untranslated_distance``: the same without
+        translation. ``feature_network``: whose features these are. Where `learned` has no labels, the first three are left out,
+        and features are those of the same network with random weights; what needs other labels that are missing is left out,
+        too, and the distances where a side has but one image. With `draws`, its `diversity`. And the translations, uint8.
     """
     knows = isinstance(learned, LabelledDomain) and labelled
     with scoped_seed(0):
@@ -135,6 +154,8 @@ def judge_translations(
         found: dict[str, Any] = {}
         if labels is not None:
             found["class_consistency"] = float((logits.argmax(1) == labels).double().mean())
+        if knows and classifier is not None:
+            found["given_consistency"] = accuracy(logits, predict(classifier, images, runtime).argmax(1))
         if knows and isinstance(real, LabelledDomain):
             found["judge_accuracy"] = accuracy(*on_labelled(network, real, runtime))
         at_home = features_and_logits(network, real.sample(count), runtime)[0]

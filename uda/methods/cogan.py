@@ -90,7 +90,6 @@ class CoGAN(PairDrawing):
         start = starting_point(classifier, s.warm_start)
         self.generators = TiedGenerators(shape[0], shape[1], s.width, s.noise_dim, s.private_generator_layers)
         self.discriminators = TiedDiscriminators(start, coordinates=False, tied_trunk=True)
-        self.noisy = draws_noise(self.discriminators.stems) or draws_noise(self.discriminators.trunks)
         self.averaged = copy.deepcopy(self.discriminators.target_classifier()).requires_grad_(False).eval()
 
     def setup(self, target: Domain, players: Players) -> None:
@@ -98,6 +97,9 @@ class CoGAN(PairDrawing):
         super().setup(target, players)
         student = self.discriminators.target_classifier()
         self.update_bn(student, student, target)
+        blank = torch.zeros(2, *self.shape, device=self.runtime.device)
+        with self.runtime.autocast():
+            self.noisy = self.settings.feature_weight > 0 and draws_noise(student.backbone, self.seen(blank))
         add_adversaries(players, self.settings, self.discriminators, self.generators)
         players.add_ema(self.averaged, student, self.settings.ema_decay)
 

@@ -259,7 +259,6 @@ class UNIT(Translating):
         if s.initial_weights == "published":
             self._draw_published_weights()
         self.counted = slice(1 if s.grey_target else None)  # of the target's channels: those of a grey one are equal
-        self.noisy = draws_noise(self.discriminators.stems) or draws_noise(self.discriminators.trunks)
         # With weights averaged over the last steps: the teacher, which classifies in the end, and the translator.
         self.teacher = copy.deepcopy(self.discriminators.target_classifier()).requires_grad_(False).eval()
         self.translator = copy.deepcopy(Translator(self.encoders, self.generators)).requires_grad_(False).eval()
@@ -296,6 +295,9 @@ class UNIT(Translating):
                 self.encoders.encode(images, TARGET)
 
         self.update_bn(nn.ModuleList([student, self.encoders]), read, target)
+        blank = torch.zeros(2, *self.shape, device=self.runtime.device)
+        with self.runtime.autocast():
+            self.noisy = self.settings.feature_weight > 0 and draws_noise(student.backbone, self.seen(blank))
         add_adversaries(players, self.settings, self.discriminators, self.encoders, self.generators)
         players.add_ema(self.teacher, student, self.settings.ema_decay)
         players.add_ema(self.translator, Translator(self.encoders, self.generators), self.settings.ema_decay)

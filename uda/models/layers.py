@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import copy
+import random
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar, cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from uda.errors import UserError
+from uda.runtime import scoped_seed
 
 SOURCE, TARGET = 0, 1
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -39,10 +42,22 @@ def draw_xavier(network: nn.Module, bias: float = 0.1) -> None:
                 nn.init.constant_(part.bias, bias)
 
 
-def draws_noise(network: nn.Module) -> bool:
-    """Whether it has layers that drop numbers, channels or whole blocks in training: dropout, stochastic depth."""
-    rates = [getattr(part, name, 0) for part in network.modules() for name in ("p", "drop_prob")]
-    return any(isinstance(rate, float) and rate > 0 for rate in rates)
+def draws_noise(network: nn.Module, images: Tensor) -> bool:
+    """Whether it draws noise in training, as dropout and stochastic depth do, as layers or as functions.
+
+    Told by whether a pass of `images` (N, ...) in training takes numbers from a global generator: however little is dropped, and
+    of whatever, two outputs need not differ. A copy of the network makes it, and the random state is left as found.
+    """
+    trained = copy.deepcopy(network).train()
+
+    def numbers() -> list[float]:
+        return [random.random(), np.random.rand(), torch.rand(()).item(), torch.rand((), device=images.device).item()]
+
+    with scoped_seed(0):
+        fresh = numbers()
+    with scoped_seed(0), torch.no_grad():
+        trained(images)
+        return numbers() != fresh
 
 
 class Grey(nn.Module):

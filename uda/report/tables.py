@@ -158,6 +158,9 @@ def backward_rows(translation: Translations) -> list[tuple[str, str, str]]:
     if "class_consistency" in back:
         told = _told(back, "target", "a judge of the source", "source")
         rows.append(("class consistency, back", f"{back['class_consistency']:.4f}", told))
+    if "given_consistency" in back:
+        told = "translated target images that a judge of the source gives the adapted classifier's class of their image"
+        rows.append(("class consistency, back, no labels", f"{back['given_consistency']:.4f}", told))
     if "feature_distance" in back:
         told = f"of translated to real source images (untranslated: {back['untranslated_distance']:.1f})"
         rows.append(("feature distance, back", f"{back['feature_distance']:.1f}", told))

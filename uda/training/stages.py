@@ -21,7 +21,7 @@ from uda.data.batches import Batches
 from uda.data.domain import HELD_OUT, TRAINED_ON, LabelledDomain, Pair, count_kept_aside
 from uda.data.files import read
 from uda.errors import UserError
-from uda.evaluation.diagnostics import class_not_kept, hardly_better_than_guessing, numerical_trouble
+from uda.evaluation.diagnostics import class_not_kept, class_not_kept_back, hardly_better_than_guessing, numerical_trouble
 from uda.evaluation.evaluator import Evaluator, Examples
 from uda.evaluation.outputs import Outputs
 from uda.evaluation.results import Result, Row, classifier_results, describe, select
@@ -335,8 +335,9 @@ def measure(job: Job, source: SourceStage | None, method: Method, after: Outputs
     rows = job.metrics.of(ADAPTATION_STAGE)
     figures, outputs, examples = _measure_classifier(job, source, method, rows, after) if source and after else ({}, {}, None)
     translations = _measure_translations(job, method)
-    if source and translations and (sign := class_not_kept(translations["translation"])) is not None:
-        figures["warnings"].append(asdict(sign))
+    if source and translations:
+        signs = class_not_kept(translations["translation"]), class_not_kept_back(translations["translation"])
+        figures["warnings"] += [asdict(sign) for sign in signs if sign is not None]
     result: dict[str, Any] = {
         "recipe": recipe.name,
         "method": recipe.method.name,
@@ -418,9 +419,10 @@ def _measure_translations(job: Job, method: Method) -> dict[str, Any]:
         found = judge_by_source(job.pair, method.translate, job.networks.classifier, read_drawn, job.runtime, draws)
         return {"translation": found}
     paired = job.recipe.data.paired_test and not method.classifies
-    figures = evaluate_translation(job.pair, method.translate, job.runtime, paired, method.classifies, draws)
-    if method.classifies:
-        figures |= judge_without_labels(job.pair, method.translate, method.classifier(), job.runtime, job.recipe.kept_aside)
+    classifier = method.classifier() if method.classifies else None
+    figures = evaluate_translation(job.pair, method.translate, job.runtime, paired, method.classifies, draws, classifier)
+    if classifier is not None:
+        figures |= judge_without_labels(job.pair, method.translate, classifier, job.runtime, job.recipe.kept_aside)
     return {"translation": figures}
 
 
