@@ -2,9 +2,10 @@
 
     export UDA_DATA=digits/:photos/          # MNIST, SVHN, USPS; MNIST-M, Office-31 and PACS where they are at hand
     python benchmarks/trust.py run --backbone-weights tf_efficientnet_lite0.safetensors      # hours; goes on where it stopped
-    python benchmarks/trust.py rows          # what each run's stored outputs say, and the truth, into uda/evaluation/study.csv,
-                                             # where lines of runs whose folders are gone stay
-    python benchmarks/trust.py table         # how well the estimate holds on pairs, targets and kinds of images not fitted on
+    python benchmarks/trust.py rows          # what each run's stored outputs say, image by image, and the truth, into
+                                             # benchmarks/evidence.npz, where runs whose folders are gone stay
+    python benchmarks/trust.py fit           # of these, the trees and the table that uda/evaluation/ ships
+    python benchmarks/trust.py table         # how well the estimate holds on targets and kinds of images not fitted on
 
 A shift is a pair of domains, perhaps with its target corrupted, without some classes, uneven or small. Three methods run on
 each, chosen by turns. Target labels are read where the truth is written down, and nowhere before.
@@ -34,11 +35,13 @@ from torchvision.transforms.v2 import functional as transforms
 from uda.atomic import atomic_write
 from uda.console import Display
 from uda.data.datasets.digits import Split
-from uda.data.domain import LabelledDomain, Pair
+from uda.data.domain import LabelledDomain, Pair, count_kept_aside
 from uda.data.load import load_named, load_pair
 from uda.data.names import data_roots, join_roots
-from uda.evaluation.study import TABLE, Numbers, Study, Verdict, left_out, log_odds, read_rows, share
-from uda.evaluation.witnesses import witnesses
+from uda.evaluation.estimation import average_thresholded_confidence, mean_confidence
+from uda.evaluation.study import LIKELY, TABLE, Numbers, Study, Verdict, read_rows
+from uda.evaluation.trees import FILE, Trees
+from uda.evaluation.witnesses import OF_RUN, all_agree, beside, evidence, likely, run_evidence
 from uda.recipe.load import resolve
 from uda.recipe.schema import Recipe
 from uda.runs.build import build_checked, published_frame
@@ -52,6 +55,8 @@ from uda.training.stages import adapt, measure, predict_last, train_source
 
 METHODS = ("im", "shot", "mcc", "dann", "mean_teacher", "aad", "fixmatch", "supcon", "mcd", "adabn", "cdan", "dan", "deep_coral")
 EACH = 3  # methods on a shift
+KEPT = 400  # images of a run whose evidence is kept
+DRAWN = 200  # of these, for the trees
 DIGIT_PAIRS = (
     ("svhn", "mnist"), ("svhn", "usps"), ("svhn", "mnist-m"), ("svhn", "synth"), ("mnist", "svhn"), ("mnist", "usps"),
     ("mnist", "mnist-m"), ("mnist", "synth"), ("usps", "mnist"), ("usps", "svhn"), ("usps", "mnist-m"), ("mnist-m", "svhn"),
@@ -64,6 +69,9 @@ DIGITS: dict[str, Any] = {
     "data.size": 32, "data.channels": 3, "classifier.width": 16, "classifier.steps": 300, "classifier.batch": 128,
     "training.steps": 150, "training.batch": 64, "training.target_batch": 128, "training.evaluate_every": 75,
 }  # fmt: skip
+TARGETS, KINDS = "every pair with its target", "all digits, or all photographs"
+KIN: dict[str, Callable[[str], str]] = {TARGETS: lambda pair: pair.split()[-1], KINDS: lambda pair: str("/" in pair)}
+"""what is left out with a run: by name, the group of its pair"""
 SPLITS: tuple[Split, ...] = ("train", "test")
 TESTED = 2000  # images of each domain
 NONE = "none"  # of a run without warnings
@@ -219,9 +227,9 @@ def run(folder: Path, recipe: Recipe, pair: Pair) -> None:
             opened.delete_checkpoint()
 
 
-def run_all(out: Path, weights: Path, only: str, seeds: list[int], table: Path) -> None:
-    """Every run that is neither there yet nor in the table, one line each."""
-    done = {row["run"] for row in there_already(table)}
+def run_all(out: Path, weights: Path, only: str, seeds: list[int], evidence_file: Path) -> None:
+    """Every run that is neither there yet nor among the evidence, one line each."""
+    done = read_evidence(evidence_file) if evidence_file.exists() else {}
     for seed, turn, shift in itertools.product(seeds, range(EACH), all_shifts()):
         method = methods_of(shift)[turn]
         folder = out / f"{shift.name}-{method}-{seed}"
@@ -235,68 +243,174 @@ def run_all(out: Path, weights: Path, only: str, seeds: list[int], table: Path) 
         print(folder.name, *(f"{figure:.4f}" for figure in figures), f"{time.perf_counter() - began:.0f} s", flush=True)
 
 
-def write_rows(outs: list[Path], table: Path) -> None:
-    """A line for each finished run: what it says of itself without labels, and the truth, which is read here alone.
+class Evidence(NamedTuple):
+    """What is kept of a run: its line of the table without what is likely, and some images' evidence and truth."""
 
-    Lines that the table has of other runs stay, whose folders may be gone by now.
+    row: dict[str, Any]
+    images: Numbers
+    """`uda.evaluation.witnesses.COLUMNS` of up to `KEPT` images, (n, 31)"""
+    outcomes: NDArray[np.uint8]
+    """(n,): 0 where the adapted classifier is right, 1 where the source classifier alone is, 2 where neither is"""
+
+    @property
+    def beside(self) -> Numbers:
+        """What trees read of the images, (n, 64)."""
+        of_run = torch.tensor([self.row[name] for name in OF_RUN])
+        return np.asarray(beside(torch.from_numpy(self.images), of_run).numpy())
+
+
+def write_evidence(outs: list[Path], weights: Path, file: Path) -> None:
+    """What each finished run says of itself without labels, and the truth, which is read here alone.
+
+    What the file has of other runs stays, whose folders may be gone by now.
     """
-    rows: dict[str, dict[str, Any]] = {row["run"]: row for row in there_already(table)}
+    kept = read_evidence(file) if file.exists() else {}
     for folder in sorted(path.parent for out in outs for path in out.glob("*/result.json")):
+        if folder.name in kept:
+            continue
         opened, result = RunFolder.open(folder), json.loads((folder / "result.json").read_text())
         before, after = opened.read_outputs("source_only"), opened.read_outputs("last")
-        row: dict[str, Any] = {
+        images, labels = evidence(before, after), true_labels(opened, weights)
+        assert len(labels) == len(images), folder
+        right, was_right = (of.target_logits.cpu().argmax(1) == labels for of in (after, before))
+        outcomes = torch.where(right, 0, torch.where(was_right, 1, 2))
+        classes = before.target_logits.shape[1]
+        row = {
             "run": folder.name,
             "pair": f"{result['source']['name']} {result['target']['name']}",
             "true_before": result["accuracy"]["source_only"],
             "true_after": result["accuracy"]["last"],
             "aside": int(result["target"]["held_out"] > 0),
             "warnings": " + ".join(sign["name"] for sign in result["warnings"]) or NONE,
+            "atc": average_thresholded_confidence(*after.source, after.target_logits),
+            "confidence": mean_confidence(*after.source, after.target_logits),
+            "all_agree": all_agree(images),
         }
-        found = row | witnesses(before, after)
-        rows[folder.name] = {key: round(value, 4) if isinstance(value, float) else value for key, value in found.items()}
-    columns = list(dict.fromkeys(itertools.chain.from_iterable(rows.values())))
-    with atomic_write(table) as path, path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns)
+        row |= dict(zip(OF_RUN, run_evidence(images, classes).tolist(), strict=True))
+        row = {key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()}
+        some = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:KEPT]
+        kept[folder.name] = Evidence(row, images[some].numpy(), outcomes[some].to(torch.uint8).numpy())
+        print(folder.name, flush=True)
+    keep_evidence(list(kept.values()), file)
+    print(f"{len(kept)} runs of {len({run.row['pair'] for run in kept.values()})} pairs; see {file}")
+
+
+def true_labels(opened: RunFolder, weights: Path) -> Tensor:
+    """The labels of the target images that a run's stored outputs are of, int64 (M,)."""
+    recipe, name = opened.recipe, opened.path.name
+    shift = {shift.name: shift for shift in all_shifts()}.get(name.rsplit("-", 2)[0])
+    if shift is None or recipe.method.name not in methods_of(shift):
+        pair = load_pair(recipe.data, data_roots(None), Display(quiet=True), look=False)
+    else:
+        pair = recipe_and_pair(shift, recipe.method.name, recipe.seed, weights)[1]
+    assert isinstance(pair.target, LabelledDomain)
+    return pair.target.sample_labels(count_kept_aside(len(pair.target), recipe.kept_aside) or TESTED).cpu()
+
+
+def keep_evidence(runs: list[Evidence], file: Path) -> None:
+    """Writes it, each number as one of 256 steps from a column's least to its most."""
+    images = np.concatenate([run.images for run in runs])
+    low, high = images.min(0), images.max(0)
+    steps = np.round(255 * (images - low) / np.maximum(high - low, 1e-6)).astype(np.uint8)
+    with atomic_write(file) as path, path.open("wb") as opened:
+        np.savez_compressed(
+            opened, rows=json.dumps([run.row for run in runs]), counts=[len(run.images) for run in runs], low=low, high=high,
+            steps=steps, outcomes=np.concatenate([run.outcomes for run in runs]),
+        )  # fmt: skip
+
+
+def read_evidence(file: Path) -> dict[str, Evidence]:
+    """What was kept, by name of the run."""
+    with np.load(file) as kept:
+        images = (kept["low"] + kept["steps"] * ((kept["high"] - kept["low"]) / 255)).astype(np.float32)
+        ends, rows, outcomes = np.cumsum(kept["counts"])[:-1], json.loads(str(kept["rows"])), kept["outcomes"]
+    parts = zip(rows, np.split(images, ends), np.split(outcomes, ends), strict=True)
+    return {row["run"]: Evidence(row, *of_run) for row, *of_run in parts}
+
+
+def fit_trees(runs: list[Evidence]) -> Trees:
+    """Boosted trees of whether classes are right, each run as weighty as any other."""
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    generator = np.random.default_rng(0)
+    chosen = [generator.integers(len(run.images), size=DRAWN) for run in runs]
+    x = np.concatenate([run.beside[rows] for run, rows in zip(runs, chosen, strict=True)])
+    y = np.concatenate([run.outcomes[rows] for run, rows in zip(runs, chosen, strict=True)])
+    boosted = HistGradientBoostingClassifier(
+        max_iter=60, learning_rate=0.1, max_leaf_nodes=8, min_samples_leaf=200, l2_regularization=5.0, early_stopping=False
+    )
+    return as_trees(boosted.fit(x, y))
+
+
+def as_trees(boosted: Any) -> Trees:
+    """scikit-learn's boosted trees as tensors; what it keeps of them has no public name."""
+    all_nodes = [tree.nodes for trees in boosted._predictors for tree in trees]
+    most = max(map(len, all_nodes))
+    shape = len(all_nodes), most
+    feature, left, right = (torch.zeros(shape, dtype=torch.int16) for _ in range(3))
+    threshold, value = torch.zeros(shape), torch.zeros(shape)
+    for t, nodes in enumerate(all_nodes):
+        own, leaf = np.arange(len(nodes)), nodes["is_leaf"].astype(bool)
+        feature[t, : len(nodes)] = torch.from_numpy(np.where(leaf, 0, nodes["feature_idx"]).astype(np.int16))
+        threshold[t, : len(nodes)] = torch.from_numpy(np.where(leaf, 0, nodes["num_threshold"]).astype(np.float32))
+        left[t, : len(nodes)] = torch.from_numpy(np.where(leaf, own, nodes["left"]).astype(np.int16))
+        right[t, : len(nodes)] = torch.from_numpy(np.where(leaf, own, nodes["right"]).astype(np.int16))
+        value[t, : len(nodes)] = torch.from_numpy(nodes["value"].astype(np.float32))
+    start = torch.from_numpy(boosted._baseline_prediction.ravel().astype(np.float32))
+    depth = torch.tensor([max(int(nodes["depth"].max()) for nodes in all_nodes)], dtype=torch.int16)
+    return Trees(feature, threshold, left, right, value, start, depth)
+
+
+def likely_of(runs: list[Evidence], kin: Callable[[str], str]) -> list[dict[str, float]]:
+    """What is likely of each run, by trees that were fitted to those runs alone that share nothing of this kind with it."""
+    groups = [kin(run.row["pair"]) for run in runs]
+    trees = {
+        left: fit_trees([run for run, group in zip(runs, groups, strict=True) if group != left]) for left in sorted(set(groups))
+    }
+    found = []
+    for run, group in zip(runs, groups, strict=True):
+        images = torch.from_numpy(run.images)
+        figures = likely(trees[group](torch.from_numpy(run.beside)), images)
+        found.append({name: round(figure, 4) for name, figure in zip(LIKELY, figures, strict=True)})
+    return found
+
+
+def fit_study(file: Path, table: Path) -> None:
+    """The table of runs, and the trees of them all."""
+    runs = list(read_evidence(file).values())
+    rows = [run.row | of_run for run, of_run in zip(runs, likely_of(runs, KIN[TARGETS]), strict=True)]
+    with atomic_write(table) as path, path.open("w", newline="") as opened:
+        writer = csv.DictWriter(opened, list(rows[0]))
         writer.writeheader()
-        writer.writerows(rows.values())
-    print(f"{len(rows)} runs of {len({row['pair'] for row in rows.values()})} pairs; see {table}")
+        writer.writerows(rows)
+    fit_trees(runs).save(table.with_name(FILE.name))
+    print(f"{len(rows)} runs; see {table}")
 
 
-def there_already(table: Path) -> list[dict[str, str]]:
-    """The lines of a table, of one that is not there yet none."""
-    return read_rows(table) if table.exists() else []
+def judged(rows: list[dict[str, Any]], kin: Callable[[str], str]) -> list[Verdict]:
+    """What is believed of each run by a study of those runs alone that share nothing of this kind with it.
 
-
-KIN: dict[str, Callable[[str], str]] = {
-    "the pair": lambda pair: pair,
-    "every pair with its target": lambda pair: pair.split()[-1],
-    "all digits, or all photographs": lambda pair: str("/" in pair),
-}
-
-
-def judged(rows: list[dict[str, str]], kin: Callable[[str], str]) -> list[Verdict]:
-    """What is believed of each run by a study of those runs alone that share nothing of this kind with it."""
+    What is likely of a row is by trees that were fitted so, too.
+    """
     groups = [kin(row["pair"]) for row in rows]
     others = {g: Study([row for row, group in zip(rows, groups, strict=True) if group != g]) for g in set(groups)}
     return [
-        study.judge({name: float(row[name]) for name in study.names})
+        study.judge({name: float(row[name]) for name in (*study.names, *LIKELY)})
         for row, study in zip(rows, map(others.__getitem__, groups), strict=True)
     ]
 
 
-def print_table(table: Path) -> None:
+def print_table(file: Path, table: Path) -> None:
     """How far estimates are off, on runs of what they were not fitted on; how often intervals cover; what is caught."""
-    rows = read_rows(table)
+    rows, runs = read_rows(table), list(read_evidence(file).values())
     before, after = column(rows, "true_before"), column(rows, "true_after")
-    by_kin = {name: judged(rows, kin) for name, kin in KIN.items()}
-    verdicts, pairs = by_kin["the pair"], np.array([row["pair"] for row in rows])
-    adapted = Study(rows).of_adapted
-    told = np.column_stack([adapted.witnesses, log_odds(before)])
+    of_others = [row | of_run for row, of_run in zip(rows, likely_of(runs, KIN[KINDS]), strict=True)]
+    by_kin = {TARGETS: judged(rows, KIN[TARGETS]), KINDS: judged(of_others, KIN[KINDS])}
+    verdicts, pairs = by_kin[TARGETS], np.array([row["pair"] for row in rows])
     estimates = {
         "the study's": np.array([verdict.accuracy for verdict in verdicts]),
-        "the same, told the source classifier's true accuracy": share(left_out(pairs, told, log_odds(after), adapted.fit)),
-        "average thresholded confidence": column(rows, "atc_after"),
-        "mean confidence": column(rows, "confidence_after"),
+        "average thresholded confidence": column(rows, "atc"),
+        "mean confidence": column(rows, "confidence"),
         "agreement with the source classifier": column(rows, "agreement"),
     }
     kept = np.array([verdict.recommended == "adapted" for verdict in verdicts])
@@ -324,7 +438,7 @@ def print_table(table: Path) -> None:
     for name, there in of_images.items():
         print(f"| all {name}, these | {held(found, before, after, there)} |")
     for name, there in (kinds | changes(rows)).items():
-        print(f"| the pair: {name} | {held(verdicts, before, after, there)} |")
+        print(f"| the target: {name} | {held(verdicts, before, after, there)} |")
     gain = after - before
     of = by_loss(gain)
     told = np.array([row.get("warnings", "") != "" for row in rows])
@@ -392,20 +506,23 @@ def column(rows: list[dict[str, str]], name: str) -> Numbers:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["run", "rows", "table"])
+    parser.add_argument("what", choices=["run", "rows", "fit", "table"])
     parser.add_argument("--out", type=Path, default=Path("runs/trust"))
     parser.add_argument("--others", type=Path, nargs="*", default=[], help="folders of other finished runs, for the rows")
-    parser.add_argument("--table", type=Path, default=TABLE)
+    parser.add_argument("--evidence", type=Path, default=Path(__file__).parent / "evidence.npz")
+    parser.add_argument("--table", type=Path, default=TABLE, help="the trees lie beside it")
     parser.add_argument("--backbone-weights", type=Path, default=Path("tf_efficientnet_lite0.safetensors"))
     parser.add_argument("--only", default="*", help="runs of such names, as office31*")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     given = parser.parse_args()
     if given.what == "run":
-        run_all(given.out, given.backbone_weights, given.only, given.seeds, given.table)
+        run_all(given.out, given.backbone_weights, given.only, given.seeds, given.evidence)
     elif given.what == "rows":
-        write_rows([given.out, *given.others], given.table)
+        write_evidence([given.out, *given.others], given.backbone_weights, given.evidence)
+    elif given.what == "fit":
+        fit_study(given.evidence, given.table)
     else:
-        print_table(given.table)
+        print_table(given.evidence, given.table)
 
 
 if __name__ == "__main__":

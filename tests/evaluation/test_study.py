@@ -5,24 +5,26 @@ import csv
 import numpy as np
 import pytest
 
-from uda.evaluation.study import TABLE, Spread, Study, Verdict, log_odds, read_rows, share, shipped
+from uda.evaluation.study import LIKELY, TABLE, Spread, Study, Verdict, read_rows, shipped
 
 RUNS, PAIRS, TARGETS = 200, 20, 10
+HARM = {"likely_before": 0.7, "likely_after": 0.6, "agreement": 0.6, "all_agree": 0.7, "log_images": 12.0}
+"""what is told of a run that loses"""
 
 
 def drawn(seed: int, count: int) -> list[dict[str, float | str]]:
-    """Runs whose accuracy is what one witness says, but for noise and what their target adds; another tells the gain."""
+    """Runs whose accuracies are what is likely, but for noise and what their target adds to it."""
     random = np.random.default_rng(seed)
-    targets = random.normal(0, 0.2, TARGETS)
+    targets = random.normal(0, 0.05, TARGETS)
     rows: list[dict[str, float | str]] = []
     for number in range(count):
         pair = number % PAIRS
-        agreement, moved = random.uniform(0.3, 0.95), random.uniform(-0.2, 0.2)
-        before = float(share(log_odds(np.array(agreement)) + targets[pair % TARGETS] + random.normal(0, 0.1)))
+        likely, moved = random.uniform(0.3, 0.9), random.uniform(-0.2, 0.2)
+        before = float(np.clip(likely + targets[pair % TARGETS] + random.normal(0, 0.02), 0.01, 0.99))
         after = float(np.clip(before + moved + random.normal(0, 0.01), 0.01, 0.99))
         rows.append(
             {"run": f"{number}", "pair": f"s{pair} t{pair % TARGETS}", "aside": 1, "true_before": before, "true_after": after}
-            | {"agreement": agreement, "all_agree": agreement, "moved": 0.5 + moved, "log_images": 7.0}
+            | {"likely_before": likely, "likely_after": likely + moved, "agreement": 0.6, "all_agree": likely, "log_images": 12.0}
         )
     return rows
 
@@ -40,7 +42,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
 
 def test_new_runs_are_told_as_well_as_the_noise_allows_and_their_intervals_cover(study: Study) -> None:
     rows = drawn(1, RUNS)
-    verdicts = [study.judge({k: float(v) for k, v in row.items() if k in study.names}) for row in rows]
+    verdicts = [study.judge({k: float(v) for k, v in row.items() if k in (*study.names, *LIKELY)}) for row in rows]
     before, after = (np.array([row[name] for row in rows], dtype=float) for name in ("true_before", "true_after"))
     assert np.mean([abs(v.source_only - truth) for v, truth in zip(verdicts, before, strict=True)]) < 0.06
     for truth, intervals in ((before, [v.source_only_interval for v in verdicts]), (after, [v.interval for v in verdicts])):
@@ -53,7 +55,8 @@ def test_new_runs_are_told_as_well_as_the_noise_allows_and_their_intervals_cover
 
 
 def test_the_gain_is_the_difference_of_the_estimates_and_its_reason_says_how_far_it_may_be_off(study: Study) -> None:
-    verdict = study.judge({"agreement": 0.7, "all_agree": 0.7, "moved": 0.4, "log_images": 7.0})
+    verdict = study.judge(HARM)
+    assert (verdict.accuracy, verdict.source_only) == (HARM["likely_after"], HARM["likely_before"])
     assert verdict.gain == verdict.accuracy - verdict.source_only < 0
     low, high = verdict.gain_interval
     assert low < verdict.gain < high
@@ -73,8 +76,7 @@ def width(study: Study, found: dict[str, float]) -> float:
 
 
 def test_few_images_widen_the_interval_and_a_run_unlike_all_others_is_said_to_be(study: Study) -> None:
-    usual = {"agreement": 0.7, "all_agree": 0.7, "moved": 0.5, "log_images": 7.0}
-    few, odd = usual | {"log_images": np.log(20)}, usual | {"moved": 0.99}
+    usual, few, odd = HARM, HARM | {"log_images": np.log(20)}, HARM | {"agreement": 0.99}
     assert width(study, usual) < width(study, few)
     gains = [study.judge(found).gain_interval for found in (usual, few)]
     assert gains[0][1] - gains[0][0] < gains[1][1] - gains[1][0]
@@ -90,11 +92,6 @@ def test_the_shipped_study_has_many_runs_of_many_pairs_and_names_each_once() -> 
     assert shipped() is shipped()
 
 
-def test_log_odds_and_share_undo_each_other_and_bear_the_ends() -> None:
-    assert share(log_odds(np.array(0.8))) == pytest.approx(0.8)
-    assert np.isfinite(log_odds(np.array([0.0, 1.0]))).all()
-
-
 def test_where_heads_agree_on_more_images_an_interval_is_narrower() -> None:
     random = np.random.default_rng(0)
     agreed, pairs = random.uniform(0.1, 0.9, 200), np.array([f"{number % 20}" for number in range(200)])
@@ -108,21 +105,17 @@ def test_where_heads_agree_on_more_images_an_interval_is_narrower() -> None:
 
 
 def test_no_more_can_be_gained_or_lost_than_adaptation_changed() -> None:
-    verdict = Verdict(0.3, (0.1, 0.6), 0.5, (0.4, 0.7), (-0.4, 0.1), False)
+    verdict = Verdict(0.48, (0.1, 0.6), 0.5, (0.4, 0.7), (-0.4, 0.1), False)
     assert verdict.where_few_changed(0.5, 10_000) == verdict, "room enough"
     few = verdict.where_few_changed(0.05, 10**8)
-    assert few.accuracy == pytest.approx(0.45, abs=1e-3), "the source classifier's estimate stays"
-    assert few.source_only_interval == verdict.source_only_interval
-    assert few.interval == pytest.approx((0.35, 0.75), abs=1e-3), "where the source classifier's accuracy lies, and what changed"
+    assert few.interval == pytest.approx((0.35, 0.6), abs=1e-3), "no farther from where the source classifier's may be"
+    assert few.source_only_interval == pytest.approx((0.4, 0.65), abs=1e-3), "nor the other way round"
     assert few.gain_interval == pytest.approx((-0.05, 0.05), abs=1e-3)
-    assert few.recommended == "source"
-    assert verdict.where_few_changed(0.05, 100).gain < few.gain, "of a hundred images so many may have changed by chance"
-    beyond = Verdict(0.8, (0.7, 0.9), 0.3, (0.2, 0.4), (0.4, 0.6), False).where_few_changed(0.2, 10**8)
-    assert beyond.gain_interval == pytest.approx((0, 0.2), abs=1e-3), "that it is all that changed is not known"
+    assert verdict.where_few_changed(0.05, 100).gain_interval[0] < -0.06, "of a hundred images so many may have changed by chance"
 
 
 def test_where_nothing_changed_both_are_as_good(study: Study) -> None:
-    verdict = study.judge({"agreement": 0.7, "all_agree": 0.7, "moved": 0.4, "log_images": 7.0}).where_few_changed(0.0, 500)
+    verdict = study.judge(HARM | {"likely_after": HARM["likely_before"]}).where_few_changed(0.0, 500)
     assert (verdict.accuracy, verdict.interval) == (verdict.source_only, verdict.source_only_interval)
     assert verdict.gain_interval == (0, 0)
     assert verdict.recommended == "adapted"

@@ -11,10 +11,15 @@ from torch import Tensor
 
 from uda.evaluation.outputs import Outputs
 from uda.evaluation.witnesses import (
+    COLUMNS,
+    OF_CLASS,
+    all_agree,
+    evidence,
+    likely,
     linear_head,
     nearest_labelled,
     nearest_mean,
-    neighbours_agree,
+    votes_of_near,
     witnesses,
 )
 from uda.neighbours import standardised
@@ -50,36 +55,63 @@ def test_no_image_gets_a_class_that_the_source_has_no_image_of(head) -> None:
     assert set(predicted.tolist()) == {0, 2}
 
 
-def test_neighbours_agree_where_clusters_have_one_class_each_and_as_chance_has_it_else() -> None:
+def test_near_images_vote_for_the_class_of_their_cluster_and_as_chance_has_it_where_classes_are_shuffled() -> None:
     features, labels = clusters(300, 0)
-    assert neighbours_agree(F.normalize(features), labels) == 1
+    votes = votes_of_near(F.normalize(features), labels, CLASSES)
+    assert torch.equal(votes, F.one_hot(labels).float())
     shuffled = labels[torch.randperm(300, generator=torch.Generator().manual_seed(0))]
-    assert neighbours_agree(F.normalize(features), shuffled) == pytest.approx(1 / CLASSES, abs=0.05)
+    votes = votes_of_near(F.normalize(features), shuffled, CLASSES)
+    assert votes.gather(1, shuffled[:, None]).mean().item() == pytest.approx(1 / CLASSES, abs=0.05)
 
 
-def test_a_classifier_that_did_not_change_agrees_with_itself_and_one_whose_classes_changed_places_does_not() -> None:
+def of(table: Tensor, name: str) -> Tensor:
+    """A column of evidence."""
+    return table[:, COLUMNS.index(name)]
+
+
+def test_what_is_told_of_a_class_is_of_the_class_that_each_classifier_gives() -> None:
+    """The adapted classifier's classes have changed places."""
     source, labels = clusters(60, 0)
     target, truth = clusters(60, 1)
     right, swapped = (outputs(target, 9 * F.one_hot(t, CLASSES).float(), source, labels) for t in (truth, (truth + 1) % CLASSES))
-    same, other = witnesses(right, right), witnesses(right, swapped)
-    assert (same["agreement"], same["linear_head"], same["all_agree"]) == (1, 1, 1)
-    assert (other["agreement"], other["linear_head"], other["all_agree"]) == (0, 0, 0)
-    assert other["neighbours_before"] == same["neighbours_before"] == 1  # which cannot tell
-    assert (same["spread"], same["spread_after"], same["own_spread"]) == (1, 1, 1)
-    assert (other["spread"], other["spread_after"], other["own_spread"]) == (0, 0, 1), "its own words cannot tell, either"
-    assert other["linear_head_before"] == other["mean_head_before"] == other["labelled_head_before"] == 1
-    assert (same["log_classes"], same["log_images"]) == (math.log(3), math.log(60))
+    same, other = evidence(right, right), evidence(right, swapped)
+    assert same.shape == (60, len(COLUMNS))
+    assert torch.equal(same[:, : len(OF_CLASS)], same[:, len(OF_CLASS) : 2 * len(OF_CLASS)]), "both give one class"
+    heads = ("mean_head", "labelled_head", "linear_head")
+    assert all(of(same, f"{head}_after").all() for head in heads)
+    assert all(of(other, f"{head}_before").all() and not of(other, f"{head}_after").any() for head in heads)
+    assert (of(other, "spread_after") < 0).all(), "near images say another class"
+    assert (of(other, "own_spread_after") > 0).all(), "its own words cannot tell"
+    assert (all_agree(same), all_agree(other)) == (1, 0)
 
 
-def test_an_image_that_each_classifier_takes_for_another_is_outvoted_by_those_near_it() -> None:
+def test_an_image_that_a_classifier_takes_for_another_is_outvoted_by_those_near_it() -> None:
     source, labels = clusters(60, 0)
     target, truth = clusters(60, 1)
     wrong = truth.clone()
     wrong[:6] = (truth[:6] + 1) % CLASSES  # a tenth, of all classes
     right, mistaken = (outputs(target, 9 * F.one_hot(t, CLASSES).float(), source, labels) for t in (truth, wrong))
-    names = ("spread", "spread_before", "spread_after", "own_spread")
-    assert [witnesses(mistaken, right)[name] for name in names] == pytest.approx([1, 0.9, 1, 1])
-    assert [witnesses(right, mistaken)[name] for name in names] == pytest.approx([0.9, 1, 0.9, 0.9])
+    found = evidence(mistaken, right)
+    assert torch.equal(of(found, "spread_after") > 0, torch.ones(60, dtype=torch.bool))
+    assert torch.equal(of(found, "spread_before") > 0, wrong == truth)
+
+
+def test_an_accuracy_is_likely_by_how_many_images_are() -> None:
+    """Where both classifiers give one class, both are right or neither is, whatever trees say of the source classifier alone."""
+    images = torch.zeros(2, len(COLUMNS))
+    images[0, COLUMNS.index("agreement")] = 1
+    probabilities = torch.tensor([[0.8, 0.1, 0.1], [0.3, 0.5, 0.2]])
+    assert likely(probabilities, images) == pytest.approx(((0.8 + 0.3) / 2, (0.8 + 0.5) / 2))
+
+
+def test_a_run_whose_images_the_heads_contradict_is_less_likely_right() -> None:
+    source, labels = clusters(300, 0)
+    target, truth = clusters(300, 1)
+    right, wrong = (outputs(target, 9 * F.one_hot(t, CLASSES).float(), source, labels) for t in (truth, (truth + 1) % CLASSES))
+    good, bad = witnesses(right, right), witnesses(right, wrong)
+    assert good["likely_after"] == good["likely_before"] > 0.8
+    assert bad["likely_after"] < 0.4 < bad["likely_before"]
+    assert (good["log_classes"], good["log_images"]) == pytest.approx((math.log(3), math.log(300)))
 
 
 @settings(max_examples=25)
@@ -89,4 +121,6 @@ def test_few_or_equal_images_give_finite_numbers(images: int, labelled: int, see
     target = torch.zeros(images, 4) if flat else torch.randn(images, 4, generator=generator)
     source, labels = torch.randn(labelled, 4, generator=generator), torch.arange(labelled) % CLASSES
     both = outputs(target, torch.randn(images, CLASSES, generator=generator), source, labels)
-    assert all(math.isfinite(value) for value in witnesses(both, both).values())
+    found = witnesses(both, both)
+    assert all(math.isfinite(value) for value in found.values())
+    assert 0 <= found["likely_after"] == found["likely_before"] <= 1
