@@ -337,8 +337,9 @@ def fit_trees(runs: list[Evidence]) -> Trees:
     x = np.concatenate([run.beside[rows] for run, rows in zip(runs, chosen, strict=True)])
     y = np.concatenate([run.outcomes[rows] for run, rows in zip(runs, chosen, strict=True)])
     boosted = HistGradientBoostingClassifier(
-        max_iter=60, learning_rate=0.1, max_leaf_nodes=8, min_samples_leaf=200, l2_regularization=5.0, early_stopping=False
-    )
+        max_iter=60, max_leaf_nodes=16, min_samples_leaf=200, l2_regularization=5.0, max_features=0.3, early_stopping=False,
+        random_state=0,
+    )  # fmt: skip
     return as_trees(boosted.fit(x, y))
 
 
