@@ -442,13 +442,10 @@ def print_table(file: Path, table: Path) -> None:
         print(f"| the target: {name} | {held(verdicts, before, after, there)} |")
     gain = after - before
     of = by_loss(gain)
-    told = np.array([row.get("warnings", "") != "" for row in rows])
-    of_told = {name: there[told] for name, there in of.items()}
-    if told.any():
-        print(f"\n| warning, of {told.sum()} runs | {' | '.join(f'{name} ({there.sum()})' for name, there in of_told.items())} |")
-        print("|---|---|---|---|")
-        for name, given in warned(list(itertools.compress(rows, told)), list(itertools.compress(verdicts, told))).items():
-            print(f"| {name} | {' | '.join(str((given & there).sum()) for there in of_told.values())} |")
+    print(f"\n| warning, of {len(rows)} runs | {' | '.join(f'{name} ({there.sum()})' for name, there in of.items())} |")
+    print("|---|---|---|---|")
+    for name, given in warned(rows, verdicts).items():
+        print(f"| {name} | {' | '.join(str((given & there).sum()) for there in of.values())} |")
     taken = np.where(kept, after, before)
     print(f"\nruns that lose nothing and are sent back lose {100 * gain[of['nothing'] & ~kept].mean():.1f} points by it")
     print(

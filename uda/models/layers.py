@@ -51,7 +51,8 @@ def draws_noise(network: nn.Module, images: Tensor) -> bool:
     trained = copy.deepcopy(network).train()
 
     def numbers() -> list[float]:
-        return [random.random(), np.random.rand(), torch.rand(()).item(), torch.rand((), device=images.device).item()]
+        of_torch = [torch.empty((), device=device).uniform_().item() for device in ("cpu", images.device)]
+        return [random.random(), np.random.rand(), *of_torch]
 
     with scoped_seed(0):
         fresh = numbers()
