@@ -299,7 +299,7 @@ def true_labels(opened: RunFolder, weights: Path) -> Tensor:
     """The labels of the target images that a run's stored outputs are of, int64 (M,)."""
     recipe, name = opened.recipe, opened.path.name
     shift = {shift.name: shift for shift in all_shifts()}.get(name.rsplit("-", 2)[0])
-    if shift is None or recipe.method.name not in methods_of(shift):
+    if shift is None:
         pair = load_pair(recipe.data, data_roots(None), Display(quiet=True), look=False)
     else:
         pair = recipe_and_pair(shift, recipe.method.name, recipe.seed, weights)[1]
@@ -363,7 +363,10 @@ def as_trees(boosted: Any) -> Trees:
 
 
 def likely_of(runs: list[Evidence], kin: Callable[[str], str]) -> list[dict[str, float]]:
-    """What is likely of each run, by trees that were fitted to those runs alone that share nothing of this kind with it."""
+    """What is likely of each run, by trees that were fitted to those runs alone that share nothing of this kind with it.
+
+    By the images that are kept of it, `KEPT` at most; a run's own estimate is of all that were looked at.
+    """
     groups = [kin(run.row["pair"]) for run in runs]
     trees = {
         left: fit_trees([run for run, group in zip(runs, groups, strict=True) if group != left]) for left in sorted(set(groups))
@@ -380,24 +383,28 @@ def fit_study(file: Path, table: Path) -> None:
     """The table of runs, and the trees of them all."""
     runs = list(read_evidence(file).values())
     rows = [run.row | of_run for run, of_run in zip(runs, likely_of(runs, KIN[TARGETS]), strict=True)]
+    fit_trees(runs).save(table.with_name(FILE.name))
     with atomic_write(table) as path, path.open("w", newline="") as opened:
         writer = csv.DictWriter(opened, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    fit_trees(runs).save(table.with_name(FILE.name))
     print(f"{len(rows)} runs; see {table}")
 
 
-def judged(rows: list[dict[str, Any]], kin: Callable[[str], str]) -> list[Verdict]:
+def judged(
+    rows: list[dict[str, Any]], kin: Callable[[str], str], by_others: list[dict[str, float]] | None = None
+) -> list[Verdict]:
     """What is believed of each run by a study of those runs alone that share nothing of this kind with it.
 
-    What is likely of a row is by trees that were fitted so, too.
+    The study's own runs are judged without their targets, as in the shipped one. `by_others`: what is likely of each run, by
+    trees that were fitted without its kind; left out, it is what the table says, by trees without its target.
     """
     groups = [kin(row["pair"]) for row in rows]
     others = {g: Study([row for row, group in zip(rows, groups, strict=True) if group != g]) for g in set(groups)}
+    judged_rows = rows if by_others is None else [row | likely for row, likely in zip(rows, by_others, strict=True)]
     return [
         study.judge({name: float(row[name]) for name in (*study.names, *LIKELY)})
-        for row, study in zip(rows, map(others.__getitem__, groups), strict=True)
+        for row, study in zip(judged_rows, map(others.__getitem__, groups), strict=True)
     ]
 
 
@@ -405,8 +412,8 @@ def print_table(file: Path, table: Path) -> None:
     """How far estimates are off, on runs of what they were not fitted on; how often intervals cover; what is caught."""
     rows, runs = read_rows(table), list(read_evidence(file).values())
     before, after = column(rows, "true_before"), column(rows, "true_after")
-    of_others = [row | of_run for row, of_run in zip(rows, likely_of(runs, KIN[KINDS]), strict=True)]
-    by_kin = {TARGETS: judged(rows, KIN[TARGETS]), KINDS: judged(of_others, KIN[KINDS])}
+    assert [row["run"] for row in rows] == [run.row["run"] for run in runs], "fit first"
+    by_kin = {TARGETS: judged(rows, KIN[TARGETS]), KINDS: judged(rows, KIN[KINDS], likely_of(runs, KIN[KINDS]))}
     verdicts, pairs = by_kin[TARGETS], np.array([row["pair"] for row in rows])
     estimates = {
         "the study's": np.array([verdict.accuracy for verdict in verdicts]),
@@ -477,7 +484,7 @@ def held(verdicts: list[Verdict], before: Numbers, after: Numbers, there: NDArra
 
 
 def warned(rows: list[dict[str, str]], verdicts: list[Verdict]) -> dict[str, NDArray[np.bool_]]:
-    """Which runs (N,) each warning comes for: those of a study without the run's pair, and what its folder tells of the rest."""
+    """Which runs (N,) each warning comes for: those of a study without the run's target, and the rest as its folder tells."""
     told = [set(row["warnings"].split(" + ")) for row in rows]
     by_study = {
         "worse than before": np.array([verdict.recommended == "source" for verdict in verdicts]),

@@ -65,9 +65,11 @@ def test_the_gain_is_the_difference_of_the_estimates_and_its_reason_says_how_far
     assert verdict.reason.endswith(f"{gain:+d} points of accuracy ({least:+d} .. {best:+d})")
 
 
-def test_runs_are_left_out_with_all_that_share_their_target(study: Study) -> None:
-    assert len(set(study.targets)) == TARGETS
-    assert study.targets[0] == "t0"
+def test_how_far_a_run_may_be_off_is_told_by_runs_on_other_targets() -> None:
+    targets = np.array(["a"] * 50 + ["b"] * 50)
+    truth, predicted = np.full(100, 0.5), np.where(targets == "a", 0.9, 0.51)
+    spread = Spread(predicted, truth, np.linspace(0, 1, 100), np.full(100, 1e6), targets)
+    assert spread.deviations[targets == "a"].max() < 0.1 < spread.deviations[targets == "b"].min()
 
 
 def width(study: Study, found: dict[str, float]) -> float:
@@ -112,6 +114,13 @@ def test_no_more_can_be_gained_or_lost_than_adaptation_changed() -> None:
     assert few.source_only_interval == pytest.approx((0.4, 0.65), abs=1e-3), "nor the other way round"
     assert few.gain_interval == pytest.approx((-0.05, 0.05), abs=1e-3)
     assert verdict.where_few_changed(0.05, 100).gain_interval[0] < -0.06, "of a hundred images so many may have changed by chance"
+
+
+def test_an_interval_holds_its_estimate_though_more_was_gained_than_changed() -> None:
+    odd = Verdict(0.6, (0.4, 0.7), 0.9, (0.85, 0.95), (-0.4, -0.2), False).where_few_changed(0.01, 2000)
+    assert odd.interval[0] <= 0.6 <= odd.interval[1]
+    assert odd.source_only_interval[0] <= 0.9 <= odd.source_only_interval[1]
+    assert odd.gain_interval[0] <= odd.gain <= odd.gain_interval[1]
 
 
 def test_where_nothing_changed_both_are_as_good(study: Study) -> None:

@@ -3,8 +3,8 @@
 ``study.csv`` has a line for each of its runs (``benchmarks/trust.py`` makes it): what `uda.evaluation.witnesses` found, how many
 images either classifier was likely to give their class, and how many it did. The estimate is what is likely; trees that were
 fitted to images of these runs say it (`uda.evaluation.trees`). How far it is off is told by runs on targets that the trees were
-fitted without, so an interval means: of runs on targets of which nothing was known, but like the study's, nine in ten had their
-truth inside.
+fitted without (they may have seen the same domain as a source, or one akin), so an interval means: of runs on such targets, but
+like the study's, nine in ten had their truth inside.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LIKELY = "likely_after", "likely_before"
 NO_WITNESS = ("run", "pair", "aside", "true_before", "true_after", "warnings", "atc", "confidence", *LIKELY)
 """columns of the table that are not told of a run alone"""
 COVERED = 0.9
-LEAST = 0.02  # no estimate is taken to be nearer to the truth than this
+LEAST = 0.02  # is added to errors before their logarithm is taken
 BEYOND = 0.25  # of the range that a witness has in the study: a run farther beyond it is unlike them all
 WIDER = 2.0  # is the interval of such a run
 CHANCE = 2.0  # times as much as chance does to an accuracy on so few images: it does as much to the witnesses
@@ -68,16 +68,17 @@ class Verdict:
         """What is believed where adaptation changed the class of this share, 0..1, of so many target images.
 
         No more than that share can be gained or lost, but for what so few images leave to chance (two standard errors; where none
-        of them changed, none is taken to). So neither accuracy lies farther from where the other may.
+        of them changed, none is taken to). So neither accuracy lies farther from where the other may; each interval holds its own
+        estimate.
         """
         most = changed + 2 * math.sqrt(changed * (1 - changed) / images)
         (low, high), (source_low, source_high) = self.interval, self.source_only_interval
-        least, best = (min(max(gain, -most), most) for gain in self.gain_interval)
+        least, best = (min(max(gain, -most), most) + 0.0 for gain in self.gain_interval)  # -0 is 0
         return replace(
             self,
-            interval=(max(low, source_low - most), min(high, source_high + most)),
-            source_only_interval=(max(source_low, low - most), min(source_high, high + most)),
-            gain_interval=(least, best),
+            interval=_holding(self.accuracy, max(low, source_low - most), min(high, source_high + most)),
+            source_only_interval=_holding(self.source_only, max(source_low, low - most), min(source_high, high + most)),
+            gain_interval=_holding(self.gain, least, best),
         )
 
     @property
@@ -89,6 +90,11 @@ class Verdict:
         gain, least, best = (round(100 * share) for share in (self.gain, low, high))
         points = f"{gain:+d} points of accuracy ({least:+d} .. {best:+d})"
         return f"without labels, adaptation seems to bring {points}"
+
+
+def _holding(value: float, low: float, high: float) -> tuple[float, float]:
+    """The interval, as far as it must reach to hold a value."""
+    return min(low, value), max(high, value)
 
 
 class Spread:

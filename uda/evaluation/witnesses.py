@@ -159,7 +159,9 @@ def nearest_mean(features: Tensor, labels: Tensor, target: Tensor, classes: int)
 def nearest_labelled(features: Tensor, labels: Tensor, target: Tensor, classes: int) -> Tensor:
     """The class (M,) that most of the nearest labelled features (N, D) have, for each of the target's (M, D)."""
     found = (target @ features.T).topk(min(NEAREST, len(features)))
-    votes = torch.zeros(len(target), classes).scatter_add(1, labels[found.indices], found.values.clamp_min(0))
+    votes = torch.zeros(len(target), classes).scatter_add(
+        1, labels[found.indices], found.values.clamp_min(1e-6)
+    )  # of images that are unlike all, too
     return votes.argmax(1)
 
 
