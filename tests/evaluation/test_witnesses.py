@@ -55,6 +55,11 @@ def test_no_image_gets_a_class_that_the_source_has_no_image_of(head) -> None:
     assert set(predicted.tolist()) == {0, 2}
 
 
+def test_an_image_that_is_like_no_labelled_one_gets_a_class_that_the_source_has() -> None:
+    labels = torch.arange(60) % 2 + 1
+    assert set(nearest_labelled(torch.zeros(60, 3), labels, torch.zeros(5, 3), CLASSES).tolist()) <= {1, 2}
+
+
 def test_near_images_vote_for_the_class_of_their_cluster_and_as_chance_has_it_where_classes_are_shuffled() -> None:
     features, labels = clusters(300, 0)
     votes = votes_of_near(F.normalize(features), labels, CLASSES)
