@@ -401,7 +401,7 @@ def judged(
     """
     groups = [kin(row["pair"]) for row in rows]
     others = {g: Study([row for row, group in zip(rows, groups, strict=True) if group != g]) for g in set(groups)}
-    judged_rows = rows if by_others is None else [row | likely for row, likely in zip(rows, by_others, strict=True)]
+    judged_rows = rows if by_others is None else [row | of_run for row, of_run in zip(rows, by_others, strict=True)]
     return [
         study.judge({name: float(row[name]) for name in (*study.names, *LIKELY)})
         for row, study in zip(judged_rows, map(others.__getitem__, groups), strict=True)

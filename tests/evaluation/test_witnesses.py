@@ -62,10 +62,10 @@ def test_an_image_that_is_like_no_labelled_one_gets_a_class_that_the_source_has(
 
 def test_near_images_vote_for_the_class_of_their_cluster_and_as_chance_has_it_where_classes_are_shuffled() -> None:
     features, labels = clusters(300, 0)
-    votes = votes_of_near(F.normalize(features), labels, CLASSES)
+    votes = votes_of_near(F.normalize(features), F.one_hot(labels).float())
     assert torch.equal(votes, F.one_hot(labels).float())
     shuffled = labels[torch.randperm(300, generator=torch.Generator().manual_seed(0))]
-    votes = votes_of_near(F.normalize(features), shuffled, CLASSES)
+    votes = votes_of_near(F.normalize(features), F.one_hot(shuffled).float())
     assert votes.gather(1, shuffled[:, None]).mean().item() == pytest.approx(1 / CLASSES, abs=0.05)
 
 

@@ -230,24 +230,29 @@ def of_paper(recipe: str, fp32: Runtime) -> DRIT:
     return made(DRIT, fp32, 20, CLASSIFIER, **{**given, **of_images, **small})
 
 
+def drawn_codes(hand: ByHand, x_1: Tensor, x_2: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """What a step draws first, of styles of 3 numbers: r; and the contents c_i and styles a_i of its images."""
+    r, _ = torch.randn(len(x_1), 3), torch.randn(len(x_1), 3)
+    posteriors = hand.q(x_1, 1), hand.q(x_2, 2)
+    styles = [mean + torch.randn_like(mean) * (log / 2).exp() for mean, log in posteriors]
+    return r, [hand.e(x_1, 1), hand.e(x_2, 2)], styles
+
+
 @pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")  # every network is held still
 @pytest.mark.parametrize("recipe", ["mnist2mnistm-paper", "folders-drit-paper"])
 def test_a_paper_recipe_weighs_the_translator_as_the_released_code(recipe: str, fp32: Runtime, batch: Batch) -> None:
     """All terms of E, A and G, in the code's sums and image means, with every network held still."""
     method = of_paper(recipe, fp32)
-    hand, d_c, count = ByHand(method), method.content_discriminator, len(batch.source)
+    hand, d_c = ByHand(method), method.content_discriminator
     seen: dict[str, Tensor] = {}
     method.players.step = lambda name, loss: seen.update({name: loss})  # type: ignore[method-assign, assignment]
     torch.manual_seed(5)
     method.step(batch)
 
     torch.manual_seed(5)
-    x_1, x_2 = batch.source, batch.target_weak[:count]
-    r, _ = torch.randn(count, 3), torch.randn(count, 3)
-    c_1, c_2 = hand.e(x_1, 1), hand.e(x_2, 2)
+    x_1, x_2 = batch.source, batch.target_weak[: len(batch.source)]
+    r, (c_1, c_2), (a_1, a_2) = drawn_codes(hand, x_1, x_2)
     (mean_1, log_1), (mean_2, log_2) = hand.q(x_1, 1), hand.q(x_2, 2)
-    a_1 = mean_1 + torch.randn_like(mean_1) * (log_1 / 2).exp()
-    a_2 = mean_2 + torch.randn_like(mean_2) * (log_2 / 2).exp()
     u, v, u_r, v_r = hand.g(c_2, a_1, 1), hand.g(c_1, a_2, 2), hand.g(c_2, r, 1), hand.g(c_1, r, 2)
 
     def half(c: Tensor) -> Tensor:
@@ -278,17 +283,15 @@ def test_a_paper_recipes_discriminators_have_the_released_losses(recipe: str, fp
     with torch.no_grad():
         for parameter in method.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
-    hand, d_c, count = ByHand(method), method.content_discriminator, len(batch.source)
+    hand, d_c = ByHand(method), method.content_discriminator
     seen: dict[str, list[Tensor]] = {}
     method.players.step = lambda name, loss: seen.setdefault(name, []).append(loss)  # type: ignore[method-assign, assignment]
     torch.manual_seed(5)
     method.step(batch)
 
     torch.manual_seed(5)
-    x_1, x_2 = batch.source, batch.target_weak[:count]
-    r, _ = torch.randn(count, 3), torch.randn(count, 3)
-    c_1, c_2 = hand.e(x_1, 1), hand.e(x_2, 2)
-    a_1, a_2 = (mean + torch.randn_like(mean) * (log / 2).exp() for mean, log in (hand.q(x_1, 1), hand.q(x_2, 2)))
+    x_1, x_2 = batch.source, batch.target_weak[: len(batch.source)]
+    r, (c_1, c_2), (a_1, a_2) = drawn_codes(hand, x_1, x_2)
     of_two = [
         are_real(hand.d(real, i)) + are_fake(hand.d(hand.g(content, style, i), i))
         for real, content, own, i in ((x_1, c_2, a_1, 1), (x_2, c_1, a_2, 2))

@@ -8,15 +8,16 @@ logits of one outcome:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from uda.atomic import atomic_write
+from uda.models.weights import save_tensors
 
 FILE = Path(__file__).parent / "trees.safetensors"
 OUTCOMES = 3
@@ -57,7 +58,7 @@ class Trees:
     def save(self, file: Path) -> None:
         """Writes them as safetensors."""
         with atomic_write(file) as path:
-            save_file({field.name: getattr(self, field.name).contiguous() for field in fields(self)}, path)
+            save_tensors(vars(self), path)
 
 
 @lru_cache(1)

@@ -70,10 +70,9 @@ def evidence(before: Outputs, after: Outputs) -> Tensor:
     adapted = F.normalize(after.target_features.float().cpu(), dim=1)
     spread_in_adapted, own_spread = propagate(torch.cat([said, own], 1), adapted).split(classes, 1)
     probabilities = [said, own, calibrated(after), propagate(said, of_target), spread_in_adapted, own_spread]
-    votes = [
-        votes_of_near(of_target, last, classes), votes_of_near(of_target_after, last, classes),
-        votes_of_near(of_target, first, classes),
-    ]  # fmt: skip
+    by_first, by_last = F.one_hot(first, classes).float(), F.one_hot(last, classes).float()
+    near_say_last, near_say_first = votes_of_near(of_target, torch.cat([by_last, by_first], 1)).split(classes, 1)
+    votes = [near_say_last, votes_of_near(of_target_after, by_last), near_say_first]
     heads = [
         nearest_mean(of_source, labels, of_target, classes),
         nearest_labelled(of_source, labels, of_target, classes),
@@ -136,15 +135,14 @@ def log_odds(probabilities: Tensor) -> Tensor:
     return probabilities.clamp(EDGE, 1 - EDGE).logit()
 
 
-def votes_of_near(features: Tensor, predicted: Tensor, classes: int, count: int = NEAREST) -> Tensor:
-    """The share of each image's nearest ones, by cosine, that are given each class: (M, K); of a single image, itself.
+def votes_of_near(features: Tensor, given: Tensor) -> Tensor:
+    """The share of each image's nearest ones, by cosine, that are given each class: (M, K); of a single image, its own.
 
-    Shapes: features (M, D) of length 1, predicted (M,).
+    Shapes: features (M, D) of length 1; `given` (M, K), 1 for the class that an image is given and 0 for the others.
     """
-    given = F.one_hot(predicted, classes).float()
     if len(features) == 1:
         return given
-    positions = nearest(features, torch.arange(len(features)), count)[1]
+    positions = nearest(features, torch.arange(len(features)), NEAREST)[1]
     return given[positions].mean(1)
 
 
