@@ -36,6 +36,7 @@ from uda.atomic import atomic_write
 from uda.console import Display
 from uda.data.datasets.digits import Split
 from uda.data.domain import LabelledDomain, Pair, count_kept_aside
+from uda.data.files import read_in
 from uda.data.load import load_named, load_pair
 from uda.data.names import data_roots, join_roots
 from uda.evaluation.estimation import average_thresholded_confidence, mean_confidence
@@ -62,9 +63,13 @@ DIGIT_PAIRS = (
     ("mnist", "mnist-m"), ("mnist", "synth"), ("usps", "mnist"), ("usps", "svhn"), ("usps", "mnist-m"), ("mnist-m", "svhn"),
     ("mnist-m", "usps"), ("mnist-m", "mnist"), ("synth", "mnist"), ("synth", "usps"), ("synth", "svhn"), ("synth", "digits"),
 )  # fmt: skip
-CORRUPTED = ("svhn", "mnist"), ("mnist", "usps"), ("usps", "mnist"), ("mnist-m", "svhn")
+CORRUPTED = (
+    ("svhn", "mnist"), ("mnist", "usps"), ("usps", "mnist"), ("mnist-m", "svhn"), ("mnist", "mnist-m"), ("svhn", "synth"),
+    ("synth", "digits"),
+)  # fmt: skip
 OFFICE = tuple(itertools.permutations(("amazon", "dslr", "webcam"), 2))
 PACS = tuple(itertools.permutations(("photo", "art_painting", "cartoon", "sketch"), 2))
+CORRUPTED_PHOTOGRAPHS = ("office31/amazon", "office31/webcam"), ("pacs/photo", "pacs/art_painting")
 DIGITS: dict[str, Any] = {
     "data.size": 32, "data.channels": 3, "classifier.width": 16, "classifier.steps": 300, "classifier.batch": 128,
     "training.steps": 150, "training.batch": 64, "training.target_batch": 128, "training.evaluate_every": 75,
@@ -74,6 +79,7 @@ KIN: dict[str, Callable[[str], str]] = {TARGETS: lambda pair: pair.split()[-1], 
 """what is left out with a run: by name, the group of its pair"""
 SPLITS: tuple[Split, ...] = ("train", "test")
 TESTED = 2000  # images of each domain
+CORRUPTED_IMAGES = 500  # of a corrupted target of photographs: what a frozen body makes of them takes long
 NONE = "none"  # of a run without warnings
 PLAIN = {f"augment.{role}.{name}": 0.0 for role in ("source", "target") for name in
          ("rotate", "translate", "scale", "shear", "colour", "invert", "erase")}  # fmt: skip
@@ -128,6 +134,7 @@ def all_shifts() -> list[Shift]:
     ]
     changed = [photographs[number] for number in (1, 4, 6, 8, 12)]
     photographs += [pair._replace(change=change) for pair in changed for change in ("lacks", "uneven", 200, 50)]
+    photographs += [Shift(*pair, change) for pair in CORRUPTED_PHOTOGRAPHS for change in CORRUPTIONS]
     of_digits: list[str | int] = ["lacks", "uneven", 1000, 200, 50, 20, *CORRUPTIONS]
     digits = [Shift(*pair, change) for change in of_digits for pair in CORRUPTED]
     mixed = torch.randperm(len(digits), generator=torch.Generator().manual_seed(0))
@@ -173,8 +180,8 @@ def digits(source: str, target: str) -> Pair:
 
 
 @functools.lru_cache(1)
-def photographs(source: str, target: str, weights: Path) -> tuple[Recipe, Pair]:
-    """The recipe in its frame, and all images of a pair with what the body makes of them."""
+def photographs(source: str, target: str, weights: Path) -> tuple[Recipe, Keeper, Pair]:
+    """The recipe in its frame, and all images of a pair with what the body makes of them, which the keeper computes."""
     settings = {
         "data.source": source, "data.target": target, "data.target_held_out": 0.1,
         "classifier.backbone_weights": str(weights.absolute()), "classifier.target_norm": "own",
@@ -188,16 +195,27 @@ def photographs(source: str, target: str, weights: Path) -> tuple[Recipe, Pair]:
     networks = build_checked(recipe, len(pair.source.classes), runtime)
     assert networks is not None
     assert networks.body is not None
-    return recipe, Keeper(networks.body, recipe.data, runtime, display, user_cache()).keep_pair(pair)
+    keeper = Keeper(networks.body, recipe.data, runtime, display, user_cache())
+    return recipe, keeper, keeper.keep_pair(pair)
+
+
+def corrupted_photographs(domain: LabelledDomain, change: str, keeper: Keeper) -> LabelledDomain:
+    """Some of a domain's photographs, squares of them, after a corruption, with what the body makes of these."""
+    some, frame = domain.only(domain.sampled(CORRUPTED_IMAGES).sort().values), keeper.data.frame
+    squares = torch.cat(list(read_in(frame._replace(size=frame.resize or frame.size), some.images)))
+    return keeper.keep(replace(some, images=CORRUPTIONS[change](squares), kept=None), keeper.data.views.all)
 
 
 def recipe_and_pair(shift: Shift, method: str, seed: int, weights: Path) -> tuple[Recipe, Pair]:
     """What a run trains on; a third of the digit runs do without augmentation, as a newcomer's would."""
     if "/" in shift.source:
-        recipe, pair = photographs(shift.source, shift.target, weights)
+        recipe, keeper, pair = photographs(shift.source, shift.target, weights)
         recipe = resolve(recipe, {"method.name": method, "seed": seed}).recipe
         assert isinstance(pair.target, LabelledDomain)
-        target = changed(pair.target, shift.change, seed)
+        if shift.change in CORRUPTIONS:
+            target = corrupted_photographs(pair.target, str(shift.change), keeper)
+        else:
+            target = changed(pair.target, shift.change, seed)
         return recipe, Pair(pair.source, pair.source_test, target, target)
     settings = DIGITS | {"data.source": shift.source, "data.target": shift.target, "method.name": method, "seed": seed}
     settings |= PLAIN if zlib.crc32(f"{shift.name}-{method}".encode()) % 3 == 0 else {}
