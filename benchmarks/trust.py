@@ -74,8 +74,10 @@ DIGITS: dict[str, Any] = {
     "data.size": 32, "data.channels": 3, "classifier.width": 16, "classifier.steps": 300, "classifier.batch": 128,
     "training.steps": 150, "training.batch": 64, "training.target_batch": 128, "training.evaluate_every": 75,
 }  # fmt: skip
-TARGETS, KINDS = "every pair with its target", "all digits, or all photographs"
-KIN: dict[str, Callable[[str], str]] = {TARGETS: lambda pair: pair.split()[-1], KINDS: lambda pair: str("/" in pair)}
+PAIRS, TARGETS, KINDS = "every pair", "every pair with its target", "all digits, or all photographs"
+KIN: dict[str, Callable[[str], str]] = {
+    PAIRS: lambda pair: pair, TARGETS: lambda pair: pair.split()[-1], KINDS: lambda pair: str("/" in pair),
+}  # fmt: skip
 """what is left out with a run: by name, the group of its pair"""
 SPLITS: tuple[Split, ...] = ("train", "test")
 TESTED = 2000  # images of each domain
@@ -431,7 +433,7 @@ def print_table(file: Path, table: Path) -> None:
     rows, runs = read_rows(table), list(read_evidence(file).values())
     before, after = column(rows, "true_before"), column(rows, "true_after")
     assert [row["run"] for row in rows] == [run.row["run"] for run in runs], "fit first"
-    by_kin = {TARGETS: judged(rows, KIN[TARGETS]), KINDS: judged(rows, KIN[KINDS], likely_of(runs, KIN[KINDS]))}
+    by_kin = {name: judged(rows, kin, None if name == TARGETS else likely_of(runs, kin)) for name, kin in KIN.items()}
     verdicts, pairs = by_kin[TARGETS], np.array([row["pair"] for row in rows])
     estimates = {
         "the study's": np.array([verdict.accuracy for verdict in verdicts]),
@@ -462,8 +464,10 @@ def print_table(file: Path, table: Path) -> None:
     for name, found in by_kin.items():
         print(f"| {name} | {held(found, before, after, everything)} |")
     for name, there in of_images.items():
-        print(f"| all {name}, these | {held(found, before, after, there)} |")
-    for name, there in (kinds | changes(rows)).items():
+        print(f"| all {name}, these | {held(by_kin[KINDS], before, after, there)} |")
+    targets = np.array([KIN[TARGETS](pair) for pair in pairs])
+    onto = {f"it is {target}": targets == target for target in sorted(set(targets))}
+    for name, there in (kinds | changes(rows) | onto).items():
         print(f"| the target: {name} | {held(verdicts, before, after, there)} |")
     gain = after - before
     of = by_loss(gain)

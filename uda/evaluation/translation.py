@@ -31,10 +31,7 @@ from uda.runtime import Runtime, evaluating, scoped_seed
 
 STEPS, BATCH, WIDTH = 200, 128, 32
 COUNT, COUNT_BACK, COUNT_RECONSTRUCTED = 10_000, 2_500, 1_000  # images of each kind that are looked at, at most
-ROUNDS_BACK, GOOD = (
-    5,
-    0.9,
-)  # a judge of source images, which are often the harder ones, is trained until it is good, or five rounds
+ROUNDS_BACK, GOOD = 5, 0.9  # a judge of source images, often the harder ones, is trained until it is good, or five rounds
 JUDGED, PART = 1000, 32  # images of each domain where a pretrained body looks at them, at most, and how many at once
 
 Translate = Callable[[Tensor, int, int], Tensor]
@@ -92,55 +89,40 @@ def evaluate_translation(
 
     The random state is left as found.
     """
-    target_images = pair.target_test or pair.target
-    found, forth = judge_translations(
-        pair.target, target_images, pair.source_test, translate, TARGET, runtime, labelled, draws=draws
-    )
+    found, forth = judge_translations(pair, TARGET, translate, runtime, labelled, draws)
     if paired and pair.target_test is not None:
         found["pixel_accuracy"] = pixel_accuracy(forth, pair.target_test.sample(COUNT))
-    found["backward"], _ = judge_translations(
-        pair.source,
-        pair.source_test,
-        target_images,
-        translate,
-        SOURCE,
-        runtime,
-        labelled,
-        COUNT_BACK,
-        ROUNDS_BACK,
-        draws,
-        classifier,
-    )
+    found["backward"], _ = judge_translations(pair, SOURCE, translate, runtime, labelled, draws, classifier)
     with scoped_seed(0):
-        source, target = (domain.sample(COUNT_RECONSTRUCTED) for domain in (pair.source_test, target_images))
+        source, target = (domain.sample(COUNT_RECONSTRUCTED) for domain in _looked_at(pair))
         found["reconstruction_error"] = _reconstruction_errors(source, target, translate)
     return found
 
 
 def judge_translations(
-    learned: Domain,
-    real: Domain,
-    given: Domain,
-    translate: Translate,
+    pair: Pair,
     destination: int,
+    translate: Translate,
     runtime: Runtime,
     labelled: bool = True,
-    count: int = COUNT,
-    rounds: int = 1,
     draws: bool = False,
     classifier: torch.nn.Module | None = None,
 ) -> tuple[dict[str, Any], Tensor]:
-    """What a judge that is trained on `learned` says of the translations of `given`, beside `real` images of the same domain.
+    """What a judge that is trained on one domain, `destination` (SOURCE or TARGET), says of the other's images translated to it.
 
     Returns:
         ``class_consistency``: the share of translations that are given the class of their image's label. ``judge_accuracy``: the
-        judge's own on `real` images, which bounds what can be told. ``given_consistency``, with a `classifier`: the share that
-        are given the class that it gives their image, which needs no label of `given`. ``feature_distance``: `frechet_distance`
-        of its features of translations and of real images, up to `count` of each; ``untranslated_distance``: the same without
-        translation. ``feature_network``: whose features these are. Where `learned` has no labels, the first three are left out,
-        and features are those of the same network with random weights; what needs other labels that are missing is left out,
-        too, and the distances where a side has but one image. With `draws`, its `diversity`. And the translations, uint8.
+        judge's own on real test images, which bounds what can be told. ``given_consistency``, with a `classifier`: the share that
+        are given the class that it gives their image, which needs no label of that image. ``feature_distance``:
+        `frechet_distance` of its features of translations and of real images, up to 10,000 of each, or 2,500 of the source's;
+        ``untranslated_distance``: the same without translation. ``feature_network``: whose features these are. Where the domain
+        has no labels, the first three are left out, and features are those of the same network with random weights; what needs
+        other labels that are missing is left out, too, and the distances where a side has but one image. With `draws`, its
+        `diversity`. And the translations, uint8.
     """
+    learned, count, rounds = (pair.source, COUNT_BACK, ROUNDS_BACK) if destination == SOURCE else (pair.target, COUNT, 1)
+    looked_at = _looked_at(pair)
+    real, given = looked_at[destination], looked_at[1 - destination]
     knows = isinstance(learned, LabelledDomain) and labelled
     with scoped_seed(0):
         network, steps = train_judge(learned if knows else learned.without_labels(), real, runtime, rounds)
@@ -246,7 +228,7 @@ def judge_by_source(
         features, logits = (torch.cat(parts) for parts in zip(*made, strict=True))
         return features, logits
 
-    domains = pair.source_test, pair.target_test or pair.target
+    domains = _looked_at(pair)
     images = [next(read(domain.pixels, [domain.sampled(JUDGED)])).to(runtime.device) for domain in domains]
     seen, ways = [judge(part) for part in images], []
     with scoped_seed(0):
@@ -263,6 +245,11 @@ def judge_by_source(
             ways.append(way | {"feature_network": "the source classifier, which reads them through the frozen body"})
         error = _reconstruction_errors(images[SOURCE], images[TARGET], translate)
     return ways[SOURCE] | {"backward": ways[TARGET], "reconstruction_error": error}
+
+
+def _looked_at(pair: Pair) -> tuple[Domain, Domain]:
+    """Of which images translations and reconstructions are looked at: the source's, and the target's."""
+    return pair.source_test, pair.target_test or pair.target
 
 
 def _translations(images: Tensor, translate: Translate, origin: int, destination: int) -> Tensor:
