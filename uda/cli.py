@@ -170,7 +170,7 @@ def fit(
     svhn2mnist, mnist2usps, usps2mnist and synth2digits take minutes on two CPU cores; the -paper recipes, at the published
     size, want a GPU (days on a CPU).
     """
-    if recipe is None and (source or target):
+    if recipe is None and resume is None and (source or target):
         recipe = "photos" if (model or "").startswith(PUBLISHED) and weights is None else "folders"
     if (recipe is None) == (resume is None):
         raise UserError("give --source DIR --target DIR, --recipe NAME or --resume RUN; `uda recipes` lists the names")
@@ -466,7 +466,7 @@ def check(
             raise UserError(f"{csv} is there already; give the table another name, or read what it holds: --answers {csv}")
         sweep(csv.absolute().parent)
         write_table(drawn, {}, csv)
-        command = f"{again} --labels {labels} --answers {quote(str(csv))}"
+        command = f"{again} --labels {len(drawn.names)} --answers {quote(str(csv))}"
         listed = f"{csv} lists {'all ' if len(drawn.names) < labels else ''}{len(drawn.names)} images"
         display.say(f"{listed}; fill in the column label from the first on, ? where it cannot be told, then: {command}")
         return
@@ -674,13 +674,13 @@ def recipes_settings() -> None:
 
 def _print_settings(table: str, settings: type[Section]) -> None:
     """A table of a recipe: each setting, its default, and what it means."""
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from uda.console import new_console
     from uda.types import Section, meanings
 
     told = meanings(settings)
-    shown = Table(f"[{table}]", "default", "what it is", box=None, pad_edge=False)
+    shown = Table(Column(f"[{table}]", no_wrap=True), "default", "what it is", box=None, pad_edge=False)
     inner = {}
     for name, field in settings.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, Section):

@@ -34,8 +34,7 @@ def predict_shards(asked: Asked, pattern: str, out: Path, display: Display, engi
     """
     check_engine(engine, address)
     run = Run(asked.run, trust=asked.trust)
-    if note := run.note_on(asked.which):
-        display.say(note)
+    display.say(run.by(asked.which))
     asked, target = asked._replace(which=run.chosen(asked.which)), adapted_to(run, asked.which)
     asked, out = asked._replace(run=asked.run.absolute()), out.absolute()
     shards = [absolute(shard) for shard in expand(pattern)]

@@ -113,6 +113,8 @@ def find(path: Path, labelled: bool) -> Found:
             raise UserError(f"there is no {path}; did you mean {str(path.with_name(near))!r}?")
         raise UserError(f"no images at {path}; give a folder of images, a .csv of path,label, an .npz file or shards (.tar)")
     if len(found) == 0:
+        if path.suffix == ".csv":
+            raise UserError(f"{path} lists no images; write path,label in each row")
         raise UserError(f"{path} holds no images; the endings that are read are {' '.join(sorted(EXTENSIONS))}")
     names = found.labels if found.labels is not None and found.labels.dtype.kind == "U" else ()
     if strange := [name for name in np.unique(names).tolist() if not name.strip() or not name.isprintable()]:
@@ -333,6 +335,15 @@ def peek(found: Found) -> tuple[list[tuple[int, int]], bool]:
     return sizes, grey
 
 
+def _unread(found: Found) -> str:
+    """Why the first of images that cannot be read cannot."""
+    try:
+        with opened(source(found.root, found.names, 0)):
+            return "the first of them"  # its pixels, perhaps
+    except Exception as error:
+        return reason(error)
+
+
 def own_size(found: Found) -> int:
     """The side that images are brought to where none was asked for.
 
@@ -341,7 +352,7 @@ def own_size(found: Found) -> int:
     """
     sizes, _ = peek(found)
     if not sizes:
-        raise UserError(f"none of the images at {found.path} can be read; check one of them with an image viewer")
+        raise UserError(f"none of the images at {found.path} can be read, for example {_unread(found)}; give images that can")
     sides = {side for pair in sizes for side in pair}
     if len(sides) == 1 and max(sides) <= 256:
         return sides.pop()
@@ -419,5 +430,5 @@ def _note(found: Found, images: Images, unreadable: tuple[str, ...]) -> str:
     note = f"{found.note}, {counted(len(images), 'image')}" if found.pixels is None else found.note
     some = isinstance(images, ImageFiles) and not images.looked_at
     note += ", some of them looked at" if some else ""
-    note += f", {len(unreadable)} unreadable ones {'found' if some else 'left out'}" if unreadable else ""
+    note += f", {counted(len(unreadable), 'unreadable one')} {'found' if some else 'left out'}" if unreadable else ""
     return note + (", decoded when needed" if isinstance(images, ImageFiles) else "")

@@ -107,8 +107,7 @@ def write_predictions(
         raise UserError(f"--reject is {reject:g}; it is the share of images that are left unnamed, from 0 to 1")
     found, seen, count, unnamed = find(images, labelled=False), Seen(), 0, 0
     display.say(f"  {counted(len(found), 'image')}, {found.note}")
-    if note := run.note_on(which):
-        display.say(note)
+    display.say(f"  {run.by(which)}")
     if unknown and (note := not_for_unknown(run, which)):
         display.say(note)
     target = adapted_to(run, which)
@@ -234,14 +233,14 @@ def evaluate(
         unknown: whether images of further classes count as unknown, which they do where the run was asked for it.
 
     Returns:
-        ``data``, ``note``, ``images``, ``accuracy``, ``per_class`` (None for a class without images), ``confusion`` (row = true
-        class), ``classes``; where there are images of further classes, ``open_set``, and the rest is of the others.
+        ``data``, ``note``, ``images``, ``which`` (the classifier), ``accuracy``, ``per_class`` (None for a class without images),
+        ``confusion`` (row = true class), ``classes``; where there are images of further classes, ``open_set``, and the rest is of
+        the others.
 
     Raises:
         UserError: for labels that the run's classes do not have.
     """
-    if note := run.note_on(which):
-        display.say(note)
+    display.say(run.by(which))
     classifier = run.load_classifier(which)
     channels, size, _ = run.recipe.data.shape
     memory = int(run.recipe.data.memory * 2**30)
@@ -274,6 +273,7 @@ def evaluate(
         "data": domain.name,
         "note": with_missing_classes(domain).note,
         "images": len(domain),
+        "which": run.chosen(which),
         "accuracy": accuracy(logits, labels),
         "per_class": per_class_accuracy(matrix),
         "confusion": matrix.tolist(),

@@ -5,7 +5,16 @@ from __future__ import annotations
 from typing import Annotated, Literal, Self
 
 import torch
-from pydantic import Field, FiniteFloat, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    FiniteFloat,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 from torch import Tensor, nn
 
 from uda import losses
@@ -58,6 +67,10 @@ class SourceOnly(Method):
         return self.network
 
 
+one_is_enough = BeforeValidator(lambda value: (value,) if isinstance(value, int | float) else value)
+"""of a grey network: 0.5 for [0.5]"""
+
+
 class SourceClassifierSettings(Section):
     """The classifier that is trained on the source, and that methods start from."""
 
@@ -73,9 +86,9 @@ class SourceClassifierSettings(Section):
     """a state dict (.pt or .safetensors) of this network, already trained on the source; left out: train it"""
     split: str | None = None
     """of a network that is not ours, the last module of the stem, which UNIT gives each domain its own of; left out: found"""
-    mean: tuple[FiniteFloat, ...] | None = None
+    mean: Annotated[tuple[FiniteFloat, ...], one_is_enough] | None = None
     """what a network that is not ours wants subtracted from images in 0..1; left out: the published figures, or 0"""
-    std: tuple[PositiveFloat, ...] | None = None
+    std: Annotated[tuple[PositiveFloat, ...], one_is_enough] | None = None
     """and divided by; left out: the published figures, or 1"""
     trainable: Annotated[str, Field(pattern=r"^(all|head|from \S+)$")] = "all"
     """what of the network is trained, by the source and by methods. "all"; "head": the body is frozen, and its features are

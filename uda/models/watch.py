@@ -77,7 +77,8 @@ def watch(network: nn.Module, images: Tensor) -> Seen:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise OwnCodeError(
             f"the network cannot take {images.shape[1]}x{images.shape[2]}x{images.shape[3]} images ({reason}); "
-            "give the size and channels that it was made for: --size, --set data.channels=1 or 3",
+            "give the size and channels that it was made for (--size, --set data.channels=1 or 3), and as many numbers in "
+            "classifier.mean and .std, where you give them",
             own_frames(error),
         ) from error
     finally:

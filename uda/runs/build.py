@@ -33,6 +33,7 @@ from uda.models.weights import load_body, load_weights, read_state
 from uda.players import mark_pretrained
 from uda.recipe.schema import Recipe
 from uda.runtime import Runtime
+from uda.text import counted
 
 MOST_CLASSES = 20  # named in one line
 
@@ -85,8 +86,13 @@ def build_whole(
     if wanted.backbone_weights is not None or (wanted.backbone.startswith(LIBRARIES) and wanted.weights is None):
         network = pool_before_head(network)  # the head is new anyway
     mean, std = (wanted.mean or expected.mean), (wanted.std or expected.std)
-    if len(mean) != channels or len(std) != channels:
-        raise UserError(f"classifier.mean and .std need {channels} numbers each, one for each channel (data.channels)")
+    for name, numbers in (("mean", mean), ("std", std)):
+        if len(numbers) != channels:
+            example = f"--set 'classifier.{name}={[0.5] * channels}'"
+            raise UserError(
+                f"classifier.{name} has {counted(len(numbers), 'number')} for images of {counted(channels, 'channel')} "
+                f"(data.channels); give one for each channel: {example}"
+            )
     return network, Normalize(mean, std)
 
 

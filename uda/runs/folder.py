@@ -25,6 +25,7 @@ from uda import plugins, ranks
 from uda.atomic import atomic_write, held, is_temporary, lock, saying, sweep, sync, temporary_beside
 from uda.data.domain import Domain
 from uda.data.files import in_order, read
+from uda.data.names import is_path, is_shards
 from uda.errors import UserError
 from uda.evaluation.evaluator import Examples
 from uda.evaluation.outputs import Outputs
@@ -333,6 +334,18 @@ class RunFolder:
         if images.dtype != torch.uint8 or images.ndim != 4:
             raise self._damaged("sample.safetensors")
         return images
+
+    def ask_for_moved_images(self) -> None:
+        """Asks where the images of the run's recipe are now, if they are not where they were.
+
+        Raises:
+            UserError: where some are not there.
+        """
+        data = self.recipe.data
+        for name in (data.source, data.source_test, data.target, data.target_test):
+            if name and is_path(name) and not is_shards(name) and not os.path.lexists(name):
+                recipe = self.path / self.names[0]
+                raise UserError(f"the run's images {name} are not there; put them back, or write their new place into {recipe}")
 
     def write_unreadable(self, lines: list[str]) -> None:
         """Writes down which images cannot be read, ``PATH: REASON``, each once; what is not `printable` is written out."""

@@ -28,8 +28,12 @@ from uda.runs.folder import RunFolder
 from uda.runtime import Runtime, choose_runtime
 from uda.text import printable
 
-CLASSIFIERS = "last", "selected", "source"
-"""what a run has of them; ``"recommended"`` is the first or the third"""
+CLASSIFIERS = {
+    "last": "the adapted classifier",
+    "selected": "the adapted classifier after the selected step",
+    "source": "the source classifier",
+}
+"""what a run has of them, in a reader's words; ``"recommended"`` is the first or the third"""
 OF_TARGET = "target_test_accuracy", "target_mean_entropy"
 """what an evaluation says beside its scores; the first one where there are labelled test images"""
 
@@ -143,10 +147,16 @@ class Run:
 
     def chosen(self, which: str) -> str:
         """``"last"`` or ``"source"`` for ``"recommended"``, whichever the run's result recommends; else `which` as it is."""
-        if which != "recommended":
+        if which in CLASSIFIERS:
             return which
+        if which != "recommended":
+            raise UserError.unknown("classifier", which, [*CLASSIFIERS, "recommended"])
         self._asked_to_classify()
         return "source" if self.result.get("recommended") == "source" else "last"
+
+    def by(self, which: str) -> str:
+        """Which classifier that is, in a reader's words; where ``"recommended"`` means the source classifier, why it does."""
+        return self.note_on(which) or f"by {CLASSIFIERS[self.chosen(which)]}"
 
     def note_on(self, which: str) -> str:
         """What is to be said where ``"recommended"`` means the source classifier, and why it does; else nothing."""
@@ -162,6 +172,7 @@ class Run:
         Raises:
             UserError: where the images are no longer there, or have changed in number.
         """
+        self._folder.ask_for_moved_images()
         roots = split_roots(self.environment["data_root"])
         target = load_pair(
             self.recipe.data, roots, Display(quiet=True), self.recipe.classifies, look=False
@@ -220,8 +231,6 @@ class Run:
 
     def _load(self, networks: Networks, which: str) -> nn.Module:
         which = self.chosen(which)
-        if which not in CLASSIFIERS:
-            raise UserError.unknown("classifier", which, CLASSIFIERS)
         source = which == "source"
         classifier = networks.classifier if source else build_method(self.recipe, networks, self.runtime).classifier()
         self._folder.read_weights(which, classifier)

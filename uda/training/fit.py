@@ -26,7 +26,7 @@ from uda.report.tables import result_table
 from uda.runs.build import Networks, build_checked, channels_taken, check_files, naming_classes, published_frame
 from uda.runs.cache import writable_cache
 from uda.runs.environment import Environment, check_alike, compare, describe_environment
-from uda.runs.folder import RESULT, RUN, UNREADABLE, RunFolder, default_path, open_folder, shared_folder
+from uda.runs.folder import RESULT, RUN, UNREADABLE, RunFolder, check_free, default_path, open_folder, shared_folder
 from uda.runs.memory import check_memory
 from uda.runs.run import Run
 from uda.runtime import Runtime, choose_runtime, scoped_seed, training
@@ -78,6 +78,8 @@ def fit(
     """
     ranks.join()
     check_trackers(track)
+    if out is not None:
+        check_free(Path(out))
     keywords = {key.replace("__", "."): value for key, value in settings.items()}
     display = own_display(display)
     wanted = asked_for(recipe, model, {**(overrides or {}), **keywords}, display)
@@ -207,6 +209,7 @@ def _deeper(run: Run, display: Display, model: nn.Module | None, report: bool, o
 def _go_on(folder: RunFolder, display: Display, model: nn.Module | None, report: bool, observers: Sequence[Observer]) -> None:
     environment, recipe = folder.read_environment(), folder.recipe
     check_trackers(environment.track)
+    folder.ask_for_moved_images()
     try:
         runtime = replace(choose_runtime(environment.device, environment.precision), why="as the run began")
     except UserError as error:
@@ -320,7 +323,7 @@ def say_unreadable(job: Job) -> None:
     """Says how many images are left out, and writes down which."""
     pair, say = job.pair, job.display.say
     splits = pair.source, pair.source_test, pair.target, pair.target_test, pair.target_unknown
-    unreadable = [line for part in splits if part for line in part.unreadable]
+    unreadable = list(dict.fromkeys(line for part in splits if part for line in part.unreadable))  # some are of one folder
     if unreadable:
         job.folder.write_unreadable(unreadable)
         say(f"  {counted(len(unreadable), 'image')} left out that cannot be read; see {job.folder.path / UNREADABLE}")

@@ -31,6 +31,7 @@ from uda.runs.build import (
     published_frame,
 )
 from uda.runtime import Runtime, choose_runtime
+from uda.text import counted
 from uda.training.check import classes_of
 
 LOOKED, READ = 1000, 250  # images of each domain that are decoded; that a network reads
@@ -149,7 +150,7 @@ def _look(role: str, name: str, found: Found, classes: Sequence[str], frame: Fra
             unreadable += failed
             bar.update(len(kept) + len(unreadable), f"{len(kept):,} images")
     if not kept:
-        raise UserError(f"none of the images at {name} can be read; check one of them with an image viewer")
+        raise UserError(f"none of the images at {name} can be read, for example {unreadable[0]}; give images that can")
     sizes, grey = peek(found)
     names = [found.name(int(position)) for position in picked[kept]]
     side = Side(name, found.note, len(found), torch.cat(blocks), names, sorted(set(sizes)), grey, unreadable, {}, None)
@@ -219,7 +220,7 @@ def figures(seen: dict[str, Any]) -> list[str]:
     if shared := len(seen["duplicates"]):
         lines.append(f"in both domains: {shared} of the {len(source.images):,} and {len(target.images):,} images looked at")
     if unreadable := len(source.unreadable) + len(target.unreadable):
-        lines.append(f"unreadable: {unreadable} files beside these")
+        lines.append(f"unreadable: {counted(unreadable, 'file')} beside these")
     return lines
 
 

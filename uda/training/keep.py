@@ -26,6 +26,7 @@ from uda.models.weights import read_state, save_tensors
 from uda.runs.cache import MAPS, OUTPUTS, WEIGHTS, Cache, digest, digest_of_images, map_file, versions_of, write_about, write_maps
 from uda.runs.parts import PartsFolder
 from uda.runtime import Runtime
+from uda.text import counted
 
 AnyDomain = TypeVar("AnyDomain", Domain, LabelledDomain)
 PACKAGES = "torch", "torchvision", "timm", "pillow"  # whose other versions make other maps
@@ -100,7 +101,7 @@ class Keeper:
             found = self._computed(key, domain, views)
         self.made[key] = kept, readable, unreadable = found
         if len(readable) < len(domain):
-            note = f"{domain.note}, {len(unreadable)} unreadable ones left out"
+            note = f"{domain.note}, {counted(len(unreadable), 'unreadable one')} left out"
             domain = replace(domain.only(readable), note=note, unreadable=unreadable)
         return replace(domain, kept=kept, small=self._shrunk(domain, images) if self.small else None)
 
