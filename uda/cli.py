@@ -257,7 +257,7 @@ def _check(recipe: str, overrides: dict[str, Any], flags: dict[str, str], *where
         print(f"# {line}")
     for line in check(resolved.recipe, *where):
         print(f"# checked: {line}")
-    print("# nothing was trained, and images are read when it is: leave out --dry-run")
+    print("# nothing was trained, and no image was decoded; to begin, leave out --dry-run")
 
 
 def _show(group: Group, display: Display) -> None:

@@ -180,14 +180,20 @@ def test_copies_share_nothing() -> None:
 @pytest.mark.parametrize(
     ("network", "size", "split", "message"),
     [
-        (nets.LogSoftmaxNet(), 20, None, r"cannot take 1x20x20 images .* --size"),
+        (nets.LogSoftmaxNet(), 20, None, r"cannot take 1x20x20 images .*--size"),
         (nets.NoHead(), 16, None, "must end in a linear layer"),
         (nets.SmallResNet(), 16, "layer11", "unknown module for --split 'layer11'; did you mean 'layer1'"),
         (
             nn.Sequential(nn.Flatten(), nn.Linear(256, 7)),
             16,
             None,
-            r"returns \(2, 7\) for two images, and the source has 10 classes",
+            "has 7 outputs, and the source has 10 classes; does it know all of them?",
+        ),
+        (
+            nn.Sequential(nn.Flatten(), nn.Linear(256, 11)),
+            16,
+            None,
+            "has 11 outputs, and the source has 10 classes; is the folder of a class missing, or empty?",
         ),
     ],
 )

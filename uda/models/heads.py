@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from uda.errors import OtherClasses, UserError
 from uda.models.watch import Seen
-from uda.text import counted
 
 
 class MapHead(nn.Linear):
@@ -42,7 +41,7 @@ def head_name(network: nn.Module, images: Tensor, seen: Seen, classes: int) -> s
     """
     heads = [name for name in seen.order if outputs_of(network.get_submodule(name)) == classes]
     if not heads or not isinstance(seen.output, Tensor) or seen.output.shape != (2, classes):
-        raise OtherClasses(_other_classes(seen.output, classes))
+        raise OtherClasses(_other_classes(network, seen, classes))
     if not seen.output.isfinite().all():
         raise UserError("the network returns numbers that are infinite or not numbers; give weights from before training failed")
     head = network.get_submodule(heads[-1])
@@ -58,20 +57,17 @@ def head_name(network: nn.Module, images: Tensor, seen: Seen, classes: int) -> s
     return heads[-1]
 
 
-def _other_classes(output: object, classes: int) -> str:
+def _other_classes(network: nn.Module, seen: Seen, classes: int) -> str:
     """What is wrong with what a network returned for two images, and what to do."""
-    has = f"the source has {classes} classes"
+    output, has = seen.output, f"the source has {classes} classes"
     if not isinstance(output, Tensor):
         return f"the network returns a {type(output).__name__}, and {has}; it must end in a linear layer with one output for each"
-    if output.ndim != 2 or len(output) != 2:
+    outputs = output.shape[1] if output.ndim == 2 and len(output) == 2 else 0
+    if outputs in (0, classes) or all(outputs_of(network.get_submodule(name)) != outputs for name in seen.order):
         shape = " x ".join(map(str, output.shape))
-        return f"the network returns {shape} numbers for two images, and {has}; end it in a linear layer with one output for each"
-    outputs = output.shape[1]
-    if outputs > classes:
-        return f"the network has {outputs} outputs, and {has}; is the folder of a class missing or empty? It needs images of each"
-    if outputs < classes:
-        return f"the network has {counted(outputs, 'output')}, and {has}; leave out the images of classes that it does not know"
-    return f"the network has {outputs} outputs that no linear layer makes alone; end it in one, with an output for each class"
+        return f"the network returns {shape} numbers for two images, and {has}; it must end in a linear layer with one for each"
+    hint = "is the folder of a class missing, or empty" if outputs > classes else "does it know all of them"
+    return f"the network has {outputs} outputs, and {has}; {hint}?"
 
 
 def outputs_of(module: nn.Module) -> int | None:
