@@ -202,7 +202,10 @@ def photographs(source: str, target: str, weights: Path) -> tuple[Recipe, Keeper
 
 
 def corrupted_photographs(domain: LabelledDomain, change: str, keeper: Keeper) -> LabelledDomain:
-    """Some of a domain's photographs, squares of them, after a corruption, with what the body makes of these."""
+    """Some of a domain's photographs, squares of them, after a corruption, with what the body makes of these.
+
+    The squares are those that the frame cuts its centre from, and are seen whole: a little more of them than of other images.
+    """
     some, frame = domain.only(domain.sampled(CORRUPTED_IMAGES).sort().values), keeper.data.frame
     squares = torch.cat(list(read_in(frame._replace(size=frame.resize or frame.size), some.images)))
     return keeper.keep(replace(some, images=CORRUPTIONS[change](squares), kept=None), keeper.data.views.all)

@@ -466,7 +466,7 @@ def check(
             raise UserError(f"{csv} is there already; give the table another name, or read what it holds: --answers {csv}")
         sweep(csv.absolute().parent)
         write_table(drawn, {}, csv)
-        command = f"{again} --labels {len(drawn.names)} --answers {quote(str(csv))}"
+        command = f"{again} --answers {quote(str(csv))}"
         listed = f"{csv} lists {'all ' if len(drawn.names) < labels else ''}{len(drawn.names)} images"
         display.say(f"{listed}; fill in the column label from the first on, ? where it cannot be told, then: {command}")
         return

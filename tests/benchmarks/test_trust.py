@@ -1,15 +1,24 @@
 """The study of estimates: its shifts, and what is kept of its runs."""
 
+import importlib.util
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import trust
 from sklearn.ensemble import HistGradientBoostingClassifier
 
+from tests.conftest import CHECKOUT
 from uda.evaluation.study import LIKELY, TABLE, read_rows
 from uda.evaluation.witnesses import COLUMNS, OF_RUN
+
+BENCH = CHECKOUT / "benchmarks" / "trust.py"
+spec = importlib.util.spec_from_file_location("trust", BENCH)  # benches are no package, and some have names of other modules
+assert spec is not None
+assert spec.loader is not None
+trust = sys.modules["trust"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(trust)
 
 
 def test_trees_as_tensors_say_what_scikit_learn_says() -> None:
@@ -36,12 +45,12 @@ def test_evidence_comes_back_within_a_step_of_its_column(tmp_path: Path) -> None
     step = np.ptp(np.concatenate([run.images for run in runs]), axis=0) / 255
     for run in runs:
         assert back[run.row["run"]].row == run.row
-        assert (abs(back[run.row["run"]].images - run.images) <= step).all()
+        assert (abs(back[run.row["run"]].images - run.images) <= step / 2 + 1e-5).all()
         assert (back[run.row["run"]].outcomes == run.outcomes).all()
 
 
 def test_the_shipped_table_is_of_the_runs_whose_evidence_is_kept() -> None:
-    kept = trust.read_evidence(Path(trust.__file__).with_name("evidence.npz"))
+    kept = trust.read_evidence(BENCH.with_name("evidence.npz"))
     rows = read_rows(TABLE)
     assert [row["run"] for row in rows] == list(kept)
     for row, run in zip(rows, kept.values(), strict=True):
@@ -64,7 +73,7 @@ def test_shifts_have_names_of_their_own_and_three_methods_each() -> None:
 
 @pytest.mark.parametrize("change", sorted(trust.CORRUPTIONS))
 def test_a_corruption_changes_images_of_any_side_and_not_their_form(change: str) -> None:
-    for side in (32, 64):
+    for side in (32, 256):
         images = torch.randint(0, 256, (4, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
         before = images.clone()
         corrupted = trust.CORRUPTIONS[change](images)

@@ -123,6 +123,12 @@ def test_an_interval_holds_its_estimate_though_more_was_gained_than_changed() ->
     assert odd.gain_interval[0] <= odd.gain <= odd.gain_interval[1]
 
 
+def test_a_gain_of_less_than_half_a_point_shows_which_classifier_it_favours() -> None:
+    verdict = Verdict(0.597, (0.4, 0.7), 0.6, (0.5, 0.7), (-0.003, -0.0003), False)
+    assert verdict.recommended == "source"
+    assert verdict.reason.endswith("-0.3 points of accuracy (-0.3 .. +0.0)")
+
+
 def test_where_nothing_changed_both_are_as_good(study: Study) -> None:
     verdict = study.judge(HARM | {"likely_after": HARM["likely_before"]}).where_few_changed(0.0, 500)
     assert (verdict.accuracy, verdict.interval) == (verdict.source_only, verdict.source_only_interval)

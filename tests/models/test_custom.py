@@ -187,13 +187,13 @@ def test_copies_share_nothing() -> None:
             nn.Sequential(nn.Flatten(), nn.Linear(256, 7)),
             16,
             None,
-            "has 7 outputs, and the source has 10 classes; does it know all of them?",
+            "has 7 outputs, and the source has 10 classes: it needs one for each; the source may have classes",
         ),
         (
             nn.Sequential(nn.Flatten(), nn.Linear(256, 11)),
             16,
             None,
-            "has 11 outputs, and the source has 10 classes; is the folder of a class missing, or empty?",
+            "has 11 outputs, and the source has 10 classes: it needs one for each; the folder of a class may be missing",
         ),
     ],
 )

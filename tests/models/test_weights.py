@@ -13,7 +13,7 @@ from torch import nn
 
 from tests.models.nets import SmallResNet
 from uda import UserError
-from uda.models.weights import load_body, load_weights, save_state, save_tensors
+from uda.models.weights import load_body, load_weights, read_state, save_state, save_tensors
 
 
 def weights(module: nn.Module) -> torch.Tensor:
@@ -52,6 +52,12 @@ class Trap:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Path.touch, (self.trace,)
+
+
+def test_a_file_of_words_is_no_file_of_weights(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text("import torch\n")
+    with pytest.raises(UserError, match=r"train.py is no file of weights; give a state dict"):
+        read_state(tmp_path / "train.py")
 
 
 def test_nothing_in_a_file_is_executed(tmp_path: Path) -> None:

@@ -54,6 +54,24 @@ def test_a_run_folder_says_its_format(own_run: Run) -> None:
     assert own_run.environment["format"] == FORMAT
 
 
+def test_images_that_were_moved_are_asked_for_and_found_where_the_recipe_says_that_they_are(copy: Path, tmp_path: Path) -> None:
+    place = Path(Run(copy).recipe.data.target)
+    recipe = (copy / "recipe.toml").read_text()
+    (copy / "recipe.toml").write_text(recipe.replace(str(place), str(tmp_path / "gone")))
+    with pytest.raises(UserError, match=r"gone are not there; put them back, or write their new place into .*recipe.toml"):
+        Run(copy).target()
+    shutil.copytree(place, tmp_path / "moved")
+    (copy / "recipe.toml").write_text(recipe.replace(str(place), str(tmp_path / "moved")))
+    assert len(Run(copy).target()[0]) == Run(copy).result["target"]["train"]
+
+
+def test_which_classifier_that_is_can_be_said_and_no_other_one_asked_for(own_run: Run) -> None:
+    assert own_run.by("last") == "by the adapted classifier"
+    assert own_run.by("source") == "by the source classifier"
+    with pytest.raises(UserError, match="did you mean 'recommended'"):
+        own_run.chosen("recommendd")
+
+
 def before_formats(folder: Path) -> None:
     (folder / "environment.json").rename(folder / "setting.json")
 

@@ -114,7 +114,7 @@ def find(path: Path, labelled: bool) -> Found:
         raise UserError(f"no images at {path}; give a folder of images, a .csv of path,label, an .npz file or shards (.tar)")
     if len(found) == 0:
         if path.suffix == ".csv":
-            raise UserError(f"{path} lists no images; write path,label in each row")
+            raise UserError(f"{path} lists no images; write {'path,label' if labelled else 'a path'} in each row")
         raise UserError(f"{path} holds no images; the endings that are read are {' '.join(sorted(EXTENSIONS))}")
     names = found.labels if found.labels is not None and found.labels.dtype.kind == "U" else ()
     if strange := [name for name in np.unique(names).tolist() if not name.strip() or not name.isprintable()]:
@@ -339,9 +339,9 @@ def _unread(found: Found) -> str:
     """Why the first of images that cannot be read cannot."""
     try:
         with opened(source(found.root, found.names, 0)):
-            return "the first of them"  # its pixels, perhaps
+            return found.name(0)
     except Exception as error:
-        return reason(error)
+        return f"{found.name(0)} ({reason(error)})"
 
 
 def own_size(found: Found) -> int:

@@ -87,10 +87,9 @@ class Verdict:
         low, high = self.gain_interval
         if low == high == 0.0:
             return "it gives every target image the class that the source classifier gives it, and is as good"
-        gain, least, best = (100 * share for share in (self.gain, low, high))
-        seems = f"{gain:+.0f}" if round(gain) else f"{gain:+.1f}"  # so that it can be seen which one that favours
-        points = f"{seems} points of accuracy ({least:+.0f} .. {best:+.0f})"
-        return f"without labels, adaptation seems to bring {points}"
+        digits = 0 if round(100 * self.gain) else 1  # so that it can be seen which one that favours
+        gain, least, best = (f"{round(100 * share, digits) + 0.0:+.{digits}f}" for share in (self.gain, low, high))  # -0 is 0
+        return f"without labels, adaptation seems to bring {gain} points of accuracy ({least} .. {best})"
 
 
 def _holding(value: float, low: float, high: float) -> tuple[float, float]:

@@ -114,7 +114,7 @@ def judge_translations(
         ``class_consistency``: the share of translations that are given the class of their image's label. ``judge_accuracy``: the
         judge's own on real test images, which bounds what can be told. ``given_consistency``, with a `classifier`: the share that
         are given the class that it gives their image, which needs no label of that image. ``feature_distance``:
-        `frechet_distance` of its features of translations and of real images, up to 10,000 of each, or 2,500 of the source's;
+        `frechet_distance` of its features of translations and of real images, up to 10,000 of each, or 2,500 on the way back;
         ``untranslated_distance``: the same without translation. ``feature_network``: whose features these are. Where the domain
         has no labels, the first three are left out, and features are those of the same network with random weights; what needs
         other labels that are missing is left out, too, and the distances where a side has but one image. With `draws`, its

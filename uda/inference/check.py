@@ -258,7 +258,7 @@ def keep(run: Run, result: dict[str, Any]) -> bool:
 def check_table(result: dict[str, Any]) -> Table:
     """The figures that the answers give, beside those that were estimated without them."""
     unsure = f", and {result['unsure']} images that cannot be told" if result["unsure"] else ""
-    title = f"by {result['labels']} labels{unsure}; each counts for as many images as it was drawn from"
+    title = f"by {result['labels']} labels{unsure}; those of images that are drawn less often count for more"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     for name in ("classifier", "accuracy", "90 % interval", "estimated", "its interval"):
         table.add_column(name, justify="left" if name == "classifier" else "right")

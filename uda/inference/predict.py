@@ -107,7 +107,7 @@ def write_predictions(
         raise UserError(f"--reject is {reject:g}; it is the share of images that are left unnamed, from 0 to 1")
     found, seen, count, unnamed = find(images, labelled=False), Seen(), 0, 0
     display.say(f"  {counted(len(found), 'image')}, {found.note}")
-    display.say(f"  {run.by(which)}")
+    display.say(run.by(which))
     if unknown and (note := not_for_unknown(run, which)):
         display.say(note)
     target = adapted_to(run, which)

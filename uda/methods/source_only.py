@@ -67,7 +67,9 @@ class SourceOnly(Method):
         return self.network
 
 
-one_is_enough = BeforeValidator(lambda value: (value,) if isinstance(value, int | float) else value)
+one_is_enough = BeforeValidator(
+    lambda value: (value,) if isinstance(value, int | float) and not isinstance(value, bool) else value
+)
 """of a grey network: 0.5 for [0.5]"""
 
 

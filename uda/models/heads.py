@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from uda.errors import OtherClasses, UserError
 from uda.models.watch import Seen
+from uda.text import counted
 
 
 class MapHead(nn.Linear):
@@ -61,13 +62,18 @@ def _other_classes(network: nn.Module, seen: Seen, classes: int) -> str:
     """What is wrong with what a network returned for two images, and what to do."""
     output, has = seen.output, f"the source has {classes} classes"
     if not isinstance(output, Tensor):
-        return f"the network returns a {type(output).__name__}, and {has}; it must end in a linear layer with one output for each"
-    outputs = output.shape[1] if output.ndim == 2 and len(output) == 2 else 0
+        return f"the network returns {type(output).__name__}, and {has}; it must end in a linear layer with one output for each"
+    shape, outputs = tuple(output.shape), output.shape[1] if output.ndim == 2 and len(output) == 2 else 0
     if outputs in (0, classes) or all(outputs_of(network.get_submodule(name)) != outputs for name in seen.order):
-        shape = " x ".join(map(str, output.shape))
-        return f"the network returns {shape} numbers for two images, and {has}; it must end in a linear layer with one for each"
-    hint = "is the folder of a class missing, or empty" if outputs > classes else "does it know all of them"
-    return f"the network has {outputs} outputs, and {has}; {hint}?"
+        return (
+            f"the network returns {shape} for two images, and {has}; it must end in a linear layer with one output for each class"
+        )
+    hint = (
+        "the folder of a class may be missing, or empty"
+        if outputs > classes
+        else "the source may have classes that it does not know"
+    )
+    return f"the network has {counted(outputs, 'output')}, and {has}: it needs one for each; {hint}"
 
 
 def outputs_of(module: nn.Module) -> int | None:

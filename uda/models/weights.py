@@ -164,7 +164,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         raise UserError(f"no weights at {path}; give the path of a state dict (.pt) or a .safetensors file") from None
     except pickle.UnpicklingError as error:
         with path.open("rb") as file:
-            if file.read(2)[:1] != b"\x80" and not zipfile.is_zipfile(path):  # as pickles, and what torch saves, begin
+            if file.read(1) != b"\x80" and not zipfile.is_zipfile(path):  # as pickles, and what torch saves, begin
                 raise UserError(f"{path} is no file of weights; give a state dict (.pt) or a .safetensors file") from error
         raise UserError(
             f"{path} holds more than tensors, and loading it could execute code; save torch.save(net.state_dict(), {path.name!r})"

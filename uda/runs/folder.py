@@ -25,7 +25,7 @@ from uda import plugins, ranks
 from uda.atomic import atomic_write, held, is_temporary, lock, saying, sweep, sync, temporary_beside
 from uda.data.domain import Domain
 from uda.data.files import in_order, read
-from uda.data.names import is_path, is_shards
+from uda.data.names import is_path, is_url
 from uda.errors import UserError
 from uda.evaluation.evaluator import Examples
 from uda.evaluation.outputs import Outputs
@@ -343,7 +343,7 @@ class RunFolder:
         """
         data = self.recipe.data
         for name in (data.source, data.source_test, data.target, data.target_test):
-            if name and is_path(name) and not is_shards(name) and not os.path.lexists(name):
+            if name and is_path(name) and not is_url(name) and "{" not in name and not os.path.lexists(name):
                 recipe = self.path / self.names[0]
                 raise UserError(f"the run's images {name} are not there; put them back, or write their new place into {recipe}")
 
@@ -542,8 +542,11 @@ def check_free(path: Path, names: tuple[str, str] = RUN) -> None:
     Raises:
         UserError: where it could not.
     """
-    if not path.exists() or (path.is_dir() and _there(path) < set(names)):
-        return
+    try:
+        if not path.exists() or (path.is_dir() and _there(path) < set(names)):
+            return
+    except OSError as error:
+        raise UserError(f"cannot read {path} ({error.strerror}); give another --out") from error
     hint = f", or continue that run with: uda fit --resume {quote(str(path))}" if (path / names[0]).is_file() else ""
     if RunFolder(path, names).is_finished():
         hint = f"; it holds a finished run (uda report {quote(str(path))})"

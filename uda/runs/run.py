@@ -19,6 +19,7 @@ from uda.errors import UserError
 from uda.evaluation.evaluator import Examples
 from uda.evaluation.outputs import Outputs
 from uda.evaluation.results import Checked, Result, Row, evaluations
+from uda.methods import find_method
 from uda.methods.base import Method
 from uda.models.custom import whole_state_dict
 from uda.models.layers import Normalize
@@ -156,7 +157,8 @@ class Run:
 
     def by(self, which: str) -> str:
         """Which classifier that is, in a reader's words; where ``"recommended"`` means the source classifier, why it does."""
-        return self.note_on(which) or f"by {CLASSIFIERS[self.chosen(which)]}"
+        as_it_is = not find_method(self.recipe.method.name).adapts
+        return self.note_on(which) or f"by {CLASSIFIERS['source' if as_it_is else self.chosen(which)]}"
 
     def note_on(self, which: str) -> str:
         """What is to be said where ``"recommended"`` means the source classifier, and why it does; else nothing."""

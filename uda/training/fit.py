@@ -78,7 +78,7 @@ def fit(
     """
     ranks.join()
     check_trackers(track)
-    if out is not None:
+    if out is not None and ranks.first():
         check_free(Path(out))
     keywords = {key.replace("__", "."): value for key, value in settings.items()}
     display = own_display(display)
