@@ -55,7 +55,8 @@ def test_a_network_of_more_classes_than_there_are_is_told_which_were_found(folde
     first = sorted((tmp_path / "source").iterdir())[0]
     for image in first.iterdir():
         image.unlink()
-    with pytest.raises(UserError, match=f"the source has 9 classes: .*a class may be missing.*the classes found are .*without images in {first.name}"):
+    told = f"the source has 9 classes: .*a class may be missing.*the classes found are .*without images in {first.name}"
+    with pytest.raises(UserError, match=told):
         run(folders, data__source=str(tmp_path / "source"), classifier__backbone=f"{NETS}:SmallResNet")
 
 
